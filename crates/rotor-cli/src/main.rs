@@ -1,0 +1,5 @@
+//! The `rotor` command.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

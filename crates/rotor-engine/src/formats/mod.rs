@@ -1,0 +1,170 @@
+//! Where a model enters: GGUF files and Hugging Face folders, opened into one [`Source`].
+//!
+//! Opening parses and checks everything but the weights themselves: afterwards the hyper-parameters are a checked
+//! [`Config`], and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
+//! Weights stay borrowed bytes of the mapped file until they are packed.
+
+use crate::config::Config;
+use crate::forms::TernaryTensor;
+use rotor_kernels::DenseType;
+
+/// A part of the graph that a tensor fills, the same for every file format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// `[vocab, hidden]`.
+    TokenEmbedding,
+    /// `[hidden]`, before the head.
+    OutputNorm,
+    /// `[vocab, hidden]`; absent where the embedding serves as the head.
+    Output,
+    /// A tensor of layer `.0`.
+    Layer(usize, Part),
+}
+
+/// A tensor's place inside a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// `[hidden]`, before q, k and v.
+    AttnNorm,
+    /// Linear `[q_dim, hidden]`.
+    AttnQ,
+    /// Linear `[kv_dim, hidden]`.
+    AttnK,
+    /// Linear `[kv_dim, hidden]`.
+    AttnV,
+    /// `[q_dim]`, before the output projection (BitNet).
+    AttnSubNorm,
+    /// Linear `[hidden, q_dim]`.
+    AttnOutput,
+    /// `[hidden]`, before gate and up.
+    FfnNorm,
+    /// Linear `[intermediate, hidden]`.
+    FfnGate,
+    /// Linear `[intermediate, hidden]`.
+    FfnUp,
+    /// `[intermediate]`, before the down projection (BitNet).
+    FfnSubNorm,
+    /// Linear `[hidden, intermediate]`.
+    FfnDown,
+}
+
+/// A dense tensor as stored: borrowed bytes and their type.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseTensor<'a> {
+    /// The name in its file.
+    pub name: &'a str,
+    /// Rows; 1 for a vector.
+    pub rows: usize,
+    /// Columns (the fastest-varying dimension).
+    pub cols: usize,
+    /// Storage type.
+    pub dtype: DenseType,
+    /// `rows * dtype.row_bytes(cols)` bytes.
+    pub bytes: &'a [u8],
+    /// How rows must be permuted to come out in the order the graph wants.
+    pub row_order: RowOrder,
+}
+
+/// The order of a linear's rows relative to the graph's.
+///
+/// The graph rotates pairs `(j, j + head_dim/2)`. A llama GGUF stores q and k rows so that pairs are neighbours:
+/// stored row `2j + h` of a head is the graph's row `h * head_dim/2 + j` (docs/formats.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// Stored row `r` is row `r`.
+    AsStored,
+    /// Rows are interleaved inside heads of this many rows.
+    RopeInterleaved {
+        /// Rows per head.
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// The stored row that holds the graph's row `row`.
+    pub fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::AsStored => row,
+            RowOrder::RopeInterleaved { head_dim } => {
+                let (head, within) = (row / head_dim, row % head_dim);
+                let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
+                head * head_dim + 2 * pair + half
+            }
+        }
+    }
+}
+
+/// The weight of a linear layer, or any matrix, still in its source layout.
+#[derive(Clone, Debug)]
+pub enum Weight<'a> {
+    /// Every weight is -1, 0 or +1 times a scale.
+    Ternary(TernaryTensor<'a>),
+    /// Ordinary numbers.
+    Dense(DenseTensor<'a>),
+}
+
+/// A linear layer as stored.
+#[derive(Clone, Debug)]
+pub struct SourceLinear<'a> {
+    /// The matrix.
+    pub weight: Weight<'a>,
+    /// Multiplies the product (`blk.N.attn_q.scale` in some GGUF files), 1 where absent.
+    pub output_scale: f32,
+    /// RMSNorm over the input, before quantisation (`use_rms_norm`), with epsilon [`Config::linear_norm_eps`].
+    pub input_norm: Option<Vec<f32>>,
+}
+
+/// Everything a tokenizer can be built from.
+#[derive(Clone, Debug)]
+pub enum TokenizerSource {
+    /// A vocabulary in GGUF metadata (docs/formats.md, tokenizer keys).
+    Gguf(Box<GgufVocabulary>),
+    /// `tokenizer.json`, with `tokenizer_config.json` and `generation_config.json` where they exist.
+    HuggingFace {
+        /// `tokenizer.json`.
+        tokenizer: Vec<u8>,
+        /// `tokenizer_config.json`.
+        tokenizer_config: Option<Vec<u8>>,
+        /// End-of-sequence ids from `generation_config.json` and `config.json`.
+        eos_token_ids: Vec<u32>,
+        /// Beginning-of-sequence id from the same files.
+        bos_token_id: Option<u32>,
+    },
+}
+
+/// The `tokenizer.ggml.*` keys.
+#[derive(Clone, Debug, Default)]
+pub struct GgufVocabulary {
+    /// `general.architecture`; decides the pre-tokenizer where `pre` is missing.
+    pub architecture: String,
+    /// `tokenizer.ggml.model`: "gpt2" or "llama".
+    pub model: String,
+    /// `tokenizer.ggml.pre`.
+    pub pre: Option<String>,
+    /// `tokenizer.ggml.tokens`, raw bytes (not always UTF-8).
+    pub tokens: Vec<Vec<u8>>,
+    /// `tokenizer.ggml.scores`, empty or one per token.
+    pub scores: Vec<f32>,
+    /// `tokenizer.ggml.token_type`, empty or one per token.
+    pub token_types: Vec<i32>,
+    /// `tokenizer.ggml.merges`, "left right".
+    pub merges: Vec<String>,
+    /// `tokenizer.ggml.bos_token_id`.
+    pub bos: Option<u32>,
+    /// `tokenizer.ggml.eos_token_id`.
+    pub eos: Option<u32>,
+    /// `tokenizer.ggml.eot_token_id`.
+    pub eot: Option<u32>,
+    /// `tokenizer.ggml.eom_token_id`.
+    pub eom: Option<u32>,
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unknown: Option<u32>,
+    /// `tokenizer.ggml.padding_token_id`.
+    pub padding: Option<u32>,
+    /// `tokenizer.ggml.add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `tokenizer.ggml.add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
+}

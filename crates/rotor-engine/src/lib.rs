@@ -1,0 +1,11 @@
+//! Runs ternary (BitNet b1.58) language models.
+
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod formats;
+pub mod forms;
+
+pub use config::Config;
+pub use error::FormatError;
