@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod formats;
 pub mod forms;
+pub mod write;
 
 pub use config::Config;
 pub use error::FormatError;
