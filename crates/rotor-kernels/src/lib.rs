@@ -3,5 +3,6 @@
 //! This is the only crate with SIMD and `unsafe`; it knows no model and no file.
 
 pub mod dense;
+pub mod encode;
 
 pub use dense::DenseType;
