@@ -133,6 +133,28 @@ pub struct Sequence<'a> {
     pub tokens: usize,
 }
 
+/// The sequences of a batch, given by number so that a caller need not collect them anew for each layer.
+#[derive(Clone, Copy)]
+pub struct Sequences<'a> {
+    count: usize,
+    by_number: &'a (dyn Fn(usize) -> Sequence<'a> + Sync),
+}
+
+impl<'a> Sequences<'a> {
+    /// `count` sequences; `by_number` gives each.
+    pub fn new(count: usize, by_number: &'a (dyn Fn(usize) -> Sequence<'a> + Sync)) -> Self {
+        Sequences { count, by_number }
+    }
+
+    fn get(&self, number: usize) -> Sequence<'a> {
+        (self.by_number)(number)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Sequence<'a>> {
+        (0..self.count).map(|number| self.get(number))
+    }
+}
+
 /// One worker's memory.
 #[derive(Debug, Default)]
 struct Work {
@@ -250,14 +272,16 @@ fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
 pub fn attention(
     kernels: &Kernels,
     pool: &Pool,
-    sequences: &[Sequence<'_>],
+    sequences: Sequences<'_>,
     group: usize,
     q: &[f32],
     scratch: &mut AttentionScratch,
     out: &mut [f32],
 ) {
-    let Some(first) = sequences.first() else { return };
-    let (heads, head_dim) = (first.keys.heads, first.keys.head_dim);
+    if sequences.count == 0 {
+        return;
+    }
+    let (heads, head_dim) = (sequences.get(0).keys.heads, sequences.get(0).keys.head_dim);
     let width = heads * group * head_dim;
     assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
     let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
@@ -265,6 +289,7 @@ pub fn attention(
     work.resize_with(pool.threads().max(work.len()), Work::default);
     parts.clear();
     for (index, sequence) in sequences.iter().enumerate() {
+        assert!((sequence.row + sequence.tokens) * width <= q.len(), "rows of the batch");
         for rows in [sequence.keys, sequence.values] {
             assert!(rows.heads == heads && rows.head_dim == head_dim, "caches of one shape");
         }
@@ -274,7 +299,7 @@ pub fn attention(
         }
     }
     // The costly parts first: with few threads the last tasks to start decide when all are done.
-    parts.sort_by_key(|part| std::cmp::Reverse(sequences[part.sequence].position + part.first));
+    parts.sort_by_key(|part| std::cmp::Reverse(sequences.get(part.sequence).position + part.first));
     let (work, out) = (SharedMut::new(work), SharedMut::new(out));
     let longest = sequences.iter().map(|s| s.position + s.tokens).max().unwrap_or(0);
     if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest >= SPLIT_CONTEXT {
@@ -282,7 +307,7 @@ pub fn attention(
     }
     pool.run(parts.len(), |worker, task| {
         let part = parts[task];
-        let sequence = &sequences[part.sequence];
+        let sequence = &sequences.get(part.sequence);
         // SAFETY: a worker runs one task at a time.
         let work = unsafe { &mut work.slice(worker, 1)[0] };
         work.merged.clear();
@@ -329,14 +354,14 @@ fn output<'a>(
 fn by_segments(
     shape: &Shape<'_>,
     pool: &Pool,
-    sequences: &[Sequence<'_>],
+    sequences: Sequences<'_>,
     parts: &[Part],
     part_states: &mut Vec<Softmax>,
     part_outputs: &mut Vec<f32>,
     work: &SharedMut<'_, Work>,
     out: &SharedMut<'_, f32>,
 ) {
-    let most = parts.iter().map(|part| segments(&sequences[part.sequence], *part)).max().unwrap_or(0);
+    let most = parts.iter().map(|part| segments(&sequences.get(part.sequence), *part)).max().unwrap_or(0);
     let lanes = parts.iter().map(|part| part.tokens * shape.group).max().unwrap_or(0);
     part_states.clear();
     part_states.resize(parts.len() * most * lanes, Softmax::EMPTY);
@@ -344,7 +369,7 @@ fn by_segments(
     let (states, outputs) = (SharedMut::new(part_states), SharedMut::new(part_outputs));
     pool.run(parts.len() * most, |worker, task| {
         let part = parts[task / most];
-        let sequence = &sequences[part.sequence];
+        let sequence = &sequences.get(part.sequence);
         if task % most >= segments(sequence, part) {
             return;
         }
@@ -362,7 +387,7 @@ fn by_segments(
     });
     pool.run(parts.len(), |_, index| {
         let part = parts[index];
-        let sequence = &sequences[part.sequence];
+        let sequence = &sequences.get(part.sequence);
         for lane in 0..part.tokens * shape.group {
             let out = output(shape, out, sequence, part, lane);
             out.fill(0.0);

@@ -1,6 +1,6 @@
 //! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
 
-use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, attention};
+use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::ternary::{Activations, RowScales, Scratch, TernaryMatrix};
@@ -246,7 +246,7 @@ impl Attended {
             tokens: positions.len(),
         };
         let mut out = vec![f32::NAN; q.len()];
-        attention(kernels, pool, &[sequence], GROUP, q, &mut AttentionScratch::default(), &mut out);
+        attention(kernels, pool, Sequences::new(1, &|_| sequence), GROUP, q, &mut AttentionScratch::default(), &mut out);
         out
     }
 
