@@ -2,10 +2,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod chat;
 pub mod config;
 pub mod error;
 pub mod formats;
 pub mod forms;
+pub mod sample;
+pub mod tokenizer;
 
 pub use config::Config;
 pub use error::FormatError;
