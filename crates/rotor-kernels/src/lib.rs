@@ -11,6 +11,7 @@ pub mod attention;
 mod buffer;
 pub mod dense;
 mod dispatch;
+pub mod encode;
 mod float;
 mod isa;
 pub mod matrix;

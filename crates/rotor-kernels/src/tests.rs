@@ -246,7 +246,15 @@ impl Attended {
             tokens: positions.len(),
         };
         let mut out = vec![f32::NAN; q.len()];
-        attention(kernels, pool, Sequences::new(1, &|_| sequence), GROUP, q, &mut AttentionScratch::default(), &mut out);
+        attention(
+            kernels,
+            pool,
+            Sequences::new(1, &|_| sequence),
+            GROUP,
+            q,
+            &mut AttentionScratch::default(),
+            &mut out,
+        );
         out
     }
 

@@ -1,0 +1,14 @@
+//! Writing files so that nobody ever meets half of one.
+//!
+//! Everything goes to a temporary name in the target's folder, is synced, and takes the target's name last. Whatever stops
+//! the program before that (an error, Ctrl-C, a full disk) leaves what was there untouched.
+
+mod atomic;
+pub mod gguf;
+mod parallel;
+pub mod safetensors;
+mod tensors;
+
+pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
+pub use parallel::{FillStrip, Progress, write_strips};
+pub use tensors::TensorFile;
