@@ -336,6 +336,7 @@ fn divide(out: &mut [f32], sum: f32) {
 }
 
 /// The output row of `lane` (a token and a member of the head's group) of a part.
+#[expect(clippy::mut_from_ref, reason = "parts are disjoint; see below")]
 fn output<'a>(
     shape: &Shape<'_>,
     out: &'a SharedMut<'_, f32>,

@@ -194,7 +194,7 @@ impl Pool {
         unsafe { *self.shared.job.get() = Some((job, tasks)) };
         self.shared.next.0.store(0, Ordering::Relaxed);
         let generation = self.shared.state.0.load(Ordering::Relaxed) / GENERATION;
-        self.shared.state.0.store((generation + 1) % (1 << 32) * GENERATION | OPEN, Ordering::Release);
+        self.shared.state.0.store(((generation + 1) % (1 << 32) * GENERATION) | OPEN, Ordering::Release);
         std::sync::atomic::fence(Ordering::SeqCst);
         for (parked, (thread, _)) in self.shared.parked.iter().zip(&self.workers) {
             if parked.load(Ordering::Relaxed) {

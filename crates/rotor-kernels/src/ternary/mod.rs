@@ -57,10 +57,13 @@ pub(crate) struct TernaryKernels {
     /// Prepares one token's activations (`q`, padded) for `few`.
     pub prepare: unsafe fn(q: &[i8], prepared: &mut [u8]),
     /// Dot products of whole tiles with 1 to 4 tokens: `out[token][row of these tiles]`.
-    pub few: unsafe fn(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]),
+    pub few: FewTokens,
     /// The many-token kernels, where this ISA has them.
     pub many: Option<ManyKernels>,
 }
+
+/// Multiplies whole tiles (of so many units per row) by the prepared activations of each token.
+type FewTokens = unsafe fn(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]);
 
 /// The vector-lookup kernels of one ISA.
 pub(crate) struct ManyKernels {
