@@ -2,10 +2,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod chat;
 pub mod config;
 pub mod error;
 pub mod formats;
 pub mod forms;
+pub mod sample;
+pub mod synth;
+pub mod tokenizer;
 pub mod write;
 
 pub use config::Config;
