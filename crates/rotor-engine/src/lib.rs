@@ -14,6 +14,7 @@ pub mod linear;
 pub mod model;
 pub mod runtime;
 pub mod sample;
+pub mod synth;
 pub mod tokenizer;
 pub mod write;
 
