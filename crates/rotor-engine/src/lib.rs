@@ -4,9 +4,15 @@
 
 pub mod chat;
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod formats;
 pub mod forms;
+pub mod kv;
+pub mod linear;
+pub mod model;
+pub mod runtime;
 pub mod sample;
 pub mod synth;
 pub mod tokenizer;

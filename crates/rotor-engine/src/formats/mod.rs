@@ -1,10 +1,22 @@
 //! Where a model enters: GGUF files and Hugging Face folders, opened into one [`Source`].
 //!
 //! Opening parses and checks everything but the weights themselves: afterwards the hyper-parameters are a checked
-//! [`Config`], and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
+//! [`Config`](crate::Config), and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
 //! Weights stay borrowed bytes of the mapped file until they are packed.
 
-use crate::config::Config;
+mod gguf;
+mod graph;
+mod map;
+pub mod metadata;
+mod source;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;
 

@@ -7,7 +7,6 @@
 mod plan;
 mod preset;
 mod random;
-mod shape;
 mod templates;
 mod values;
 mod vocabulary;
