@@ -44,7 +44,9 @@ impl Matrix {
     fn load_ternary(source: &Source, tensor: &TernaryTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
         let scales = match &tensor.scales {
             Scales::Tensor(scale) => RowScales::Uniform(*scale),
-            Scales::Rows(scales) => RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect()),
+            Scales::Rows(scales) => {
+                RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect())
+            }
             Scales::Groups { groups, .. } => {
                 return Err(FormatError::unsupported(
                     format!("tensor {:?} with {groups} scales per row", tensor.name),
@@ -173,7 +175,14 @@ impl Linear {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn apply(&self, runtime: &Runtime, input: &mut Input, norm_eps: f32, scratch: &mut LinearScratch, out: &mut [f32]) {
+    pub fn apply(
+        &self,
+        runtime: &Runtime,
+        input: &mut Input,
+        norm_eps: f32,
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+    ) {
         let Some(weight) = &self.input_norm else {
             return self.matrix.apply(runtime, input, scratch, out);
         };
