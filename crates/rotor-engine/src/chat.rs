@@ -137,6 +137,9 @@ impl ChatTemplate {
             add_generation_prompt,
             bos_token => self.bos.as_deref(),
             eos_token => self.eos.as_deref(),
+            // transformers passes these whether they are used or not, and templates ask whether they are none.
+            tools => (),
+            documents => (),
         };
         let template = self.environment.get_template(NAME).map_err(ChatError::Template)?;
         template.render(context).map_err(ChatError::Render)

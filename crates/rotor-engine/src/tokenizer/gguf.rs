@@ -13,7 +13,8 @@ use crate::formats::GgufVocabulary;
 use std::collections::HashMap;
 use tokenizers::models::bpe::Vocab;
 
-/// Control tokens that end a turn, whatever the keys say. Some converters write them as ordinary tokens.
+/// Control tokens that end a turn, whatever the keys say. Some converters write them as ordinary or
+/// user-defined tokens.
 pub(super) const END_OF_TURN: [&str; 7] =
     ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"];
 
@@ -85,7 +86,7 @@ fn kinds(source: &GgufVocabulary) -> Result<Vec<Kind>, TokenizerError> {
         ids.for_each(|id| kinds.iter_mut().skip(id).take(1).for_each(|kind| *kind = Kind::Control));
     }
     for (kind, token) in kinds.iter_mut().zip(&source.tokens) {
-        if *kind == Kind::Normal && END_OF_TURN.iter().any(|text| text.as_bytes() == token) {
+        if matches!(kind, Kind::Normal | Kind::UserDefined) && END_OF_TURN.iter().any(|text| text.as_bytes() == token) {
             *kind = Kind::Control;
         }
     }

@@ -115,9 +115,8 @@ pub(super) fn build(
         token: added.token.clone(),
     }))?;
     let wrapping = wrapping(json.post_processor.as_ref())?;
-    let ids = TextToId::new(&json);
-    let bos = ids.named("bos_token", config.bos_token.as_ref())?.or(declared.bos);
-    let eos = ids.named("eos_token", config.eos_token.as_ref())?.or(declared.eos.first().copied());
+    let bos = named_id(&json, "bos_token", config.bos_token.as_ref())?.or(declared.bos);
+    let eos = named_id(&json, "eos_token", config.eos_token.as_ref())?.or(declared.eos.first().copied());
     check_declared(bos.iter().chain(&eos).chain(declared.eos), vocab_size)?;
     Ok(Parts {
         added,
@@ -310,22 +309,15 @@ fn with_or_without(mut ids: Vec<u32>, id: Option<u32>, wanted: Option<bool>) -> 
     ids
 }
 
-/// Ids of tokens that tokenizer_config.json names by their text.
-struct TextToId<'a>(&'a TokenizerJson);
-
-impl<'a> TextToId<'a> {
-    fn new(json: &'a TokenizerJson) -> Self {
-        Self(json)
-    }
-
-    fn named(&self, key: &str, token: Option<&NamedToken>) -> Result<Option<u32>, TokenizerError> {
-        let Some(text) = token.map(NamedToken::text) else { return Ok(None) };
-        let added = self.0.added_tokens.iter().find(|added| added.token.content == text).map(|added| added.id);
-        match added.or_else(|| self.0.model.vocab.get(text).copied()) {
-            Some(id) => Ok(Some(id)),
-            None => {
-                Err(TokenizerError::invalid(format!("{key} of tokenizer_config.json"), "a token", format!("{text:?}")))
-            }
+/// The id of a token that tokenizer_config.json names by its text.
+fn named_id(json: &TokenizerJson, key: &str, token: Option<&NamedToken>) -> Result<Option<u32>, TokenizerError> {
+    let Some(text) = token.map(NamedToken::text) else { return Ok(None) };
+    let added = json.added_tokens.iter().find(|added| added.token.content == text).map(|added| added.id);
+    match added.or_else(|| json.model.vocab.get(text).copied()) {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let what = format!("{key} of tokenizer_config.json");
+            Err(TokenizerError::invalid(what, "a token", format!("{text:?}")))
         }
     }
 }

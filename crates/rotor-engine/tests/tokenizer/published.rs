@@ -3,6 +3,7 @@
 
 use crate::reference::{Bpe, alphabet, pieces, to_alphabet};
 use crate::{agrees, build};
+use rotor::chat::{ChatTemplate, Message, encode_chat};
 use rotor::formats::GgufVocabulary;
 use rotor::tokenizer::SpecialTokens;
 use std::collections::HashMap;
@@ -64,6 +65,12 @@ fn llama3_ranks_give_the_known_ids() {
     }
     assert_eq!(tokenizer.encode("<|eot_id|>", SpecialTokens::AsText).unwrap(), [27, 91, 68, 354, 851, 91, 29]);
     assert_eq!(tokenizer.end_of_generation(), [128_001, 128_009]);
+    let template = ChatTemplate::for_model(Some("BITNETAssistant: "), &tokenizer).unwrap().unwrap();
+    let question = [Message::new("user", "What is 2+2?")];
+    assert_eq!(
+        encode_chat(&tokenizer, &template, &question, true).unwrap(),
+        [128_000, 1502, 25, 3639, 374, 220, 17, 10, 17, 30, 128_009, 72803, 25, 220]
+    );
     agrees(
         &tokenizer,
         |line| pieces("llama-bpe", line).iter().flat_map(|piece| tiktoken(&ranks, piece)).collect(),
