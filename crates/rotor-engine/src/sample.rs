@@ -111,6 +111,8 @@ pub struct Sampler {
     random: Xoshiro256,
     seed: u64,
     candidates: Vec<Candidate>,
+    /// Logit of the likeliest candidate.
+    highest: f32,
     counts: Vec<u32>,
 }
 
@@ -136,6 +138,7 @@ impl Sampler {
             random: Xoshiro256::new(seed),
             seed,
             candidates: Vec::with_capacity(if options.temperature > 0.0 { vocab_size } else { 0 }),
+            highest: f32::NEG_INFINITY,
             counts: vec![0; if options.penalises() { vocab_size } else { 0 }],
             options,
         })
@@ -192,35 +195,60 @@ impl Sampler {
         }
     }
 
-    /// Gathers the tokens that may still be chosen, likeliest first.
+    /// Gathers the tokens that may still be chosen: in order of id, or the likeliest first where only `top_k` remain.
     fn collect(&mut self, logits: &[f32]) {
         self.candidates.clear();
         let possible = (0u32..).zip(logits).filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
         self.candidates.extend(possible.map(|(id, &logit)| Candidate { id, logit, weight: 0.0 }));
-        let keep = self.options.top_k;
-        if keep > 0 && keep < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(keep - 1, likelier);
-            self.candidates.truncate(keep);
+        self.highest = self.candidates.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+        if self.options.top_k > 0 {
+            self.sort_first(self.options.top_k);
+            self.candidates.truncate(self.options.top_k);
         }
-        self.candidates.sort_unstable_by(likelier);
     }
 
-    /// Applies top-p and min-p to the sorted candidates, at temperature 1.
+    /// Brings the `count` likeliest candidates to the front, in order. Sorting the whole vocabulary would take longer
+    /// than some models take for a token.
+    fn sort_first(&mut self, count: usize) {
+        let count = count.min(self.candidates.len());
+        if count < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(count, likelier);
+        }
+        if let Some(first) = self.candidates.get_mut(..count) {
+            first.sort_unstable_by(likelier);
+        }
+    }
+
+    /// Applies top-p and min-p, at temperature 1.
     fn filter(&mut self) {
-        let (top_p, min_p) = (self.options.top_p, self.options.min_p);
-        if top_p < 1.0 {
-            let wanted = f64::from(top_p) * self.weigh(1.0);
+        if self.options.top_p < 1.0 {
+            self.keep_top_p();
+        }
+        let min_p = self.options.min_p;
+        if min_p > 0.0 {
+            self.weigh(1.0);
+            self.candidates.retain(|candidate| candidate.weight >= min_p);
+        }
+    }
+
+    /// Keeps the fewest likeliest candidates that reach the sum, sorting no more of them than it has to.
+    fn keep_top_p(&mut self) {
+        let wanted = f64::from(self.options.top_p) * self.weigh(1.0);
+        let mut sorted = 64;
+        loop {
+            self.sort_first(sorted);
             let mut reached = 0.0;
-            let last = self.candidates.iter().position(|candidate| {
+            let last = self.candidates.iter().take(sorted).position(|candidate| {
                 reached += f64::from(candidate.weight);
                 reached >= wanted
             });
-            self.candidates.truncate(last.map_or(usize::MAX, |last| last + 1));
-        }
-        if min_p > 0.0 {
-            self.weigh(1.0);
-            let kept = self.candidates.partition_point(|candidate| candidate.weight >= min_p);
-            self.candidates.truncate(kept.max(1));
+            if let Some(last) = last {
+                return self.candidates.truncate(last + 1);
+            }
+            if sorted >= self.candidates.len() {
+                return;
+            }
+            sorted *= 8;
         }
     }
 
@@ -237,7 +265,7 @@ impl Sampler {
 
     /// Sets every candidate's weight at a temperature and returns their sum.
     fn weigh(&mut self, temperature: f32) -> f64 {
-        let Some(&Candidate { logit: highest, .. }) = self.candidates.first() else { return 0.0 };
+        let highest = self.highest;
         let mut sum = 0.0;
         for candidate in &mut self.candidates {
             let equal = candidate.logit == highest;
@@ -415,10 +443,13 @@ mod tests {
         let mut stream = Xoshiro256::new(42);
         let drawn: Vec<u64> = (0..3).map(|_| stream.next()).collect();
         assert_eq!(drawn, [15021278609987233951, 5881210131331364753, 18149643915985481100]);
-        let mut sampler = sampler(SamplingOptions { seed: Some(42), ..random(1.0) }, 16);
         let logits: Vec<f32> = (0..16).map(|id| (id as f32 * 0.7).sin()).collect();
-        let ids: Vec<u32> = (0..12).map(|_| sampler.sample(&mut logits.clone(), &[])).collect();
-        assert_eq!(ids, [0, 3, 7, 13, 9, 1, 2, 1, 2, 8, 1, 0]);
+        let ids = |options| {
+            let mut sampler = sampler(SamplingOptions { seed: Some(42), ..options }, 16);
+            (0..12).map(|_| sampler.sample(&mut logits.clone(), &[])).collect::<Vec<u32>>()
+        };
+        assert_eq!(ids(random(1.0)), [12, 3, 15, 11, 12, 10, 1, 10, 2, 13, 9, 12]);
+        assert_eq!(ids(SamplingOptions { top_p: 0.8, ..random(1.0) }), [4, 3, 9, 1, 4, 10, 11, 10, 2, 13, 12, 4]);
     }
 
     #[test]
@@ -520,6 +551,22 @@ mod tests {
             let mut sampler = sampler(options, logits.len());
             let id = sampler.sample(&mut logits.clone(), &history);
             prop_assert!((id as usize) < logits.len());
+        }
+
+        #[test]
+        fn top_p_needs_no_full_sort(logits in proptest::collection::vec(-3.0f32..3.0, 700..900), top_p in 0.0f32..1.0) {
+            let mut sampler = sampler(SamplingOptions { top_p, ..random(1.0) }, logits.len());
+            sampler.collect(&logits);
+            let mut sorted = sampler.candidates.clone();
+            sampler.keep_top_p();
+            sorted.sort_by(likelier);
+            let weight = |candidate: &Candidate| f64::from(candidate.logit).exp();
+            let kept: f64 = sampler.candidates.iter().map(weight).sum();
+            let sum: f64 = sorted.iter().map(weight).sum();
+            let last = sampler.candidates.last().map_or(0.0, weight);
+            prop_assert!(kept >= f64::from(top_p) * sum * 0.9999 && kept - last <= f64::from(top_p) * sum * 1.0001);
+            let ids = |candidates: &[Candidate]| candidates.iter().map(|candidate| candidate.id).collect::<Vec<_>>();
+            prop_assert_eq!(ids(&sampler.candidates), ids(&sorted[..sampler.candidates.len()]));
         }
 
         #[test]

@@ -340,14 +340,14 @@ fn part_from<T: serde::de::DeserializeOwned>(name: &str, part: &Value) -> Result
 fn pipeline(json: TokenizerJson) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let model = json.model;
     let merges = model.merges.iter().filter(|merge| !merge.is_version()).map(MergeJson::sides);
-    let mut builder = bpe::checked(model.vocab.into_iter().collect(), merges, "merges of tokenizer.json")?
-        .fuse_unk(model.fuse_unk)
-        .byte_fallback(model.byte_fallback)
-        .ignore_merges(model.ignore_merges);
-    if let Some(unknown) = model.unk_token {
-        builder = builder.unk_token(unknown);
-    }
-    let model = builder.build().map_err(TokenizerError::library("cannot build the vocabulary of tokenizer.json"))?;
+    let model = bpe::build(model.vocab.into_iter().collect(), merges, "merges of tokenizer.json", |mut builder| {
+        builder =
+            builder.fuse_unk(model.fuse_unk).byte_fallback(model.byte_fallback).ignore_merges(model.ignore_merges);
+        match model.unk_token {
+            Some(unknown) => builder.unk_token(unknown),
+            None => builder,
+        }
+    })?;
     let mut pipeline = tokenizers::Tokenizer::new(model);
     if let Some(part) = json.normalizer.filter(|part| !part.is_null()) {
         let normalizer: NormalizerWrapper = part_from("normalizer", &part)?;

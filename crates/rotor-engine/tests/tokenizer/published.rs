@@ -14,7 +14,8 @@ fn file(variable: &str, test: &str, what: &str) -> Option<Vec<u8>> {
     match std::env::var_os(variable) {
         Some(path) => Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{variable}: {error}"))),
         None => {
-            writeln!(std::io::stderr(), "SKIPPED {test}: set {variable} to {what}").unwrap();
+            let message = format!("SKIPPED {test}: set {variable} to {what}\n");
+            std::io::stderr().write_all(message.as_bytes()).unwrap();
             None
         }
     }
