@@ -117,6 +117,17 @@ impl RowOrder {
             }
         }
     }
+
+    /// The graph's row that stored row `stored` holds: the inverse of [`stored_row`](Self::stored_row).
+    pub fn graph_row(self, stored: usize) -> usize {
+        match self {
+            RowOrder::AsStored => stored,
+            RowOrder::RopeInterleaved { head_dim } => {
+                let (head, within) = (stored / head_dim, stored % head_dim);
+                head * head_dim + (within % 2) * (head_dim / 2) + within / 2
+            }
+        }
+    }
 }
 
 /// The weight of a linear layer, or any matrix, still in its source layout.

@@ -2,6 +2,7 @@
 
 use super::tensors::{Layout, TensorFile};
 use crate::error::FormatError;
+use rotor_kernels::DenseType;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -10,6 +11,26 @@ const ALIGNMENT: u64 = 32;
 
 /// ggml keeps a tensor's name in 64 bytes with its terminator.
 const LONGEST_NAME: usize = 63;
+
+/// The type id of I2_S, both in the official engine and elsewhere.
+pub const I2_S: u32 = 36;
+
+/// ggml's id of a dense type.
+pub const fn type_id(dtype: DenseType) -> u32 {
+    match dtype {
+        DenseType::F32 => 0,
+        DenseType::F16 => 1,
+        DenseType::Q4_0 => 2,
+        DenseType::Q4_1 => 3,
+        DenseType::Q5_0 => 6,
+        DenseType::Q5_1 => 7,
+        DenseType::Q8_0 => 8,
+        DenseType::Q4K => 12,
+        DenseType::Q5K => 13,
+        DenseType::Q6K => 14,
+        DenseType::Bf16 => 30,
+    }
+}
 
 /// Type ids of metadata values.
 mod value_type {

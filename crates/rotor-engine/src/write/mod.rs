@@ -5,10 +5,14 @@
 
 mod atomic;
 pub mod gguf;
+mod hugging_face;
+pub mod names;
 mod parallel;
 pub mod safetensors;
 mod tensors;
+pub mod vocabulary;
 
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
+pub use hugging_face::config_json;
 pub use parallel::{FillStrip, Progress, write_strips};
 pub use tensors::TensorFile;

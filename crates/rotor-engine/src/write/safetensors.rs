@@ -2,6 +2,7 @@
 
 use super::tensors::{Layout, TensorFile};
 use crate::error::FormatError;
+use rotor_kernels::DenseType;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -11,6 +12,16 @@ const ALIGNMENT: usize = 8;
 
 /// Readers refuse longer headers.
 const LONGEST_HEADER: usize = 100_000_000;
+
+/// The name safetensors has for a dense type; it has none for the quantised ones.
+pub const fn dtype(dtype: DenseType) -> Option<Dtype> {
+    match dtype {
+        DenseType::F32 => Some(Dtype::F32),
+        DenseType::F16 => Some(Dtype::F16),
+        DenseType::Bf16 => Some(Dtype::BF16),
+        _ => None,
+    }
+}
 
 /// The metadata and tensors of a file to be written.
 #[derive(Clone, Debug, Default)]

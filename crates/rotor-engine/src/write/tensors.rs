@@ -70,18 +70,22 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Syncs the file and gives it its name.
+    /// Syncs the file and gives it its name. Returns its size in bytes.
     ///
     /// # Errors
     ///
     /// [`FormatError::Io`] from the disk; [`FormatError::Invalid`] where announced data is missing.
-    pub fn finish(self) -> Result<(), FormatError> {
+    pub fn finish(self) -> Result<u64, FormatError> {
         match self.pending.front() {
             Some(tensor) => {
                 let expected = format!("{} more bytes of tensor {:?}", tensor.left, tensor.name);
                 Err(self.mismatch(&expected, "the end".into()))
             }
-            None => self.file.commit(),
+            None => {
+                let size = self.file.position();
+                self.file.commit()?;
+                Ok(size)
+            }
         }
     }
 

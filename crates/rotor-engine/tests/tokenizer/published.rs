@@ -1,0 +1,246 @@
+//! The tokenizers of published models. Each test needs a file, named by an environment variable, and says so when it is
+//! skipped.
+
+use crate::reference::{Bpe, alphabet, pieces, to_alphabet};
+use crate::{agrees, build};
+use rotor::chat::{ChatTemplate, Message, encode_chat};
+use rotor::formats::GgufVocabulary;
+use rotor::tokenizer::SpecialTokens;
+use std::collections::HashMap;
+use std::io::Write;
+
+/// The file that `variable` names, or a word on stderr, past the test harness's capture, that `test` did not run.
+fn file(variable: &str, test: &str, what: &str) -> Option<Vec<u8>> {
+    match std::env::var_os(variable) {
+        Some(path) => Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{variable}: {error}"))),
+        None => {
+            let message = format!("SKIPPED {test}: set {variable} to {what}\n");
+            std::io::stderr().write_all(message.as_bytes()).unwrap();
+            None
+        }
+    }
+}
+
+#[test]
+fn smollm2_agrees_with_the_plain_implementation() {
+    let test = "smollm2_agrees_with_the_plain_implementation";
+    let Some(bytes) = file("ROTOR_SMOLLM2", test, "the GGUF of SmolLM2-135M-Instruct") else { return };
+    let vocabulary = smollm2_vocabulary(&bytes);
+    let bytes_of: HashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
+    let raw = |text: &str| text.chars().map(|character| bytes_of[&character]).collect::<Vec<u8>>();
+    let mut bpe = Bpe::default();
+    for (id, token) in (0..).zip(&vocabulary.tokens) {
+        if vocabulary.token_types[id as usize] == 1 {
+            bpe.ids.insert(raw(std::str::from_utf8(token).unwrap()), id);
+        }
+    }
+    for (rank, merge) in vocabulary.merges.iter().enumerate() {
+        let (left, right) = merge.split_once(' ').unwrap();
+        bpe.ranks.insert((raw(left), raw(right)), rank);
+    }
+    let missing: Vec<u8> = (0..=255).filter(|&byte| !bpe.ids.contains_key(&[byte][..])).collect();
+    let tokenizer = build(vocabulary);
+    let mut generator = crate::text::Generator::new(6);
+    for _ in 0..4000 {
+        let line = generator.line();
+        let ids = tokenizer.encode(&line, SpecialTokens::AsText).unwrap();
+        assert_eq!(ids, bpe.encode(&pieces("smollm", &line)), "{line:?}");
+        // Bytes the vocabulary lacks are lost; everything else comes back.
+        if !line.bytes().any(|byte| missing.contains(&byte)) {
+            assert_eq!(tokenizer.decode(&ids), line);
+        }
+    }
+    assert_eq!(tokenizer.encode("<|im_end|>", SpecialTokens::Parse).unwrap(), [2]);
+    assert!(tokenizer.end_of_generation().contains(&2));
+}
+
+#[test]
+fn llama3_ranks_give_the_known_ids() {
+    let test = "llama3_ranks_give_the_known_ids";
+    let Some(bytes) = file("ROTOR_LLAMA3_RANKS", test, "Llama 3's tokenizer.model") else { return };
+    let (ranks, vocabulary) = llama3(&String::from_utf8(bytes).unwrap());
+    assert_eq!(vocabulary.merges.len(), 280_147);
+    let tokenizer = build(vocabulary);
+    for (text, ids) in LLAMA3_VECTORS {
+        assert_eq!(tokenizer.encode(text, SpecialTokens::Parse).unwrap(), *ids, "{text:?}");
+    }
+    assert_eq!(tokenizer.encode("<|eot_id|>", SpecialTokens::AsText).unwrap(), [27, 91, 68, 354, 851, 91, 29]);
+    assert_eq!(tokenizer.end_of_generation(), [128_001, 128_009]);
+    let template = ChatTemplate::for_model(Some("BITNETAssistant: "), &tokenizer).unwrap().unwrap();
+    let question = [Message::new("user", "What is 2+2?")];
+    assert_eq!(
+        encode_chat(&tokenizer, &template, &question, true).unwrap(),
+        [128_000, 1502, 25, 3639, 374, 220, 17, 10, 17, 30, 128_009, 72803, 25, 220]
+    );
+    agrees(
+        &tokenizer,
+        |line| pieces("llama-bpe", line).iter().flat_map(|piece| tiktoken(&ranks, piece)).collect(),
+        4000,
+    );
+}
+
+/// The neighbours whose concatenation has the lowest rank merge, until none has one.
+fn tiktoken(ranks: &HashMap<Vec<u8>, u32>, piece: &str) -> Vec<u32> {
+    if let Some(&rank) = ranks.get(piece.as_bytes()) {
+        return vec![rank];
+    }
+    let mut symbols: Vec<Vec<u8>> = piece.bytes().map(|byte| vec![byte]).collect();
+    loop {
+        let rank = |at: usize| ranks.get(&[symbols[at].as_slice(), &symbols[at + 1]].concat()).copied();
+        let Some((_, at)) = (0..symbols.len() - 1).filter_map(|at| Some((rank(at)?, at))).min() else { break };
+        let right = symbols.remove(at + 1);
+        symbols[at].extend(right);
+    }
+    symbols.iter().map(|symbol| ranks[symbol]).collect()
+}
+
+/// The vocabulary of BitNet-b1.58-2B-4T from Llama 3's ranks (docs/formats.md section 8.4).
+fn llama3(file: &str) -> (HashMap<Vec<u8>, u32>, GgufVocabulary) {
+    let lines = file.lines().filter_map(|line| line.split_once(' '));
+    let ranks: HashMap<Vec<u8>, u32> = lines.map(|(token, rank)| (base64(token), rank.parse().unwrap())).collect();
+    let mut by_rank = vec![Vec::new(); ranks.len()];
+    ranks.iter().for_each(|(token, &rank)| by_rank[rank as usize] = token.clone());
+    let mut merges = Vec::new();
+    for token in &by_rank {
+        let mut splits: Vec<(u32, u32, usize)> = (1..token.len())
+            .filter_map(|at| Some((*ranks.get(&token[..at])?, *ranks.get(&token[at..])?, at)))
+            .collect();
+        splits.sort_unstable();
+        merges.extend(
+            splits.iter().map(|&(_, _, at)| format!("{} {}", to_alphabet(&token[..at]), to_alphabet(&token[at..]))),
+        );
+    }
+    let mut tokens: Vec<Vec<u8>> = by_rank.iter().map(|token| to_alphabet(token).into_bytes()).collect();
+    let named = [(0, "begin_of_text"), (1, "end_of_text"), (6, "start_header_id"), (7, "end_header_id"), (9, "eot_id")];
+    let special = |index: usize| match named.iter().find(|(at, _)| *at == index) {
+        Some((_, name)) => format!("<|{name}|>"),
+        None => format!("<|reserved_{index}|>"),
+    };
+    tokens.extend((0..256).map(|index| special(index).into_bytes()));
+    let token_types = (0..tokens.len()).map(|id| if id < 128_000 { 1 } else { 3 }).collect();
+    let vocabulary = GgufVocabulary {
+        architecture: "bitnet-b1.58".to_owned(),
+        model: "gpt2".to_owned(),
+        tokens,
+        token_types,
+        merges,
+        bos: Some(128_000),
+        eos: Some(128_001),
+        ..GgufVocabulary::default()
+    };
+    (ranks, vocabulary)
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    let value = |symbol: u8| match symbol {
+        b'A'..=b'Z' => symbol - b'A',
+        b'a'..=b'z' => symbol - b'a' + 26,
+        b'0'..=b'9' => symbol - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let symbols: Vec<u8> = text.bytes().filter(|&symbol| symbol != b'=').map(value).collect();
+    let group = |four: &[u8]| {
+        let bits = four.iter().fold(0u32, |bits, &six| bits << 6 | u32::from(six)) << (6 * (4 - four.len()));
+        bits.to_be_bytes()[1..four.len()].to_vec()
+    };
+    symbols.chunks(4).flat_map(group).collect()
+}
+
+/// What the tokenizer needs of a little-endian GGUF v3, read in order.
+fn smollm2_vocabulary(file: &[u8]) -> GgufVocabulary {
+    let mut reader = Reader { rest: &file[16..] };
+    let keys = reader.u64();
+    let mut vocabulary = GgufVocabulary { architecture: "llama".to_owned(), ..GgufVocabulary::default() };
+    for _ in 0..keys {
+        let key = reader.string();
+        let kind = reader.u32();
+        let texts = |values: Vec<Vec<u8>>| values.into_iter().map(|value| String::from_utf8(value).unwrap()).collect();
+        let number = |values: &[Vec<u8>]| u32::from_le_bytes(values[0][..4].try_into().unwrap());
+        let values = reader.values(kind);
+        match String::from_utf8(key).unwrap().as_str() {
+            "tokenizer.ggml.model" => vocabulary.model = String::from_utf8(values[0].clone()).unwrap(),
+            "tokenizer.ggml.pre" => vocabulary.pre = Some(String::from_utf8(values[0].clone()).unwrap()),
+            "tokenizer.ggml.tokens" => vocabulary.tokens = values,
+            "tokenizer.ggml.merges" => vocabulary.merges = texts(values),
+            "tokenizer.ggml.token_type" => {
+                vocabulary.token_types = values.iter().map(|value| i32::from(value[0])).collect();
+            }
+            "tokenizer.ggml.bos_token_id" => vocabulary.bos = Some(number(&values)),
+            "tokenizer.ggml.eos_token_id" => vocabulary.eos = Some(number(&values)),
+            _ => {}
+        }
+    }
+    vocabulary
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let (taken, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        taken.to_vec()
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().unwrap())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take(8).try_into().unwrap())
+    }
+
+    fn string(&mut self) -> Vec<u8> {
+        let length = self.u64() as usize;
+        self.take(length)
+    }
+
+    fn value(&mut self, kind: u32) -> Vec<u8> {
+        match kind {
+            0 | 1 | 7 => self.take(1),
+            2 | 3 => self.take(2),
+            4..=6 => self.take(4),
+            8 => self.string(),
+            _ => self.take(8),
+        }
+    }
+
+    fn values(&mut self, kind: u32) -> Vec<Vec<u8>> {
+        if kind != 9 {
+            return vec![self.value(kind)];
+        }
+        let kind = self.u32();
+        let count = self.u64();
+        (0..count).map(|_| self.value(kind)).collect()
+    }
+}
+
+const LLAMA3_VECTORS: &[(&str, &[u32])] = &[
+    ("Hello world!", &[9906, 1917, 0]),
+    ("Hello, my name is", &[9906, 11, 856, 836, 374]),
+    ("The capital of France is", &[791, 6864, 315, 9822, 374]),
+    ("What is the capital of France?", &[3923, 374, 279, 6864, 315, 9822, 30]),
+    ("Hello, world! I'm 21 years old.", &[9906, 11, 1917, 0, 358, 2846, 220, 1691, 1667, 2362, 13]),
+    (" I'm 1234567 I'LL", &[358, 2846, 220, 4513, 10961, 22, 358, 6, 4178]),
+    ("1234567890", &[4513, 10961, 16474, 15]),
+    ("  a\n\n b\t\n", &[220, 264, 271, 293, 1602]),
+    (" \n  y", &[720, 220, 379]),
+    ("Hello\n\n\nWorld", &[9906, 1432, 10343]),
+    ("def f(x):\n    return x", &[755, 282, 2120, 997, 262, 471, 865]),
+    ("naïve café", &[3458, 38672, 588, 53050]),
+    ("İstanbul ñ 🦙", &[120447, 1717, 109, 11410, 99, 247]),
+    ("\u{a0}x", &[4194, 87]),
+    ("ＡＢＣ１２３", &[116531, 124944, 117812, 20713, 25963, 34617]),
+    ("٣٤٥٦", &[117413, 124079, 124043, 149, 99]),
+    ("User: ", &[1502, 25, 220]),
+    ("Assistant: ", &[72803, 25, 220]),
+    ("System: ", &[2374, 25, 220]),
+    ("<|eot_id|>", &[128_009]),
+    (
+        "System: You are a helpful assistant<|eot_id|>User: Hello<|eot_id|>Assistant: ",
+        &[2374, 25, 1472, 527, 264, 11190, 18328, 128_009, 1502, 25, 22691, 128_009, 72803, 25, 220],
+    ),
+];
