@@ -19,7 +19,7 @@ const FUEL: u64 = 10_000_000;
 const RECURSION: usize = 64;
 
 /// The chat format of BitNet-b1.58-2B-4T (docs/formats.md section 8.6).
-const BITNET: &str = concat!(
+pub(crate) const BITNET: &str = concat!(
     "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}",
     "{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}",
     "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"

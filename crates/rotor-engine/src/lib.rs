@@ -4,11 +4,19 @@
 
 pub mod chat;
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod formats;
 pub mod forms;
+pub mod kv;
+pub mod linear;
+pub mod model;
+pub mod runtime;
 pub mod sample;
+pub mod synth;
 pub mod tokenizer;
+pub mod write;
 
 pub use config::Config;
 pub use error::FormatError;

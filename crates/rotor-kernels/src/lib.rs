@@ -1,7 +1,28 @@
 //! Exact ternary x int8 kernels, the float operations of a transformer, and the thread pool they run on.
 //!
-//! This is the only crate with SIMD and `unsafe`; it knows no model and no file.
+//! This is the only crate with SIMD and `unsafe`; it knows no model and no file. Three ideas carry it:
+//!
+//! - **A reference first.** Every kernel has a plain twin in a `scalar.rs`, which is its oracle and its fallback. Integer
+//!   kernels equal it bit for bit, for every input.
+//! - **One dispatch point.** [`Kernels`] is the table of what an ISA has; holding one proves the CPU can run it.
+//! - **Numbers do not depend on company.** A token's result is the same alone, in a batch, and on any number of threads.
 
+pub mod attention;
+mod buffer;
 pub mod dense;
+mod dispatch;
+pub mod encode;
+mod float;
+mod isa;
+pub mod matrix;
+mod pool;
+pub mod ternary;
 
+pub use buffer::{Buffer, Pages, Plain};
 pub use dense::DenseType;
+pub use dispatch::Kernels;
+pub use isa::{Isa, IsaError};
+pub use pool::Pool;
+
+#[cfg(test)]
+mod tests;

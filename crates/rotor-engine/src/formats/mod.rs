@@ -1,12 +1,34 @@
 //! Where a model enters: GGUF files and Hugging Face folders, opened into one [`Source`].
 //!
 //! Opening parses and checks everything but the weights themselves: afterwards the hyper-parameters are a checked
-//! [`Config`], and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
+//! [`Config`](crate::Config), and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
 //! Weights stay borrowed bytes of the mapped file until they are packed.
 
-use crate::config::Config;
+mod gguf;
+mod graph;
+mod hf;
+mod map;
+pub mod metadata;
+mod source;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;
+
+/// The names of a safetensors file's tensors in the order of their bytes, with their types where rotor computes with them.
+///
+/// # Errors
+///
+/// A [`FormatError`](crate::FormatError) for a header that is not sound.
+pub fn safetensors_names(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, crate::FormatError> {
+    hf::header(bytes)
+}
 
 /// A part of the graph that a tensor fills, the same for every file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +111,17 @@ impl RowOrder {
                 let (head, within) = (row / head_dim, row % head_dim);
                 let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
                 head * head_dim + 2 * pair + half
+            }
+        }
+    }
+
+    /// The graph's row that stored row `stored` holds: the inverse of [`stored_row`](Self::stored_row).
+    pub fn graph_row(self, stored: usize) -> usize {
+        match self {
+            RowOrder::AsStored => stored,
+            RowOrder::RopeInterleaved { head_dim } => {
+                let (head, within) = (stored / head_dim, stored % head_dim);
+                head * head_dim + (within % 2) * (head_dim / 2) + within / 2
             }
         }
     }

@@ -94,7 +94,7 @@ fn kinds(source: &GgufVocabulary) -> Result<Vec<Kind>, TokenizerError> {
 }
 
 fn build_byte_level(source: &GgufVocabulary, kinds: &[Kind]) -> Result<Parts, TokenizerError> {
-    let pre_tokenizer = PreTokenizer::from_gguf(source.pre.as_deref(), looks_like_llama3(source))?;
+    let pre_tokenizer = pre_tokenizer(source)?;
     let vocabulary = vocabulary(source, kinds, byte_level_bytes)?;
     let mut texts = Vocab::default();
     texts.reserve(vocabulary.len());
@@ -111,6 +111,11 @@ fn build_byte_level(source: &GgufVocabulary, kinds: &[Kind]) -> Result<Parts, To
     pipeline.with_pre_tokenizer(Some(pre_tokenizer.build()?));
     let adds_bos = source.add_bos.unwrap_or(pre_tokenizer.adds_bos());
     parts(source, vocabulary, Model::Library(Box::new(pipeline)), adds_bos, false)
+}
+
+/// The pre-tokenizer of a byte-level vocabulary, named or not.
+pub(crate) fn pre_tokenizer(source: &GgufVocabulary) -> Result<PreTokenizer, TokenizerError> {
+    PreTokenizer::from_gguf(source.pre.as_deref(), looks_like_llama3(source))
 }
 
 /// Whether a file that names no pre-tokenizer was trained with the Llama-3 rules.

@@ -16,7 +16,10 @@ mod stream;
 mod vocabulary;
 
 pub use error::TokenizerError;
+pub(crate) use gguf::pre_tokenizer;
+pub(crate) use pretokenizer::{DIGIT, GPT2, PreTokenizer};
 pub use stream::TextStream;
+pub(crate) use vocabulary::byte_to_char;
 
 use crate::formats::TokenizerSource;
 use added::{AddedTokens, Segment};

@@ -21,8 +21,9 @@ const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const DIGIT: &str = r"\p{N}";
+/// Also what the library's own byte-level splitting does.
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(crate) const DIGIT: &str = r"\p{N}";
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 const FALCON_E: [&str; 3] = [r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9]"];
 
@@ -44,6 +45,22 @@ pub(crate) enum PreTokenizer {
 }
 
 impl PreTokenizer {
+    /// Every pre-tokenizer.
+    pub(crate) const ALL: [PreTokenizer; 6] =
+        [Self::Llama3, Self::FalconE, Self::Smollm, Self::Gpt2, Self::Qwen2, Self::Default];
+
+    /// The name a GGUF gives it; where several do, the most widely understood.
+    pub(crate) const fn gguf_name(self) -> &'static str {
+        match self {
+            Self::Llama3 => "llama-bpe",
+            Self::FalconE => "falcon_e",
+            Self::Smollm => "smollm",
+            Self::Gpt2 => "gpt-2",
+            Self::Qwen2 => "qwen2",
+            Self::Default => "default",
+        }
+    }
+
     /// The pre-tokenizer of a GGUF. Where the key is missing, `assume_llama3` decides: the published BitNet GGUF has no
     /// key and was trained with the Llama-3 rules.
     pub(crate) fn from_gguf(name: Option<&str>, assume_llama3: bool) -> Result<Self, TokenizerError> {
@@ -73,7 +90,8 @@ impl PreTokenizer {
         self == Self::Llama3
     }
 
-    fn patterns(self) -> &'static [&'static str] {
+    /// What each step splits at.
+    pub(crate) fn patterns(self) -> &'static [&'static str] {
         match self {
             Self::Llama3 => &[LLAMA3],
             Self::FalconE => &FALCON_E,

@@ -1,0 +1,150 @@
+//! GGUF files: from bytes to tensors, hyper-parameters and the graph.
+
+mod header;
+mod hyper;
+mod split;
+mod types;
+mod vocabulary;
+
+pub(super) use hyper::config;
+pub(super) use split::{File, open, single};
+pub(super) use vocabulary::vocabulary;
+
+use super::graph::{Binder, Form, Graph, Linear, Matrix};
+use super::table::{Storage, TensorId, TensorTable};
+use super::{Part, Role, RowOrder};
+use crate::config::{Architecture, Config};
+use crate::error::FormatError;
+
+/// Bytes behind the packed trits of an I2_S tensor; the first four are its scale.
+const I2S_TAIL: usize = 32;
+
+/// The name of a role's tensor, less its ending.
+fn stem(role: Role) -> String {
+    match role {
+        Role::TokenEmbedding => "token_embd".into(),
+        Role::OutputNorm => "output_norm".into(),
+        Role::Output => "output".into(),
+        Role::Layer(layer, part) => format!("blk.{layer}.{}", part_stem(part)),
+    }
+}
+
+const fn part_stem(part: Part) -> &'static str {
+    match part {
+        Part::AttnNorm => "attn_norm",
+        Part::AttnQ => "attn_q",
+        Part::AttnK => "attn_k",
+        Part::AttnV => "attn_v",
+        Part::AttnSubNorm => "attn_sub_norm",
+        Part::AttnOutput => "attn_output",
+        Part::FfnNorm => "ffn_norm",
+        Part::FfnGate => "ffn_gate",
+        Part::FfnUp => "ffn_up",
+        Part::FfnSubNorm => "ffn_sub_norm",
+        Part::FfnDown => "ffn_down",
+    }
+}
+
+/// The tensor divisors of the rotary frequencies are stored in, where a model has them.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Finds and checks every tensor of the graph; the second part of the result is warnings.
+pub(super) fn graph(table: &TensorTable, config: &Config) -> Result<(Graph, Vec<String>), FormatError> {
+    let mut binder = Binder::new(table, config);
+    let mut graph = Graph::default();
+    let mut warnings = Vec::new();
+    for role in [Role::TokenEmbedding, Role::Output] {
+        if let Some(matrix) = bind_matrix(&mut binder, role)? {
+            if let Form::I2S { .. } = matrix.form {
+                let name = &table.tensor(matrix.tensor).name;
+                warnings.push(format!("tensor {name:?} is ternary, which destroys the quality of the text"));
+            }
+            graph.matrices.insert(role, matrix);
+        } else if role == Role::TokenEmbedding {
+            return Err(FormatError::missing("tensor \"token_embd.weight\""));
+        }
+    }
+    let norm = |binder: &mut Binder<'_>, role: Role| {
+        binder.vector(&[stem(role) + ".weight"], role.shape(config).1).map(|id| (role, id))
+    };
+    graph.vectors.extend([norm(&mut binder, Role::OutputNorm)?]);
+    for layer in 0..config.num_hidden_layers {
+        for &part in Part::norms(config.architecture) {
+            graph.vectors.extend([norm(&mut binder, Role::Layer(layer, part))?]);
+        }
+        for part in Part::LINEARS {
+            let role = Role::Layer(layer, part);
+            graph.linears.insert(role, bind_linear(&mut binder, role)?);
+        }
+    }
+    // Its values are in the configuration already.
+    let _ = binder.find(&[ROPE_FACTORS.into()]);
+    refuse_leftovers(&binder, &mut warnings)?;
+    Ok((graph, warnings))
+}
+
+fn bind_linear(binder: &mut Binder<'_>, role: Role) -> Result<Linear, FormatError> {
+    let Some(matrix) = bind_matrix(binder, role)? else {
+        return Err(FormatError::missing(format!("tensor \"{}.weight\"", stem(role))));
+    };
+    let output_scale = match binder.find(&[stem(role) + ".scale"]) {
+        Some(id) => binder.scalar(id)?,
+        None => 1.0,
+    };
+    Ok(Linear { matrix, output_scale, input_norm: None })
+}
+
+/// The matrix of a role, if it is there.
+fn bind_matrix(binder: &mut Binder<'_>, role: Role) -> Result<Option<Matrix>, FormatError> {
+    let Some(id) = binder.find(&[stem(role) + ".weight"]) else { return Ok(None) };
+    let tensor = binder.table.tensor(id);
+    let (rows, cols) = role.shape(binder.config);
+    tensor.expect_shape(rows, cols)?;
+    let form = match tensor.storage {
+        Storage::Dense(dtype) => Form::Dense(dtype),
+        Storage::I2S => Form::I2S { scale: i2s_scale(binder.table, id)? },
+        Storage::U8 | Storage::Unreadable => return Err(tensor.unreadable()),
+    };
+    let row_order = match (binder.config.architecture, role) {
+        (Architecture::Llama, Role::Layer(_, Part::AttnQ | Part::AttnK)) => {
+            RowOrder::RopeInterleaved { head_dim: binder.config.head_dim }
+        }
+        _ => RowOrder::AsStored,
+    };
+    Ok(Some(Matrix { tensor: id, rows, cols, form, row_order }))
+}
+
+/// The scale behind the packed trits.
+fn i2s_scale(table: &TensorTable, id: TensorId) -> Result<f32, FormatError> {
+    let tensor = table.tensor(id);
+    let what = || format!("scale of tensor {:?}", tensor.name);
+    let bytes = table.bytes(tensor);
+    let tail = bytes.len().checked_sub(I2S_TAIL).and_then(|start| bytes[start..].first_chunk());
+    let Some(&tail) = tail else {
+        return Err(FormatError::Truncated { what: what(), needed: I2S_TAIL as u64, found: bytes.len() as u64 });
+    };
+    let scale = f32::from_le_bytes(tail);
+    if scale.is_finite() { Ok(scale) } else { Err(FormatError::invalid(what(), "a finite number", scale)) }
+}
+
+/// Tensors that would change the result and that nobody applies.
+fn refuse_leftovers(binder: &Binder<'_>, warnings: &mut Vec<String>) -> Result<(), FormatError> {
+    for name in binder.unused() {
+        let changes_the_graph = name.starts_with("blk.")
+            || name.ends_with(".bias")
+            || ["token_embd_norm.weight", "position_embd.weight", "token_types.weight"].contains(&name);
+        if changes_the_graph {
+            let why = format!("the {} graph has no place for it", binder.config.architecture.name());
+            return Err(FormatError::unsupported(format!("tensor {name:?}"), why));
+        }
+        warnings.push(format!("tensor {name:?} is not used"));
+    }
+    Ok(())
+}
+
+/// Reads `rope_freqs.weight`, where the file has it.
+fn rope_factors(table: &TensorTable, head_dim: usize) -> Result<Option<Vec<f32>>, FormatError> {
+    let Some(id) = table.find(ROPE_FACTORS) else { return Ok(None) };
+    table.tensor(id).expect_shape(1, head_dim / 2)?;
+    table.decode(id).map(Some)
+}

@@ -1,0 +1,145 @@
+//! What the graph needs, found among the tensors of a file and checked against the hyper-parameters.
+//!
+//! Both containers end here: their own code only says which name each [`Role`] has and how a linear is stored. What is
+//! left over matters as much as what is found, because a bias or a norm that nobody applies would be silently wrong.
+
+use super::table::{TensorId, TensorTable};
+use super::{Part, Role, RowOrder};
+use crate::config::{Architecture, Config};
+use crate::error::FormatError;
+use rotor_kernels::DenseType;
+use std::collections::{BTreeMap, HashSet};
+
+/// How a matrix is stored, with what of its scale is known before the weights are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Form {
+    Dense(DenseType),
+    I2S {
+        scale: f32,
+    },
+    HfPacked {
+        scale: f32,
+    },
+    /// Quantised when read; the scale is the mean of all weights.
+    Master(DenseType),
+}
+
+/// A matrix of the graph.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix {
+    pub(super) tensor: TensorId,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) form: Form,
+    pub(super) row_order: RowOrder,
+}
+
+/// One of the seven projections of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linear {
+    pub(super) matrix: Matrix,
+    pub(super) output_scale: f32,
+    pub(super) input_norm: Option<TensorId>,
+}
+
+/// Every tensor of the graph by the role it plays.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) linears: BTreeMap<Role, Linear>,
+    pub(super) matrices: BTreeMap<Role, Matrix>,
+    pub(super) vectors: BTreeMap<Role, TensorId>,
+}
+
+impl Part {
+    /// The seven projections.
+    pub const LINEARS: [Part; 7] =
+        [Part::AttnQ, Part::AttnK, Part::AttnV, Part::AttnOutput, Part::FfnGate, Part::FfnUp, Part::FfnDown];
+
+    /// The norms of a layer.
+    pub const fn norms(architecture: Architecture) -> &'static [Part] {
+        match architecture {
+            Architecture::BitNet => &[Part::AttnNorm, Part::AttnSubNorm, Part::FfnNorm, Part::FfnSubNorm],
+            Architecture::Llama => &[Part::AttnNorm, Part::FfnNorm],
+        }
+    }
+}
+
+impl Role {
+    /// The shape this role has, as rows and columns; a vector has one row.
+    pub fn shape(self, config: &Config) -> (usize, usize) {
+        let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
+        match self {
+            Role::TokenEmbedding | Role::Output => (config.vocab_size, hidden),
+            Role::OutputNorm => (1, hidden),
+            Role::Layer(_, part) => match part {
+                Part::AttnNorm | Part::FfnNorm => (1, hidden),
+                Part::AttnSubNorm => (1, config.q_dim()),
+                Part::FfnSubNorm => (1, ffn),
+                Part::AttnQ => (config.q_dim(), hidden),
+                Part::AttnK | Part::AttnV => (config.kv_dim(), hidden),
+                Part::AttnOutput => (hidden, config.q_dim()),
+                Part::FfnGate | Part::FfnUp => (ffn, hidden),
+                Part::FfnDown => (hidden, ffn),
+            },
+        }
+    }
+}
+
+/// Takes tensors out of a table one role at a time and remembers which.
+pub(super) struct Binder<'a> {
+    pub(super) table: &'a TensorTable,
+    pub(super) config: &'a Config,
+    used: HashSet<TensorId>,
+}
+
+impl<'a> Binder<'a> {
+    pub(super) fn new(table: &'a TensorTable, config: &'a Config) -> Self {
+        Self { table, config, used: HashSet::new() }
+    }
+
+    /// The first of `names` that exists.
+    pub(super) fn find(&mut self, names: &[String]) -> Option<TensorId> {
+        let id = names.iter().find_map(|name| self.table.find(name))?;
+        self.used.insert(id);
+        Some(id)
+    }
+
+    /// As [`find`](Self::find), where one has to exist.
+    pub(super) fn require(&mut self, names: &[String]) -> Result<TensorId, FormatError> {
+        self.find(names).ok_or_else(|| FormatError::missing(format!("tensor {:?}", names.join("\" or \""))))
+    }
+
+    /// A vector of numbers.
+    pub(super) fn vector(&mut self, names: &[String], len: usize) -> Result<TensorId, FormatError> {
+        let id = self.require(names)?;
+        self.table.tensor(id).expect_shape(1, len)?;
+        self.table.tensor(id).expect_dense()?;
+        Ok(id)
+    }
+
+    /// The single finite number of a scale tensor.
+    pub(super) fn scalar(&self, id: TensorId) -> Result<f32, FormatError> {
+        let tensor = self.table.tensor(id);
+        if tensor.shape.iter().any(|&dim| dim != 1) {
+            return Err(FormatError::invalid(
+                format!("shape of tensor {:?}", tensor.name),
+                "[1]",
+                format!("{:?}", tensor.shape),
+            ));
+        }
+        let values = self.table.decode(id)?;
+        match values.as_slice() {
+            &[value] if value.is_finite() => Ok(value),
+            other => Err(FormatError::invalid(
+                format!("tensor {:?}", tensor.name),
+                "one finite number",
+                format!("{other:?}"),
+            )),
+        }
+    }
+
+    /// The tensors that no role has taken.
+    pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
+        self.table.iter().filter(|(id, _)| !self.used.contains(id)).map(|(_, tensor)| tensor.name.as_str())
+    }
+}

@@ -1,0 +1,278 @@
+//! An opened model: one type over both containers, with everything but the weights checked.
+
+use super::graph::{Form, Graph, Matrix};
+use super::map::FileBytes;
+use super::metadata::Metadata;
+use super::table::TensorTable;
+use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf};
+use crate::config::{Activation, Config};
+use crate::error::FormatError;
+use crate::forms::{I2sLayout, Scales, TernaryForm, TernaryTensor, absmean_scale};
+use std::path::Path;
+
+/// How to open a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// The I2_S layout; `None` looks at the weights.
+    pub i2s_layout: Option<I2sLayout>,
+    /// The gate's activation function; `None` follows the file.
+    pub hidden_act: Option<Activation>,
+    /// Reads files into memory instead of mapping them, for files that may change while they are open.
+    pub no_mmap: bool,
+}
+
+/// The container a model came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A GGUF file, possibly split.
+    Gguf,
+    /// A folder or file in Hugging Face layout.
+    HuggingFace,
+}
+
+impl SourceKind {
+    /// The name printed to people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SourceKind::Gguf => "GGUF",
+            SourceKind::HuggingFace => "Hugging Face",
+        }
+    }
+}
+
+/// What a file says about itself beyond its tensors.
+#[derive(Clone, Copy, Debug)]
+pub enum SourceMetadata<'a> {
+    /// Key-value pairs.
+    Gguf(&'a Metadata),
+    /// `config.json`.
+    HuggingFace(&'a serde_json::Map<String, serde_json::Value>),
+}
+
+/// A tensor as it lies in its file.
+#[derive(Clone, Debug)]
+pub struct TensorSummary<'a> {
+    /// The name in the file.
+    pub name: &'a str,
+    /// Row-major: the last dimension varies fastest.
+    pub shape: &'a [usize],
+    /// The storage type (`i2_s`, `f16`, ...).
+    pub type_name: &'a str,
+    /// The stored bytes; empty for a type of unknown size.
+    pub bytes: &'a [u8],
+}
+
+/// An opened model.
+#[derive(Debug)]
+pub struct Source {
+    config: Config,
+    table: TensorTable,
+    graph: Graph,
+    contents: Contents,
+    i2s_layout: I2sLayout,
+    warnings: Vec<String>,
+}
+
+/// What is particular to a container.
+#[derive(Debug)]
+enum Contents {
+    Gguf(Metadata),
+    HuggingFace(hf::Folder),
+}
+
+impl Source {
+    /// Opens a `.gguf` file (the first part of a split one), a `.safetensors` file, or a folder in Hugging Face layout.
+    ///
+    /// Afterwards every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
+    ///
+    /// # Errors
+    ///
+    /// A [`FormatError`] that names the file, the thing in it, what was expected and what was found.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
+        let is_safetensors = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+        if is_safetensors || path.is_dir() {
+            return hf::open(path, options).map(|opened| Self::from_folder(opened, options));
+        }
+        let file = gguf::open(path, options.no_mmap)?;
+        Self::from_gguf(file, options).map_err(|e| e.in_file(path))
+    }
+
+    /// Opens a GGUF file that is part of the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_static(bytes: &'static [u8], options: &OpenOptions) -> Result<Self, FormatError> {
+        Self::from_gguf(gguf::single(FileBytes::Static(bytes))?, options)
+    }
+
+    /// Opens a GGUF file that is in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_bytes(bytes: Vec<u8>, options: &OpenOptions) -> Result<Self, FormatError> {
+        Self::from_gguf(gguf::single(FileBytes::Owned(bytes))?, options)
+    }
+
+    fn from_gguf(file: gguf::File, options: &OpenOptions) -> Result<Self, FormatError> {
+        let gguf::File { metadata, table, mut warnings } = file;
+        let (config, config_warnings) = gguf::config(&metadata, &table, options.hidden_act)?;
+        let (graph, graph_warnings) = gguf::graph(&table, &config)?;
+        warnings.extend(config_warnings.into_iter().chain(graph_warnings));
+        // Built again when asked for; here it is only known to be sound.
+        gguf::vocabulary(&metadata, config.vocab_size)?;
+        let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
+        let mut source = Self { config, table, graph, contents: Contents::Gguf(metadata), i2s_layout, warnings };
+        source.warn_of_odd_scales();
+        Ok(source)
+    }
+
+    fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
+        let hf::Opened { folder, table, config, graph, warnings } = opened;
+        let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
+        let mut source = Self { config, table, graph, contents: Contents::HuggingFace(folder), i2s_layout, warnings };
+        source.warn_of_odd_scales();
+        source
+    }
+
+    /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "weight_scale".
+    fn warn_of_odd_scales(&mut self) {
+        const PLAUSIBLE: std::ops::RangeInclusive<f32> = 1e-5..=1e3;
+        let scale = |form| match form {
+            Form::I2S { scale } | Form::HfPacked { scale } => Some(scale),
+            Form::Dense(_) | Form::Master(_) => None,
+        };
+        let odd = |&(_, scale): &(_, f32)| !PLAUSIBLE.contains(&scale.abs());
+        let scales =
+            self.graph.linears.values().filter_map(|linear| Some((linear.matrix.tensor, scale(linear.matrix.form)?)));
+        let odd: Vec<_> = scales.filter(odd).collect();
+        if let Some(&(tensor, scale)) = odd.first() {
+            let (count, name) = (odd.len(), &self.table.tensor(tensor).name);
+            self.warnings.push(format!(
+                "{count} ternary tensors have an unusual scale, {name:?} for one {scale:e}: is it to be divided by?"
+            ));
+        }
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The container.
+    pub fn kind(&self) -> SourceKind {
+        match self.contents {
+            Contents::Gguf(_) => SourceKind::Gguf,
+            Contents::HuggingFace(_) => SourceKind::HuggingFace,
+        }
+    }
+
+    /// The layout that I2_S tensors are read in: given, detected, or the usual one.
+    pub fn i2s_layout(&self) -> I2sLayout {
+        self.i2s_layout
+    }
+
+    /// What is odd about the file without being wrong, in sentences.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// One of the seven projections of a layer.
+    ///
+    /// Master weights are read through here, for the mean that is their scale.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Missing`] for a role that is no projection of this model, [`FormatError::Invalid`] for master weights
+    /// that are not finite.
+    pub fn linear(&self, role: Role) -> Result<SourceLinear<'_>, FormatError> {
+        let Some(linear) = self.graph.linears.get(&role) else {
+            return Err(FormatError::missing(format!("linear {role:?}")));
+        };
+        let input_norm = linear.input_norm.map(|id| self.table.decode(id)).transpose()?;
+        Ok(SourceLinear { weight: self.weight(&linear.matrix)?, output_scale: linear.output_scale, input_norm })
+    }
+
+    /// The embedding or the head; `None` for a head that is tied to the embedding.
+    ///
+    /// # Errors
+    ///
+    /// As [`linear`](Self::linear).
+    pub fn matrix(&self, role: Role) -> Result<Option<Weight<'_>>, FormatError> {
+        self.graph.matrices.get(&role).map(|matrix| self.weight(matrix)).transpose()
+    }
+
+    /// A norm's weights; `None` for a role the model does not have.
+    ///
+    /// # Errors
+    ///
+    /// None for a model that opened; the type leaves room for sources that read lazily.
+    pub fn vector(&self, role: Role) -> Result<Option<Vec<f32>>, FormatError> {
+        self.graph.vectors.get(&role).map(|&id| self.table.decode(id)).transpose()
+    }
+
+    fn weight(&self, matrix: &Matrix) -> Result<Weight<'_>, FormatError> {
+        let tensor = self.table.tensor(matrix.tensor);
+        let bytes = self.table.bytes(tensor);
+        let &Matrix { rows, cols, row_order, .. } = matrix;
+        let name = tensor.name.as_str();
+        let ternary = |form, bytes, scale| {
+            Weight::Ternary(TernaryTensor { name, rows, cols, form, bytes, scales: Scales::Tensor(scale), row_order })
+        };
+        Ok(match matrix.form {
+            Form::Dense(dtype) => Weight::Dense(DenseTensor { name, rows, cols, dtype, bytes, row_order }),
+            Form::I2S { scale } => ternary(TernaryForm::I2S(self.i2s_layout), bytes, scale),
+            Form::HfPacked { scale } => ternary(TernaryForm::HfPacked, bytes, scale),
+            Form::Master(dtype) => ternary(TernaryForm::Master(dtype), bytes, absmean_scale(name, dtype, bytes)?),
+        })
+    }
+
+    /// What a tokenizer is built from; `None` where the source has none.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] for a tokenizer file that cannot be read.
+    pub fn tokenizer(&self) -> Result<Option<TokenizerSource>, FormatError> {
+        match &self.contents {
+            Contents::Gguf(metadata) => {
+                let vocabulary = gguf::vocabulary(metadata, self.config.vocab_size)?;
+                Ok(vocabulary.map(|vocabulary| TokenizerSource::Gguf(Box::new(vocabulary))))
+            }
+            Contents::HuggingFace(folder) => hf::tokenizer(folder),
+        }
+    }
+
+    /// The chat template as the file has it, in Jinja.
+    pub fn chat_template(&self) -> Option<String> {
+        match &self.contents {
+            Contents::Gguf(metadata) => metadata.str("tokenizer.chat_template").ok().flatten().map(str::to_owned),
+            Contents::HuggingFace(folder) => hf::chat_template(folder),
+        }
+    }
+
+    /// Tells the system that these bytes of the source need not stay in memory. Reading them again still works.
+    ///
+    /// Does nothing where the file is not mapped or the bytes are not the source's.
+    pub fn release(&self, bytes: &[u8]) {
+        self.table.release(bytes);
+    }
+
+    /// All tensors in file order, those that no role needs included.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorSummary<'_>> {
+        self.table.iter().map(|(_, tensor)| TensorSummary {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            type_name: &tensor.type_name,
+            bytes: self.table.bytes(tensor),
+        })
+    }
+
+    /// What the file says about itself.
+    pub fn metadata(&self) -> SourceMetadata<'_> {
+        match &self.contents {
+            Contents::Gguf(metadata) => SourceMetadata::Gguf(metadata),
+            Contents::HuggingFace(folder) => SourceMetadata::HuggingFace(&folder.config),
+        }
+    }
+}

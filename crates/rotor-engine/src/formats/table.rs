@@ -1,0 +1,141 @@
+//! The tensors of a model, whatever container they came in: a name, a shape, a type, and bytes known to be there.
+
+use super::map::FileBytes;
+use crate::error::FormatError;
+use rotor_kernels::DenseType;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// What the bytes of a tensor are, as far as rotor reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// Ordinary numbers.
+    Dense(DenseType),
+    /// I2_S: packed trits, then a scale (GGUF).
+    I2S,
+    /// Bytes: packed trits (safetensors).
+    U8,
+    /// A type rotor does not read; the tensor has a name and a place, no more.
+    Unreadable,
+}
+
+/// One tensor.
+#[derive(Debug)]
+pub(super) struct Tensor {
+    pub(super) name: String,
+    /// Row-major: the last dimension varies fastest.
+    pub(super) shape: Vec<usize>,
+    pub(super) storage: Storage,
+    /// The type as people know it.
+    pub(super) type_name: Cow<'static, str>,
+    /// Which file of the table holds it.
+    pub(super) file: usize,
+    /// Where in that file.
+    pub(super) range: Range<usize>,
+}
+
+impl Tensor {
+    /// Rows and columns, where the shape is a matrix once leading ones are dropped.
+    fn as_matrix(&self) -> Option<(usize, usize)> {
+        let leading = self.shape.iter().take_while(|&&dim| dim == 1).count().min(self.shape.len().saturating_sub(2));
+        match self.shape.get(leading..) {
+            Some(&[rows, cols]) => Some((rows, cols)),
+            Some(&[cols]) => Some((1, cols)),
+            _ => None,
+        }
+    }
+
+    /// Checks that the tensor is a `[rows, cols]` matrix (a vector counts as one row).
+    pub(super) fn expect_shape(&self, rows: usize, cols: usize) -> Result<(), FormatError> {
+        if self.as_matrix() == Some((rows, cols)) {
+            return Ok(());
+        }
+        let expected = if rows == 1 { format!("[{cols}]") } else { format!("[{rows}, {cols}]") };
+        Err(FormatError::invalid(format!("shape of tensor {:?}", self.name), expected, format!("{:?}", self.shape)))
+    }
+
+    /// The dense type, or an error that names the type found.
+    pub(super) fn expect_dense(&self) -> Result<DenseType, FormatError> {
+        match self.storage {
+            Storage::Dense(dtype) => Ok(dtype),
+            _ => Err(self.unreadable()),
+        }
+    }
+
+    /// The error for a type that cannot be read here.
+    pub(super) fn unreadable(&self) -> FormatError {
+        let readable: Vec<_> = DenseType::ALL.iter().map(|dtype| dtype.name()).collect();
+        FormatError::unsupported(
+            format!("type {} of tensor {:?}", self.type_name, self.name),
+            format!("read here are {}; for linears also i2_s and packed u8", readable.join(", ")),
+        )
+    }
+}
+
+/// A tensor's place in its [`TensorTable`].
+pub(super) type TensorId = usize;
+
+/// All tensors of a model and the files that hold them.
+#[derive(Debug, Default)]
+pub(super) struct TensorTable {
+    files: Vec<FileBytes>,
+    tensors: Vec<Tensor>,
+    by_name: HashMap<String, TensorId>,
+}
+
+impl TensorTable {
+    /// Adds a file with its tensors, whose `file` is set here.
+    pub(super) fn add_file(&mut self, file: FileBytes, tensors: Vec<Tensor>) -> Result<(), FormatError> {
+        let found = file.as_slice().len();
+        for tensor in tensors {
+            if tensor.range.start > tensor.range.end || tensor.range.end > found {
+                let what = format!("tensor {:?}", tensor.name);
+                return Err(FormatError::Truncated { what, needed: tensor.range.end as u64, found: found as u64 });
+            }
+            if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
+                return Err(FormatError::Duplicate { what: "tensor", name: tensor.name });
+            }
+            self.tensors.push(Tensor { file: self.files.len(), ..tensor });
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Looks a tensor up.
+    pub(super) fn find(&self, name: &str) -> Option<TensorId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The tensor of an id that this table gave out.
+    pub(super) fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id]
+    }
+
+    /// The bytes of a tensor of this table.
+    pub(super) fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        // `add_file` let only ranges inside the file through, and files do not change their length.
+        &self.files[tensor.file].as_slice()[tensor.range.clone()]
+    }
+
+    /// The numbers of a dense tensor.
+    pub(super) fn decode(&self, id: TensorId) -> Result<Vec<f32>, FormatError> {
+        let tensor = self.tensor(id);
+        let dtype = tensor.expect_dense()?;
+        let bytes = self.bytes(tensor);
+        // As many values as the bytes hold, so that nothing is allocated from a shape alone.
+        let mut values = vec![0f32; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+        dtype.decode(bytes, &mut values);
+        Ok(values)
+    }
+
+    /// All tensors, in file order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TensorId, &Tensor)> {
+        self.tensors.iter().enumerate()
+    }
+
+    /// See [`FileBytes::release`].
+    pub(super) fn release(&self, bytes: &[u8]) {
+        let _ = self.files.iter().any(|file| file.release(bytes));
+    }
+}

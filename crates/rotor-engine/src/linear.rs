@@ -1,0 +1,248 @@
+//! Linear layers, packed for the kernels.
+//!
+//! A ternary linear multiplies int8 activations; a dense one multiplies f32. [`Input`] keeps both views of one input, the
+//! int8 one made at most once: q, k and v share it, as do gate and up.
+
+use crate::error::FormatError;
+use crate::formats::{DenseTensor, Source, SourceLinear, Weight};
+use crate::forms::{Scales, TernaryTensor};
+use crate::runtime::Runtime;
+use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
+use rotor_kernels::ternary::{Activations, RowScales, Scratch, TernaryMatrix};
+use std::path::PathBuf;
+
+/// A matrix `[rows, cols]` ready to multiply.
+#[derive(Debug)]
+pub enum Matrix {
+    /// Bit planes and their scales.
+    Ternary {
+        /// The planes.
+        planes: TernaryMatrix,
+        /// What multiplies each row.
+        scales: RowScales,
+    },
+    /// Ordinary numbers in their storage type.
+    Dense(DenseMatrix),
+}
+
+fn no_memory(name: &str) -> impl FnOnce(std::io::Error) -> FormatError + '_ {
+    move |source| FormatError::Io { action: "reserve memory for", path: PathBuf::from(name), source }
+}
+
+impl Matrix {
+    /// Packs a weight in parallel, straight from its source layout, then lets the source's pages go.
+    ///
+    /// # Errors
+    /// Where a trit is invalid, a scale has a shape this engine cannot run, or memory is refused.
+    pub fn load(source: &Source, weight: &Weight<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
+        match weight {
+            Weight::Ternary(tensor) => Matrix::load_ternary(source, tensor, runtime),
+            Weight::Dense(tensor) => Matrix::load_dense(source, tensor, runtime),
+        }
+    }
+
+    fn load_ternary(source: &Source, tensor: &TernaryTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
+        let scales = match &tensor.scales {
+            Scales::Tensor(scale) => RowScales::Uniform(*scale),
+            Scales::Rows(scales) => {
+                RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect())
+            }
+            Scales::Groups { groups, .. } => {
+                return Err(FormatError::unsupported(
+                    format!("tensor {:?} with {groups} scales per row", tensor.name),
+                    "the engine runs one scale per tensor or per row",
+                ));
+            }
+        };
+        let planes = TernaryMatrix::pack(
+            (tensor.rows, tensor.cols),
+            runtime.kernels,
+            &runtime.pool,
+            no_memory(tensor.name),
+            |row, trits| tensor.read_row(row, trits),
+        )?;
+        source.release(tensor.bytes);
+        Ok(Matrix::Ternary { planes, scales })
+    }
+
+    fn load_dense(source: &Source, tensor: &DenseTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
+        let row_bytes = tensor.dtype.row_bytes(tensor.cols).ok_or_else(|| {
+            FormatError::invalid(
+                format!("tensor {:?}", tensor.name),
+                format!("rows of whole {} blocks of {}", tensor.dtype.name(), tensor.dtype.block_len()),
+                format!("{} columns", tensor.cols),
+            )
+        })?;
+        let shape = (tensor.rows, tensor.cols);
+        let matrix = DenseMatrix::load(shape, tensor.dtype, &runtime.pool, no_memory(tensor.name), |first, out| {
+            for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                let stored = tensor.row_order.stored_row(first + i) * row_bytes;
+                out.copy_from_slice(&tensor.bytes[stored..stored + row_bytes]);
+            }
+            Ok(())
+        })?;
+        source.release(tensor.bytes);
+        Ok(Matrix::Dense(matrix))
+    }
+
+    /// Rows (output features, or vocabulary).
+    pub fn rows(&self) -> usize {
+        match self {
+            Matrix::Ternary { planes, .. } => planes.rows(),
+            Matrix::Dense(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Matrix::Ternary { planes, .. } => planes.packed_bytes(),
+            Matrix::Dense(matrix) => matrix.stored_bytes(),
+        }
+    }
+
+    /// One row as f32: an embedding.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not one row long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Matrix::Dense(matrix) => matrix.row(row, out),
+            Matrix::Ternary { planes, scales } => {
+                let scale = match scales {
+                    RowScales::Uniform(scale) => *scale,
+                    RowScales::PerRow(scales) => scales[row],
+                };
+                for (col, out) in out.iter_mut().enumerate() {
+                    *out = f32::from(planes.trit(row, col)) * scale;
+                }
+            }
+        }
+    }
+
+    /// `out[token][row] = sum over columns of weight * input[token]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn apply(&self, runtime: &Runtime, input: &mut Input, scratch: &mut LinearScratch, out: &mut [f32]) {
+        let Runtime { kernels, pool } = runtime;
+        match self {
+            Matrix::Ternary { planes, scales } => {
+                let x = input.quantized(runtime);
+                planes.linear(kernels, pool, x, scales, &mut scratch.ternary, out);
+            }
+            Matrix::Dense(matrix) => matrix.linear(kernels, pool, &input.values, &mut scratch.dense, out),
+        }
+    }
+}
+
+/// A linear layer: a matrix, and the norm some models put in front of it.
+#[derive(Debug)]
+pub struct Linear {
+    matrix: Matrix,
+    input_norm: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Packs a linear layer.
+    ///
+    /// # Errors
+    /// As [`Matrix::load`].
+    pub fn load(source: &Source, linear: &SourceLinear<'_>, runtime: &Runtime) -> Result<Linear, FormatError> {
+        let mut matrix = Matrix::load(source, &linear.weight, runtime)?;
+        match &mut matrix {
+            Matrix::Ternary { scales: RowScales::Uniform(scale), .. } => *scale *= linear.output_scale,
+            Matrix::Ternary { scales: RowScales::PerRow(scales), .. } => {
+                scales.iter_mut().for_each(|scale| *scale *= linear.output_scale);
+            }
+            Matrix::Dense(matrix) if linear.output_scale != 1.0 => {
+                let what = format!("a dense {} linear with a separate .scale", matrix.dtype().name());
+                return Err(FormatError::unsupported(what, "only ternary linears carry one"));
+            }
+            Matrix::Dense(_) => {}
+        }
+        Ok(Linear { matrix, input_norm: linear.input_norm.clone() })
+    }
+
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.matrix.rows()
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.matrix.bytes()
+    }
+
+    /// The linear's outputs for every token of `input`, `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn apply(
+        &self,
+        runtime: &Runtime,
+        input: &mut Input,
+        norm_eps: f32,
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+    ) {
+        let Some(weight) = &self.input_norm else {
+            return self.matrix.apply(runtime, input, scratch, out);
+        };
+        // The norm is this linear's own, so its quantised input cannot be shared.
+        let mut own = std::mem::take(&mut scratch.own);
+        let inner = own.get_or_insert_with(|| Box::new(Input::new(runtime)));
+        let cols = weight.len();
+        inner.resize(input.values.len() / cols, cols);
+        runtime.pool.for_each_chunk(inner.values_mut(), cols, |token, out| {
+            runtime.kernels.rms_norm(&input.values[token * cols..(token + 1) * cols], weight, norm_eps, out);
+        });
+        self.matrix.apply(runtime, inner, scratch, out);
+        scratch.own = own;
+    }
+}
+
+/// The input of one or several linears: `[tokens, cols]` as f32, and as int8 once a ternary linear asks.
+#[derive(Debug)]
+pub struct Input {
+    values: Vec<f32>,
+    cols: usize,
+    activations: Activations,
+    is_quantized: bool,
+}
+
+impl Input {
+    /// An empty input.
+    pub fn new(runtime: &Runtime) -> Input {
+        Input { values: Vec::new(), cols: 1, activations: Activations::new(runtime.kernels), is_quantized: false }
+    }
+
+    /// Makes room for `tokens` rows of `cols`; what they hold is to be written through [`Input::values_mut`].
+    pub fn resize(&mut self, tokens: usize, cols: usize) {
+        self.values.resize(tokens * cols, 0.0);
+        self.cols = cols;
+        self.is_quantized = false;
+    }
+
+    /// The f32 values, to be overwritten.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        self.is_quantized = false;
+        &mut self.values
+    }
+
+    fn quantized(&mut self, runtime: &Runtime) -> &Activations {
+        if !self.is_quantized {
+            self.activations.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
+            self.is_quantized = true;
+        }
+        &self.activations
+    }
+}
+
+/// Memory linears need while they multiply, reused by all of them.
+#[derive(Debug, Default)]
+pub struct LinearScratch {
+    ternary: Scratch,
+    dense: DenseScratch,
+    own: Option<Box<Input>>,
+}

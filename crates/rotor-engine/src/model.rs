@@ -1,0 +1,414 @@
+//! The forward pass.
+//!
+//! Weights, state and the numbers in flight are three types: [`Model`], [`KvCache`] and [`Workspace`]. [`Model::forward`]
+//! reads top to bottom; it is the same for every file format, for one token or many, for one sequence or a batch.
+
+use crate::config::{Activation, Config};
+use crate::error::FormatError;
+use crate::formats::{Part, Role, Source};
+use crate::kv::KvCache;
+use crate::linear::{Input, Linear, LinearScratch, Matrix};
+use crate::runtime::Runtime;
+use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
+
+/// The weights of one layer.
+#[derive(Debug)]
+struct Layer {
+    attn_norm: Vec<f32>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    attn_sub_norm: Option<Vec<f32>>,
+    output: Linear,
+    ffn_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    ffn_sub_norm: Option<Vec<f32>>,
+    down: Linear,
+}
+
+/// A model in memory, packed for the kernels of its runtime.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    runtime: Runtime,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    output_norm: Vec<f32>,
+    head: Option<Matrix>,
+    inverse_frequencies: Vec<f32>,
+}
+
+/// Some tokens of one sequence, to be appended to its cache.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The sequence so far.
+    pub cache: &'a mut KvCache,
+    /// The tokens to append.
+    pub tokens: &'a [u32],
+    /// For which of them logits are wanted.
+    pub logits: Logits,
+}
+
+/// Which tokens' logits a [`Step`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: more of the prompt follows.
+    None,
+    /// The last token's.
+    Last,
+    /// Those of the token with this index and all after it.
+    From(usize),
+}
+
+impl Logits {
+    /// The range of wanted rows among `tokens`.
+    fn range(self, tokens: usize) -> std::ops::Range<usize> {
+        match self {
+            Logits::None => tokens..tokens,
+            Logits::Last => tokens.saturating_sub(1)..tokens,
+            Logits::From(first) => first.min(tokens)..tokens,
+        }
+    }
+}
+
+/// Why a forward pass was refused. Nothing was computed and no cache changed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ForwardError {
+    /// A cache has no room for the tokens.
+    #[error("the context is full: {held} tokens are held and {new} are to follow, but there is room for {capacity}")]
+    ContextFull {
+        /// Tokens held.
+        held: usize,
+        /// Tokens to append.
+        new: usize,
+        /// Room.
+        capacity: usize,
+    },
+    /// A token id is no row of the embedding.
+    #[error("token id {id} is out of range: the vocabulary has {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+}
+
+/// The numbers in flight of a forward pass, grown to the largest batch met and reused: a token allocates nothing.
+#[derive(Debug)]
+pub struct Workspace {
+    /// The residual stream, `[tokens, hidden]`.
+    x: Vec<f32>,
+    /// Input of the linears at hand.
+    input: Input,
+    /// `[tokens, q_dim]`.
+    q: Vec<f32>,
+    /// `[tokens, kv_dim]`.
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// `[tokens, intermediate]`.
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Output of a linear that is added to the residual stream, `[tokens, hidden]`; or of attention, `[tokens, q_dim]`.
+    y: Vec<f32>,
+    /// Rotary cosines and sines, `[tokens, head_dim / 2]`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    linear: LinearScratch,
+    attention: AttentionScratch,
+    /// `[wanted tokens, vocab]`.
+    logits: Vec<f32>,
+}
+
+impl Workspace {
+    /// An empty workspace.
+    pub fn new(runtime: &Runtime) -> Workspace {
+        Workspace {
+            x: Vec::new(),
+            input: Input::new(runtime),
+            q: Vec::new(),
+            k: Vec::new(),
+            v: Vec::new(),
+            gate: Vec::new(),
+            up: Vec::new(),
+            y: Vec::new(),
+            cos: Vec::new(),
+            sin: Vec::new(),
+            linear: LinearScratch::default(),
+            attention: AttentionScratch::default(),
+            logits: Vec::new(),
+        }
+    }
+
+    fn resize(&mut self, config: &Config, tokens: usize) {
+        self.x.resize(tokens * config.hidden_size, 0.0);
+        self.q.resize(tokens * config.q_dim(), 0.0);
+        self.k.resize(tokens * config.kv_dim(), 0.0);
+        self.v.resize(tokens * config.kv_dim(), 0.0);
+        self.gate.resize(tokens * config.intermediate_size, 0.0);
+        self.up.resize(tokens * config.intermediate_size, 0.0);
+        self.cos.resize(tokens * config.head_dim / 2, 0.0);
+        self.sin.resize(tokens * config.head_dim / 2, 0.0);
+    }
+}
+
+impl Model {
+    /// Packs the weights of an opened source. `progress` is told the bytes of source weights taken in so far.
+    ///
+    /// # Errors
+    /// Where a weight cannot be read or memory is refused; shapes and types were checked when the source was opened.
+    pub fn load(source: &Source, runtime: &Runtime, progress: &mut dyn FnMut(u64)) -> Result<Model, FormatError> {
+        let config = source.config().clone();
+        let required = |role| source.vector(role)?.ok_or_else(|| FormatError::missing(format!("{role:?}")));
+        let mut done = 0;
+        let mut matrix = |role, progress: &mut dyn FnMut(u64)| -> Result<Option<Matrix>, FormatError> {
+            let Some(weight) = source.matrix(role)? else { return Ok(None) };
+            let matrix = Matrix::load(source, &weight, runtime)?;
+            done += matrix.bytes() as u64;
+            progress(done);
+            Ok(Some(matrix))
+        };
+        let embedding = matrix(Role::TokenEmbedding, progress)?.ok_or_else(|| FormatError::missing("the embedding"))?;
+        let head = matrix(Role::Output, progress)?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            let role = |part| Role::Layer(index, part);
+            let mut linear = |part| -> Result<Linear, FormatError> {
+                let linear = Linear::load(source, &source.linear(role(part))?, runtime)?;
+                done += linear.bytes() as u64;
+                progress(done);
+                Ok(linear)
+            };
+            layers.push(Layer {
+                attn_norm: required(role(Part::AttnNorm))?,
+                q: linear(Part::AttnQ)?,
+                k: linear(Part::AttnK)?,
+                v: linear(Part::AttnV)?,
+                attn_sub_norm: source.vector(role(Part::AttnSubNorm))?,
+                output: linear(Part::AttnOutput)?,
+                ffn_norm: required(role(Part::FfnNorm))?,
+                gate: linear(Part::FfnGate)?,
+                up: linear(Part::FfnUp)?,
+                ffn_sub_norm: source.vector(role(Part::FfnSubNorm))?,
+                down: linear(Part::FfnDown)?,
+            });
+        }
+        let output_norm = required(Role::OutputNorm)?;
+        let inverse_frequencies = inverse_frequencies(&config);
+        Ok(Model { config, runtime: runtime.clone(), embedding, layers, output_norm, head, inverse_frequencies })
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Kernels and threads.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Bytes of weights in memory.
+    pub fn weight_bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down]);
+        layers.map(Linear::bytes).sum::<usize>() + self.embedding.bytes() + self.head.as_ref().map_or(0, Matrix::bytes)
+    }
+
+    /// Appends the tokens of every step to its cache and returns the wanted logits, `[wanted tokens, vocab]`, steps in order.
+    ///
+    /// A token's logits do not depend on what else is in the batch, how a prompt is cut into steps, or the threads.
+    ///
+    /// # Errors
+    /// Where a cache has no room or a token id is out of range; then nothing has changed.
+    pub fn forward<'w>(
+        &self,
+        steps: &mut [Step<'_>],
+        workspace: &'w mut Workspace,
+    ) -> Result<&'w mut [f32], ForwardError> {
+        self.check(steps)?;
+        let Runtime { kernels, pool } = &self.runtime;
+        let config = &self.config;
+        let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+        workspace.resize(config, tokens);
+        let Workspace { x, input, q, k, v, gate, up, y, cos, sin, linear, attention: attention_scratch, logits } =
+            workspace;
+
+        self.embed(steps, x);
+        self.angles(steps, cos, sin);
+        for (index, layer) in self.layers.iter().enumerate() {
+            // h = RMSNorm(x);  q, k, v = linears of h, q and k rotated
+            self.norm(x, &layer.attn_norm, input);
+            layer.q.apply(&self.runtime, input, config.linear_norm_eps, linear, q);
+            layer.k.apply(&self.runtime, input, config.linear_norm_eps, linear, k);
+            layer.v.apply(&self.runtime, input, config.linear_norm_eps, linear, v);
+            self.rotate(q, cos, sin);
+            self.rotate(k, cos, sin);
+            self.remember(index, steps, k, v);
+
+            // x += output(sub-norm(softmax(q k / sqrt(head_dim)) v))
+            y.resize(tokens * config.q_dim(), 0.0);
+            let group = config.num_attention_heads / config.num_key_value_heads;
+            let sequence = |number: usize| sequence(steps, index, number);
+            let sequences = Sequences::new(steps.len(), &sequence);
+            attention(kernels, pool, sequences, group, q, attention_scratch, y);
+            self.sub_norm(y, layer.attn_sub_norm.as_deref(), config.q_dim(), input);
+            y.resize(tokens * config.hidden_size, 0.0);
+            layer.output.apply(&self.runtime, input, config.linear_norm_eps, linear, y);
+            self.add(x, y);
+
+            // h = RMSNorm(x);  x += down(sub-norm(activation(gate(h)) * up(h)))
+            self.norm(x, &layer.ffn_norm, input);
+            layer.gate.apply(&self.runtime, input, config.linear_norm_eps, linear, gate);
+            layer.up.apply(&self.runtime, input, config.linear_norm_eps, linear, up);
+            self.activate(gate, up);
+            self.sub_norm(gate, layer.ffn_sub_norm.as_deref(), config.intermediate_size, input);
+            layer.down.apply(&self.runtime, input, config.linear_norm_eps, linear, y);
+            self.add(x, y);
+        }
+
+        // logits = head(RMSNorm(x)), for the tokens that want them
+        let wanted = self.select_wanted(steps, x, input);
+        logits.resize(wanted * config.vocab_size, 0.0);
+        self.head.as_ref().unwrap_or(&self.embedding).apply(&self.runtime, input, linear, logits);
+        for step in steps {
+            step.cache.push(step.tokens);
+        }
+        Ok(logits)
+    }
+
+    fn check(&self, steps: &[Step<'_>]) -> Result<(), ForwardError> {
+        for step in steps {
+            let (held, new, capacity) = (step.cache.len(), step.tokens.len(), step.cache.capacity());
+            if new > capacity - held {
+                return Err(ForwardError::ContextFull { held, new, capacity });
+            }
+            let vocab_size = self.config.vocab_size;
+            if let Some(&id) = step.tokens.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(ForwardError::TokenOutOfRange { id, vocab_size });
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&self, steps: &[Step<'_>], x: &mut [f32]) {
+        let ids = steps.iter().flat_map(|step| step.tokens);
+        for (row, id) in x.chunks_exact_mut(self.config.hidden_size).zip(ids) {
+            self.embedding.row(*id as usize, row);
+        }
+    }
+
+    /// Rotary angles of every token: position times inverse frequency, rounded to f32 as the reference does.
+    fn angles(&self, steps: &[Step<'_>], cos: &mut [f32], sin: &mut [f32]) {
+        let positions = steps.iter().flat_map(|step| (0..step.tokens.len()).map(|i| step.cache.len() + i));
+        let half = self.config.head_dim / 2;
+        for ((cos, sin), position) in cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half)).zip(positions) {
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&self.inverse_frequencies) {
+                let angle = f64::from(position as f32 * frequency);
+                (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
+            }
+        }
+    }
+
+    fn norm(&self, x: &[f32], weight: &[f32], input: &mut Input) {
+        let cols = weight.len();
+        input.resize(x.len() / cols, cols);
+        self.runtime.pool.for_each_chunk(input.values_mut(), cols, |token, out| {
+            self.runtime.kernels.rms_norm(&x[token * cols..(token + 1) * cols], weight, self.config.rms_norm_eps, out);
+        });
+    }
+
+    fn sub_norm(&self, x: &[f32], weight: Option<&[f32]>, cols: usize, input: &mut Input) {
+        match weight {
+            Some(weight) => self.norm(x, weight, input),
+            None => {
+                input.resize(x.len() / cols, cols);
+                input.values_mut().copy_from_slice(x);
+            }
+        }
+    }
+
+    /// Rotates every head of every token.
+    fn rotate(&self, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let head_dim = self.config.head_dim;
+        let half = head_dim / 2;
+        let width = heads.len() * half / cos.len();
+        self.runtime.pool.for_each_chunk(heads, width, |token, heads| {
+            let angles = token * half..(token + 1) * half;
+            for head in heads.chunks_exact_mut(head_dim) {
+                self.runtime.kernels.rotate(head, &cos[angles.clone()], &sin[angles.clone()]);
+            }
+        });
+    }
+
+    fn remember(&self, layer: usize, steps: &mut [Step<'_>], k: &[f32], v: &[f32]) {
+        let width = self.config.kv_dim();
+        let mut rows = k.chunks_exact(width).zip(v.chunks_exact(width));
+        for step in steps {
+            let held = step.cache.len();
+            let cache = step.cache.layer_mut(layer);
+            for (i, (k, v)) in rows.by_ref().take(step.tokens.len()).enumerate() {
+                cache.keys.write(self.runtime.kernels, held + i, k);
+                cache.values.write(self.runtime.kernels, held + i, v);
+            }
+        }
+    }
+
+    fn activate(&self, gate: &mut [f32], up: &[f32]) {
+        let kernels = self.runtime.kernels;
+        let cols = self.config.intermediate_size;
+        self.runtime.pool.for_each_chunk(gate, cols, |token, gate| {
+            let up = &up[token * cols..(token + 1) * cols];
+            match self.config.hidden_act {
+                Activation::Silu => kernels.silu_mul(gate, up),
+                Activation::ReluSquared => kernels.relu2_mul(gate, up),
+            }
+        });
+    }
+
+    fn add(&self, x: &mut [f32], y: &[f32]) {
+        let cols = self.config.hidden_size;
+        self.runtime.pool.for_each_chunk(x, cols, |token, x| {
+            self.runtime.kernels.add(x, &y[token * cols..(token + 1) * cols]);
+        });
+    }
+
+    /// Leaves the final norm of the wanted tokens in `input`; returns how many there are.
+    fn select_wanted(&self, steps: &[Step<'_>], x: &[f32], input: &mut Input) -> usize {
+        let cols = self.config.hidden_size;
+        let wanted = steps.iter().map(|step| step.logits.range(step.tokens.len()).len()).sum();
+        input.resize(wanted, cols);
+        let mut first = 0;
+        let mut out = input.values_mut().chunks_exact_mut(cols);
+        for step in steps {
+            for row in step.logits.range(step.tokens.len()) {
+                let x = &x[(first + row) * cols..(first + row + 1) * cols];
+                let out = out.next().expect("as many rows as were counted");
+                self.runtime.kernels.rms_norm(x, &self.output_norm, self.config.rms_norm_eps, out);
+            }
+            first += step.tokens.len();
+        }
+        wanted
+    }
+}
+
+fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, number: usize) -> Sequence<'a> {
+    let cache = steps[number].cache.layer(layer);
+    Sequence {
+        keys: &cache.keys,
+        values: &cache.values,
+        position: steps[number].cache.len(),
+        row: steps[..number].iter().map(|step| step.tokens.len()).sum(),
+        tokens: steps[number].tokens.len(),
+    }
+}
+
+/// `1 / theta^(2j / head_dim)`, divided by the model's factor `j` where it has such.
+fn inverse_frequencies(config: &Config) -> Vec<f32> {
+    let frequency = |j: usize| {
+        let exponent = (2 * j) as f32 / config.head_dim as f32;
+        let frequency = 1.0 / f64::from(config.rope_theta).powf(f64::from(exponent)) as f32;
+        config.rope_factors.as_ref().map_or(frequency, |factors| frequency / factors[j])
+    };
+    (0..config.head_dim / 2).map(frequency).collect()
+}

@@ -1,0 +1,210 @@
+//! The shapes that can be synthesised (docs/formats.md, hyper-parameters).
+
+use crate::config::{Activation, Architecture, Config};
+use std::fmt;
+use std::str::FromStr;
+
+/// A published architecture, or one small enough for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// microsoft/bitnet-b1.58-2B-4T.
+    Bitnet2B4T,
+    /// 1bitLLM/bitnet_b1_58-large.
+    BitnetLarge,
+    /// 1bitLLM/bitnet_b1_58-3B.
+    Bitnet3B,
+    /// HF1BitLLM/Llama3-8B-1.58-100B-tokens.
+    Llama3_8B,
+    /// tiiuae/Falcon3-1B-Instruct-1.58bit.
+    Falcon3_1B,
+    /// tiiuae/Falcon3-3B-Instruct-1.58bit.
+    Falcon3_3B,
+    /// tiiuae/Falcon3-7B-Instruct-1.58bit.
+    Falcon3_7B,
+    /// tiiuae/Falcon3-10B-Instruct-1.58bit.
+    Falcon3_10B,
+    /// tiiuae/Falcon-E-1B-Instruct.
+    FalconE1B,
+    /// tiiuae/Falcon-E-3B-Instruct.
+    FalconE3B,
+    /// Four narrow layers of the BitNet graph and 1024 tokens, about 1.5 MB.
+    Tiny,
+}
+
+/// The tokenizer and chat format of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Llama-3 vocabulary, BitNet chat format.
+    BitNet,
+    /// Llama-3 vocabulary and chat format.
+    Llama3,
+    /// SentencePiece vocabulary of Llama 2, no chat format.
+    OneBit,
+    /// Falcon 3.
+    Falcon3,
+    /// Falcon-E.
+    FalconE,
+}
+
+/// Layers, hidden, heads, key-value heads, head_dim, feed-forward, vocabulary, context, RoPE base, epsilon.
+type Row = (usize, usize, usize, usize, usize, usize, usize, usize, f32, f32);
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Preset; 11] = [
+        Preset::Bitnet2B4T,
+        Preset::BitnetLarge,
+        Preset::Bitnet3B,
+        Preset::Llama3_8B,
+        Preset::Falcon3_1B,
+        Preset::Falcon3_3B,
+        Preset::Falcon3_7B,
+        Preset::Falcon3_10B,
+        Preset::FalconE1B,
+        Preset::FalconE3B,
+        Preset::Tiny,
+    ];
+
+    /// The name people type.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Preset::Bitnet2B4T => "bitnet-2b-4t",
+            Preset::BitnetLarge => "bitnet-large",
+            Preset::Bitnet3B => "bitnet-3b",
+            Preset::Llama3_8B => "llama3-8b",
+            Preset::Falcon3_1B => "falcon3-1b",
+            Preset::Falcon3_3B => "falcon3-3b",
+            Preset::Falcon3_7B => "falcon3-7b",
+            Preset::Falcon3_10B => "falcon3-10b",
+            Preset::FalconE1B => "falcon-e-1b",
+            Preset::FalconE3B => "falcon-e-3b",
+            Preset::Tiny => "tiny",
+        }
+    }
+
+    /// What the model calls itself, after the published one.
+    const fn model_name(self) -> &'static str {
+        match self {
+            Preset::Bitnet2B4T => "bitnet2b",
+            other => other.name(),
+        }
+    }
+
+    pub(super) const fn family(self) -> Family {
+        match self {
+            Preset::Bitnet2B4T | Preset::Tiny => Family::BitNet,
+            Preset::BitnetLarge | Preset::Bitnet3B => Family::OneBit,
+            Preset::Llama3_8B => Family::Llama3,
+            Preset::Falcon3_1B | Preset::Falcon3_3B | Preset::Falcon3_7B | Preset::Falcon3_10B => Family::Falcon3,
+            Preset::FalconE1B | Preset::FalconE3B => Family::FalconE,
+        }
+    }
+
+    /// Head split, context, base and epsilon of Falcon-E are not published with its files; its siblings' are taken.
+    const fn row(self) -> Row {
+        match self {
+            Preset::Bitnet2B4T => (30, 2560, 20, 5, 128, 6912, 128_256, 4096, 500_000.0, 1e-5),
+            Preset::BitnetLarge => (24, 1536, 16, 16, 96, 4096, 32_002, 2048, 10_000.0, 1e-5),
+            Preset::Bitnet3B => (26, 3200, 32, 32, 100, 8640, 32_002, 2048, 10_000.0, 1e-5),
+            Preset::Llama3_8B => (32, 4096, 32, 8, 128, 14_336, 128_256, 8192, 500_000.0, 1e-5),
+            Preset::Falcon3_1B => (18, 2048, 8, 4, 256, 8192, 131_072, 8192, 1_000_042.0, 1e-6),
+            Preset::Falcon3_3B => (22, 3072, 12, 4, 256, 9216, 131_072, 32_768, 1_000_042.0, 1e-6),
+            Preset::Falcon3_7B => (28, 3072, 12, 4, 256, 23_040, 131_072, 32_768, 1_000_042.0, 1e-6),
+            Preset::Falcon3_10B => (40, 3072, 12, 4, 256, 23_040, 131_072, 32_768, 1_000_042.0, 1e-6),
+            Preset::FalconE1B => (24, 2048, 16, 2, 128, 9216, 32_768, 32_768, 1_000_042.0, 1e-6),
+            Preset::FalconE3B => (32, 2048, 16, 2, 128, 13_312, 32_768, 32_768, 1_000_042.0, 1e-6),
+            Preset::Tiny => (4, 256, 4, 2, 64, 768, 1024, 2048, 500_000.0, 1e-5),
+        }
+    }
+
+    /// The hyper-parameters.
+    pub fn config(self) -> Config {
+        let (layers, hidden, heads, kv_heads, head_dim, ffn, vocab, context, theta, eps) = self.row();
+        let (architecture, hidden_act) = match self.family() {
+            Family::BitNet => (Architecture::BitNet, Activation::ReluSquared),
+            Family::OneBit => (Architecture::BitNet, Activation::Silu),
+            Family::Llama3 | Family::Falcon3 | Family::FalconE => (Architecture::Llama, Activation::Silu),
+        };
+        Config {
+            architecture,
+            name: Some(self.model_name().to_owned()),
+            vocab_size: vocab,
+            max_position_embeddings: context,
+            hidden_size: hidden,
+            intermediate_size: ffn,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            rms_norm_eps: eps,
+            linear_norm_eps: 1e-6,
+            rope_theta: theta,
+            rope_factors: None,
+            hidden_act,
+        }
+    }
+
+    /// Whether the embedding serves as the head.
+    pub(super) fn tied(self) -> bool {
+        self.config().architecture == Architecture::BitNet
+    }
+
+    /// `general.architecture` of the published GGUF.
+    pub(super) const fn gguf_architecture(self) -> &'static str {
+        match self.family() {
+            Family::BitNet => "bitnet-b1.58",
+            Family::OneBit => "bitnet",
+            Family::Llama3 | Family::Falcon3 | Family::FalconE => "llama",
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|preset| preset.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|preset| preset.name()).collect();
+            format!("unknown preset {name:?}; known are {}", known.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_presets() {
+        for preset in Preset::ALL {
+            assert_eq!(preset.to_string().parse(), Ok(preset));
+        }
+        assert!("gpt-5".parse::<Preset>().unwrap_err().contains("bitnet-2b-4t, bitnet-large"));
+    }
+
+    #[test]
+    fn ternary_parameter_counts_of_the_published_models() {
+        // docs/formats.md, in millions.
+        for (preset, millions) in [
+            (Preset::Bitnet2B4T, 2084),
+            (Preset::BitnetLarge, 679),
+            (Preset::Bitnet3B, 3222),
+            (Preset::Llama3_8B, 6979),
+            (Preset::Falcon3_1B, 1132),
+            (Preset::Falcon3_3B, 2422),
+            (Preset::Falcon3_7B, 6650),
+            (Preset::Falcon3_10B, 9500),
+        ] {
+            let config = preset.config();
+            let layer = 2 * config.hidden_size * (config.q_dim() + config.kv_dim())
+                + 3 * config.hidden_size * config.intermediate_size;
+            assert_eq!((layer * config.num_hidden_layers + 500_000) / 1_000_000, millions, "{preset}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Vocabularies of the right size for models that come without one: every byte is a token, so any text can be encoded,
+//! and the other ids print as pronounceable words, so that random output reads as text.
+
+use super::preset::{Family, Preset};
+use crate::config::Config;
+use crate::error::FormatError;
+use crate::formats::GgufVocabulary;
+use crate::tokenizer::byte_to_char;
+use crate::write::vocabulary::{hugging_face, pad, tiktoken, token_type};
+use std::path::Path;
+
+pub(super) use tiktoken::is_ranks;
+
+/// Llama 3 ends with this many control tokens.
+pub(super) const LLAMA3_SPECIALS: usize = 256;
+
+/// What the Falcon vocabularies made here begin with; their real ones keep these texts at other ids.
+const FALCON_SPECIALS: [&str; 8] = [
+    "<|pad|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|im_start|>",
+    "<|im_end|>",
+];
+
+/// The control tokens of Llama 3 by their place after the ordinary ones.
+pub(super) fn llama3_special(index: usize) -> String {
+    match index {
+        0 => "<|begin_of_text|>".into(),
+        1 => "<|end_of_text|>".into(),
+        6 => "<|start_header_id|>".into(),
+        7 => "<|end_header_id|>".into(),
+        9 => "<|eot_id|>".into(),
+        2..=5 => format!("<|reserved_special_token_{}|>", index - 2),
+        8 => "<|reserved_special_token_4|>".into(),
+        _ => format!("<|reserved_special_token_{}|>", index - 5),
+    }
+}
+
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, FormatError> {
+    std::fs::read(path).map_err(|source| FormatError::Io { action: "read", path: path.to_path_buf(), source })
+}
+
+/// The vocabulary in a tokenizer.json (with the tokenizer_config.json beside it) or a file of ranks, filled up to the rows
+/// of the embedding. The small preset takes as many rows as the vocabulary needs.
+pub(super) fn from_file(path: &Path, preset: Preset, config: &mut Config) -> Result<GgufVocabulary, FormatError> {
+    let bytes = read(path)?;
+    let parsed = if is_ranks(&bytes) {
+        tiktoken::parse(&bytes).map(|ranks| {
+            let tokens: Vec<_> = ranks.pieces.into_iter().map(String::into_bytes).collect();
+            let token_types = vec![token_type::NORMAL; tokens.len()];
+            let (model, pre) = ("gpt2".into(), Some("llama-bpe".into()));
+            llama3(GgufVocabulary { model, pre, tokens, token_types, merges: ranks.merges, ..Default::default() })
+        })
+    } else {
+        let beside = std::fs::read(path.with_file_name("tokenizer_config.json")).ok();
+        hugging_face::from_tokenizer_json(&bytes, beside.as_deref())
+    };
+    let mut vocabulary = parsed.map_err(|error| error.in_file(path))?;
+    if preset == Preset::Tiny {
+        config.vocab_size = config.vocab_size.max(vocabulary.tokens.len());
+    }
+    if vocabulary.tokens.len() > config.vocab_size {
+        let expected = format!("at most {} tokens, the rows of {preset}'s embedding", config.vocab_size);
+        return Err(FormatError::invalid(path.display().to_string(), expected, vocabulary.tokens.len()));
+    }
+    pad(&mut vocabulary, config.vocab_size);
+    Ok(as_published(vocabulary, preset))
+}
+
+/// The published BitNet file does without two keys that go without saying for it, and has scores that mean nothing.
+fn as_published(mut vocabulary: GgufVocabulary, preset: Preset) -> GgufVocabulary {
+    if preset.family() == Family::BitNet && vocabulary.model == "gpt2" {
+        vocabulary.pre = vocabulary.pre.filter(|pre| pre != "llama-bpe");
+        vocabulary.scores = vec![0.0; vocabulary.tokens.len()];
+    }
+    vocabulary
+}
+
+/// A vocabulary of `size` tokens for a family.
+pub(super) fn made_up(preset: Preset, size: usize) -> GgufVocabulary {
+    let family = preset.family();
+    let vocabulary = match family {
+        Family::BitNet | Family::Llama3 => {
+            let plain = size.saturating_sub(LLAMA3_SPECIALS);
+            let mut vocabulary = Builder::byte_level();
+            vocabulary.bytes().words(plain, ' ');
+            let pre = Some("llama-bpe".into());
+            llama3(GgufVocabulary { pre, ..vocabulary.0 })
+        }
+        Family::Falcon3 | Family::FalconE => {
+            let mut vocabulary = Builder::byte_level();
+            FALCON_SPECIALS.iter().for_each(|text| vocabulary.push(text, token_type::CONTROL));
+            vocabulary.bytes().words(size, ' ');
+            let (eos, pre) = if family == Family::Falcon3 { (1, "falcon3") } else { (2, "falcon_e") };
+            let (bos, eos, pre, add_bos) = (Some(eos), Some(eos), Some(pre.into()), Some(false));
+            GgufVocabulary { bos, eos, pre, padding: Some(0), add_bos, ..vocabulary.0 }
+        }
+        Family::OneBit => sentencepiece(size),
+    };
+    as_published(vocabulary, preset)
+}
+
+/// Adds the control tokens of Llama 3 behind the ordinary ones, and the ids that go with them.
+pub(super) fn llama3(mut vocabulary: GgufVocabulary) -> GgufVocabulary {
+    let first = vocabulary.tokens.len() as u32;
+    let specials = (0..LLAMA3_SPECIALS).map(|index| llama3_special(index).into_bytes());
+    vocabulary.tokens.extend(specials);
+    vocabulary.token_types.resize(vocabulary.tokens.len(), token_type::CONTROL);
+    vocabulary.add_bos = Some(true);
+    GgufVocabulary { bos: Some(first), eos: Some(first + 1), padding: Some(first + 1), ..vocabulary }
+}
+
+/// The arrangement of Llama 2: three control tokens, 256 bytes, then pieces with a score.
+fn sentencepiece(size: usize) -> GgufVocabulary {
+    let mut vocabulary = Builder(GgufVocabulary { model: "llama".into(), ..GgufVocabulary::default() });
+    vocabulary.push("<unk>", token_type::UNKNOWN);
+    vocabulary.push("<s>", token_type::CONTROL);
+    vocabulary.push("</s>", token_type::CONTROL);
+    for byte in 0..=255u8 {
+        vocabulary.push(&format!("<0x{byte:02X}>"), token_type::BYTE);
+    }
+    vocabulary.push("\u{2581}", token_type::NORMAL);
+    ('!'..='~').for_each(|character| vocabulary.push(&character.to_string(), token_type::NORMAL));
+    // Two more than a Llama-2 vocabulary: padding, and one that the published files leave unnamed.
+    vocabulary.words(size.saturating_sub(2), '\u{2581}');
+    let padding = vocabulary.0.tokens.len() as u32;
+    vocabulary.push("<pad>", token_type::CONTROL);
+    vocabulary.push("<unused>", token_type::UNUSED);
+    let scores = vocabulary
+        .0
+        .token_types
+        .iter()
+        .enumerate()
+        .map(|(id, &kind)| if kind == token_type::NORMAL { -(id as f32) } else { 0.0 });
+    GgufVocabulary {
+        scores: scores.collect(),
+        pre: Some("default".into()),
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        padding: Some(padding),
+        add_bos: Some(true),
+        add_eos: Some(false),
+        ..vocabulary.0
+    }
+}
+
+struct Builder(GgufVocabulary);
+
+impl Builder {
+    fn byte_level() -> Self {
+        Self(GgufVocabulary { model: "gpt2".into(), ..GgufVocabulary::default() })
+    }
+
+    fn push(&mut self, text: &str, kind: i32) {
+        self.0.tokens.push(text.as_bytes().to_vec());
+        self.0.token_types.push(kind);
+    }
+
+    /// The 256 bytes in the order of Llama 3: those that stand for themselves first.
+    fn bytes(&mut self) -> &mut Self {
+        let mut characters: Vec<char> = (0..=255).map(byte_to_char).collect();
+        characters.sort_unstable();
+        characters.iter().for_each(|character| self.push(&character.to_string(), token_type::NORMAL));
+        self
+    }
+
+    /// Words until there are `size` tokens; `space` is how the vocabulary writes one.
+    fn words(&mut self, size: usize, space: char) -> &mut Self {
+        let space = if space == ' ' { byte_to_char(b' ') } else { space };
+        for index in 0..size.saturating_sub(self.0.tokens.len()) {
+            self.push(&format!("{space}{}", word(index)), token_type::NORMAL);
+        }
+        self
+    }
+}
+
+/// The `index`-th word: two syllables or more, each a consonant and a vowel.
+fn word(index: usize) -> String {
+    const CONSONANTS: &[u8; 20] = b"bcdfghjklmnpqrstvwxz";
+    const VOWELS: &[u8; 5] = b"aeiou";
+    let (mut left, mut word) = (index + 100, Vec::new());
+    while left > 0 {
+        word.extend([VOWELS[left % 5], CONSONANTS[left / 5 % 20]]);
+        left /= 100;
+    }
+    word.iter().rev().map(|&letter| char::from(letter)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::TokenizerSource;
+    use crate::tokenizer::{SpecialTokens, Tokenizer};
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_family_has_a_vocabulary_that_encodes_any_text() {
+        let text = "Grüße, 世界!\n\t\u{1f999}\u{0} end";
+        for (preset, size) in [
+            (Preset::Tiny, 1024),
+            (Preset::Llama3_8B, 2000),
+            (Preset::BitnetLarge, 600),
+            (Preset::Falcon3_1B, 600),
+            (Preset::FalconE1B, 600),
+        ] {
+            let mut made = made_up(preset, size);
+            made.architecture = preset.gguf_architecture().into();
+            assert_eq!((made.tokens.len(), made.token_types.len()), (size, size), "{preset}");
+            assert_eq!(made.tokens.iter().collect::<HashSet<_>>().len(), size, "{preset}");
+            let tokenizer = Tokenizer::new(&TokenizerSource::Gguf(Box::new(made)), size).unwrap();
+            let ids = tokenizer.encode(text, SpecialTokens::AsText).unwrap();
+            assert_eq!(tokenizer.decode(&ids), text, "{preset}");
+            assert!(tokenizer.eos().is_some());
+        }
+    }
+
+    #[test]
+    fn other_ids_print_as_words() {
+        assert_eq!([0, 1, 99, 100, 10_000].map(word), ["beba", "bebe", "bezu", "biba", "bebeba"]);
+        let made = made_up(Preset::Llama3_8B, 2000);
+        assert_eq!(made.tokens[256], "Ġbeba".as_bytes());
+        assert_eq!(made.tokens[1753], "<|eot_id|>".as_bytes());
+        assert_eq!((made.bos, made.eos), (Some(1744), Some(1745)));
+    }
+
+    #[test]
+    fn the_control_tokens_of_llama_3() {
+        assert_eq!(llama3_special(5), "<|reserved_special_token_3|>");
+        assert_eq!(llama3_special(8), "<|reserved_special_token_4|>");
+        assert_eq!(llama3_special(10), "<|reserved_special_token_5|>");
+        assert_eq!(llama3_special(255), "<|reserved_special_token_250|>");
+    }
+}

@@ -1,0 +1,95 @@
+//! A file of tensors whose header is known before their data: what GGUF and safetensors have in common.
+
+use super::AtomicFile;
+use crate::error::FormatError;
+use std::collections::VecDeque;
+use std::path::Path;
+
+/// A tensor whose data is still to come.
+#[derive(Clone, Debug)]
+struct Pending {
+    name: String,
+    /// Bytes of data still to come.
+    left: u64,
+    /// Bytes of padding after them.
+    padding: usize,
+}
+
+/// The header of a file and the sizes it announces.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// The file up to the first tensor's data.
+    pub(super) header: Vec<u8>,
+    /// Name, bytes, and bytes of padding after them, in the order of the file.
+    pub(super) tensors: Vec<(String, u64, usize)>,
+}
+
+/// A file that takes the data of its tensors in the announced order, in pieces of any size.
+#[derive(Debug)]
+pub struct TensorFile {
+    file: AtomicFile,
+    pending: VecDeque<Pending>,
+    total: u64,
+}
+
+impl TensorFile {
+    pub(super) fn create(target: &Path, layout: Layout) -> Result<Self, FormatError> {
+        let mut file = AtomicFile::create(target)?;
+        file.write(&layout.header)?;
+        // A tensor without data (a shape with a 0) is complete already.
+        let tensors = layout.tensors.into_iter().filter(|&(_, bytes, _)| bytes > 0);
+        let pending: VecDeque<_> = tensors.map(|(name, left, padding)| Pending { name, left, padding }).collect();
+        let total = pending.iter().map(|tensor| tensor.left).sum();
+        Ok(Self { file, pending, total })
+    }
+
+    /// Bytes of all tensors together.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Appends to the data of the first tensor that is not complete; more than it lacks is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] from the disk; [`FormatError::Invalid`] for data that was not announced.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let Some(tensor) = self.pending.front_mut() else {
+            return Err(self.mismatch("the end of the data", format!("{} bytes more", bytes.len())));
+        };
+        let Some(left) = tensor.left.checked_sub(bytes.len() as u64) else {
+            let (name, left) = (tensor.name.clone(), tensor.left);
+            return Err(self.mismatch(&format!("{left} more bytes of tensor {name:?}"), bytes.len().to_string()));
+        };
+        tensor.left = left;
+        self.file.write(bytes)?;
+        if left == 0 {
+            self.file.write(&vec![0; tensor.padding])?;
+            self.pending.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its name. Returns its size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] from the disk; [`FormatError::Invalid`] where announced data is missing.
+    pub fn finish(self) -> Result<u64, FormatError> {
+        match self.pending.front() {
+            Some(tensor) => {
+                let expected = format!("{} more bytes of tensor {:?}", tensor.left, tensor.name);
+                Err(self.mismatch(&expected, "the end".into()))
+            }
+            None => {
+                let size = self.file.position();
+                self.file.commit()?;
+                Ok(size)
+            }
+        }
+    }
+
+    fn mismatch(&self, expected: &str, found: String) -> FormatError {
+        FormatError::invalid(format!("writing {}", self.file.target().display()), expected, found)
+    }
+}

@@ -1,0 +1,206 @@
+//! The dispatch point: which kernels an ISA has, and the checked way to call them.
+//!
+//! | operation | scalar | avx2 |
+//! |---|---|---|
+//! | ternary, few tokens | bit by bit | 16-entry tables |
+//! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
+//! | float operations | plain | 8 lanes |
+//!
+//! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
+
+use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
+use crate::isa::{Isa, IsaError};
+use crate::ternary::{self, TernaryKernels};
+
+/// The kernels of one ISA that this CPU has.
+pub struct Kernels {
+    pub(crate) isa: Isa,
+    pub(crate) ternary: TernaryKernels,
+    float: FloatKernels,
+}
+
+static SCALAR: Kernels = Kernels { isa: Isa::Scalar, ternary: ternary::scalar::KERNELS, float: float::scalar::KERNELS };
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels { isa: Isa::Avx2, ternary: ternary::avx2::KERNELS, float: float::avx2::KERNELS };
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernels({})", self.isa)
+    }
+}
+
+impl Kernels {
+    /// The kernels of `isa`, or `None` where this CPU cannot execute them.
+    ///
+    /// Holding the result is the proof that the CPU has the ISA; every call below rests on it.
+    pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+        if !isa.is_available() {
+            return None;
+        }
+        match isa {
+            Isa::Scalar => Some(&SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(&AVX2),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => None,
+        }
+    }
+
+    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one.
+    ///
+    /// # Errors
+    /// Where `ROTOR_ISA` names an unknown ISA or one this CPU cannot execute.
+    pub fn from_env() -> Result<&'static Kernels, IsaError> {
+        let isa = Isa::from_env()?;
+        Kernels::for_isa(isa).ok_or(IsaError::Unavailable(isa))
+    }
+
+    /// Whose kernels these are.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Quantises one token's features: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`; returns `s`.
+    ///
+    /// Where `x` holds a NaN or an infinity, `s` is NaN and `q` all zeros.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn quantize(&self, x: &[f32], q: &mut [i8]) -> f32 {
+        assert_eq!(x.len(), q.len(), "features and their int8 values");
+        // SAFETY: the CPU has the ISA (`for_isa`); lengths checked. The same holds for every call in this block.
+        unsafe { (self.float.quantize)(x, q) }
+    }
+
+    /// `out = x / sqrt(mean(x^2) + eps) * weight`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len(), "input, weight and output of one length");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// `gate = silu(gate) * up`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "gate and up");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.silu_mul)(gate, up) }
+    }
+
+    /// `gate = max(gate, 0)^2 * up`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn relu2_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "gate and up");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.relu2_mul)(gate, up) }
+    }
+
+    /// `x += y`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "summands");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.add)(x, y) }
+    }
+
+    /// Rotates one head's pairs `(x[j], x[j + half])` by angle `j` (RoPE, half-split).
+    ///
+    /// # Panics
+    /// If `cos` and `sin` are not half as long as `x`.
+    pub fn rotate(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(x.len() == 2 * cos.len() && x.len() == 2 * sin.len(), "one angle per pair");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.rotate)(x, cos, sin) }
+    }
+
+    /// Dot product.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "factors of a dot product");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.dot)(a, b) }
+    }
+
+    /// Dot product of f16 (little-endian bytes) and f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dot_f16(&self, a: &[u8], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), 2 * b.len(), "two bytes per factor");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.dot_f16)(a, b) }
+    }
+
+    /// Dot product of bf16 (little-endian bytes) and f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dot_bf16(&self, a: &[u8], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), 2 * b.len(), "two bytes per factor");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.dot_bf16)(a, b) }
+    }
+
+    /// f16 bits to f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn decode_f16(&self, from: &[u16], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "as many out as in");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.decode_f16)(from, to) }
+    }
+
+    /// f32 to f16 bits, to nearest even.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn encode_f16(&self, from: &[f32], to: &mut [u16]) {
+        assert_eq!(from.len(), to.len(), "as many out as in");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.encode_f16)(from, to) }
+    }
+
+    /// Keys of up to [`BLOCK`] positions, transposed to `[dims][BLOCK]` f32.
+    pub(crate) fn transpose_keys(&self, rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
+        let len = rows.len();
+        assert!(
+            transposed.len() == dims * BLOCK && len.is_multiple_of(dims) && len <= dims * BLOCK,
+            "one block of keys"
+        );
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.transpose_keys)(rows, dims, transposed) }
+    }
+
+    /// Scores of one query against a block of transposed keys.
+    pub(crate) fn scores(&self, q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
+        assert_eq!(transposed.len(), q.len() * BLOCK, "one block of keys");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.scores)(q, transposed, scores) }
+    }
+
+    /// One step of a streaming softmax over the first `n` scores; see [`FloatKernels::softmax`].
+    pub(crate) fn softmax(&self, scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
+        assert!(n <= BLOCK, "{n} scores of {BLOCK}");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.softmax)(scores, n, scale, state) }
+    }
+
+    /// `out = out * shrink + sum of p[j] * values[j]`, rows of `out.len()`.
+    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
+        assert!(values.len() >= p.len() * out.len(), "a row of values per weight");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.accumulate)(out, shrink, p, values) }
+    }
+}

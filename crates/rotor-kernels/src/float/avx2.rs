@@ -1,0 +1,387 @@
+//! Float kernels for AVX2, FMA and F16C.
+//!
+//! Sums run in four vectors of eight lanes, element `i` going to lane `i % 32`; the vectors are added pairwise, then the
+//! lanes. A tail shorter than a vector goes through a zero-padded one, so every length uses the same order.
+
+use super::{BLOCK, FloatKernels, Rows, Softmax};
+use std::arch::x86_64::*;
+
+pub(crate) const KERNELS: FloatKernels = FloatKernels {
+    quantize,
+    rms_norm,
+    silu_mul,
+    relu2_mul,
+    add,
+    rotate,
+    dot,
+    dot_f16,
+    dot_bf16,
+    decode_f16,
+    encode_f16,
+    transpose_keys,
+    scores,
+    softmax,
+    accumulate,
+};
+
+const LANES: usize = 8;
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load(x: &[f32; LANES]) -> __m256 {
+    // SAFETY: 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store(value: __m256, out: &mut [f32; LANES]) {
+    // SAFETY: 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), value) }
+}
+
+/// Up to 8 numbers, the rest zeros.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_tail(x: &[f32]) -> __m256 {
+    let mut padded = [0.0; LANES];
+    padded[..x.len()].copy_from_slice(x);
+    load(&padded)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_f16(bits: &[u16; LANES]) -> __m256 {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_f16_bytes(bytes: &[u8; 2 * LANES]) -> __m256 {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_bf16_bytes(bytes: &[u8; 2 * LANES]) -> __m256 {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_lanes(v: __m256) -> f32 {
+    let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn max_lanes(v: __m256) -> f32 {
+    let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
+}
+
+/// Sum of products of vectors given by index, `whole` of them, then a last pair that may be padded.
+#[inline(always)]
+fn sum_products(whole: usize, pair: impl Fn(usize) -> (__m256, __m256), last: Option<(__m256, __m256)>) -> f32 {
+    // SAFETY: called from functions with these target features only (this one is inlined into them).
+    unsafe {
+        let mut sums = [_mm256_setzero_ps(); 4];
+        let fours = whole / 4 * 4;
+        for i in (0..fours).step_by(4) {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let (a, b) = pair(i + lane);
+                *sum = _mm256_fmadd_ps(a, b, *sum);
+            }
+        }
+        for i in fours..whole {
+            let (a, b) = pair(i);
+            sums[i - fours] = _mm256_fmadd_ps(a, b, sums[i - fours]);
+        }
+        if let Some((a, b)) = last {
+            sums[whole - fours] = _mm256_fmadd_ps(a, b, sums[whole - fours]);
+        }
+        sum_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let last = (!a_tail.is_empty()).then(|| (load_tail(a_tail), load_tail(b_tail)));
+    let whole = a.len().min(b.len());
+    let (a, b) = (&a[..whole], &b[..whole]);
+    sum_products(whole, |i| (load(&a[i]), load(&b[i])), last)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_f16(a: &[u8], b: &[f32]) -> f32 {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 2 * LANES }>(), b.as_chunks::<LANES>());
+    let mut padded = [0u8; 2 * LANES];
+    padded[..a_tail.len()].copy_from_slice(a_tail);
+    let last = (!b_tail.is_empty()).then(|| (load_f16_bytes(&padded), load_tail(b_tail)));
+    let whole = a.len().min(b.len());
+    let (a, b) = (&a[..whole], &b[..whole]);
+    sum_products(whole, |i| (load_f16_bytes(&a[i]), load(&b[i])), last)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_bf16(a: &[u8], b: &[f32]) -> f32 {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 2 * LANES }>(), b.as_chunks::<LANES>());
+    let mut padded = [0u8; 2 * LANES];
+    padded[..a_tail.len()].copy_from_slice(a_tail);
+    let last = (!b_tail.is_empty()).then(|| (load_bf16_bytes(&padded), load_tail(b_tail)));
+    let whole = a.len().min(b.len());
+    let (a, b) = (&a[..whole], &b[..whole]);
+    sum_products(whole, |i| (load_bf16_bytes(&a[i]), load(&b[i])), last)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
+    let sign = _mm256_set1_ps(-0.0);
+    let infinity = _mm256_set1_ps(f32::INFINITY);
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let mut max = _mm256_set1_ps(1e-5);
+    let mut finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for x in chunks {
+        let magnitude = _mm256_andnot_ps(sign, load(x));
+        finite = _mm256_and_ps(finite, _mm256_cmp_ps::<_CMP_LT_OQ>(magnitude, infinity));
+        max = _mm256_max_ps(max, magnitude);
+    }
+    let tail_magnitude = _mm256_andnot_ps(sign, load_tail(tail));
+    finite = _mm256_and_ps(finite, _mm256_cmp_ps::<_CMP_LT_OQ>(tail_magnitude, infinity));
+    if _mm256_movemask_ps(finite) != 0xff {
+        q.fill(0);
+        return f32::NAN;
+    }
+    let factor = 127.0 / max_lanes(_mm256_max_ps(max, tail_magnitude));
+    let scaled = _mm256_set1_ps(factor);
+    let (x32, rest) = x.as_chunks::<{ 4 * LANES }>();
+    let (q32, q_rest) = q.as_chunks_mut::<{ 4 * LANES }>();
+    for (x, q) in x32.iter().zip(q32) {
+        // The default rounding mode is to nearest even, and |x * factor| <= 127 up to rounding: packing saturates at 127.
+        let int = |i: usize| _mm256_cvtps_epi32(_mm256_mul_ps(load(&x.as_chunks().0[i]), scaled));
+        let words = [_mm256_packs_epi32(int(0), int(1)), _mm256_packs_epi32(int(2), int(3))];
+        let bytes = _mm256_packs_epi16(words[0], words[1]);
+        let ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        // SAFETY: 32 writable bytes; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), ordered) };
+    }
+    for (q, x) in q_rest.iter_mut().zip(rest) {
+        *q = (x * factor).round_ties_even().clamp(-128.0, 127.0) as i8;
+    }
+    factor
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * factor * weight;
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn relu2_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let positive = gate.max(0.0);
+        *gate = positive * positive * up;
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    let one = _mm256_set1_ps(1.0);
+    let silu = |x| _mm256_div_ps(x, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), x))));
+    let ((gate, gate_tail), (up, up_tail)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        store(_mm256_mul_ps(silu(load(gate)), load(up)), gate);
+    }
+    let mut last = [0.0; LANES];
+    store(_mm256_mul_ps(silu(load_tail(gate_tail)), load_tail(up_tail)), &mut last);
+    let len = gate_tail.len();
+    gate_tail.copy_from_slice(&last[..len]);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (first, second) = x.split_at_mut(x.len() / 2);
+    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn decode_f16(from: &[u16], to: &mut [f32]) {
+    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        store(load_f16(from), to);
+    }
+    for (from, to) in from_tail.iter().zip(to_tail) {
+        *to = half::f16::from_bits(*from).to_f32();
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn encode_f16(from: &[f32], to: &mut [u16]) {
+    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        let bits = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(load(from));
+        // SAFETY: 16 writable bytes; the store needs no alignment.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bits) };
+    }
+    for (from, to) in from_tail.iter().zip(to_tail) {
+        *to = half::f16::from_f32(*from).to_bits();
+    }
+}
+
+/// `e^x` to about 2 ulp: `2^n * p(r)` with `n = round(x / ln 2)`, `r = x - n ln 2` in two steps, `p` of degree 6.
+/// Below -87.3 (where the result would be denormal) it is 0; NaN stays NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn exp(x: __m256) -> __m256 {
+    let set = |v: f32| _mm256_set1_ps(v);
+    let clamped = _mm256_max_ps(set(-88.0), _mm256_min_ps(set(88.0), x));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+        clamped,
+        set(std::f32::consts::LOG2_E),
+    ));
+    let r = _mm256_fnmadd_ps(n, set(0.693_359_4), clamped);
+    let r = _mm256_fnmadd_ps(n, set(-2.121_944_4e-4), r);
+    let mut p = set(1.0 / 720.0);
+    for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = _mm256_fmadd_ps(p, r, set(coefficient));
+    }
+    let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+    let result = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+    let underflow = _mm256_cmp_ps::<_CMP_LT_OQ>(x, set(-87.3));
+    let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
+    _mm256_blendv_ps(_mm256_andnot_ps(underflow, result), x, nan)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn transpose_keys(rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
+    let count = rows.len() / dims;
+    let whole = dims / LANES * LANES;
+    let out = transposed.as_chunks_mut::<BLOCK>().0;
+    for position in (0..count).step_by(LANES) {
+        // Absent rows become zeros; columns past the last whole square are copied one by one.
+        for dim in (0..whole).step_by(LANES) {
+            let square: [__m256; LANES] = std::array::from_fn(|i| {
+                let at = (position + i) * dims + dim;
+                match rows {
+                    _ if position + i >= count => _mm256_setzero_ps(),
+                    Rows::F16(bits) => load_f16(&bits[at..].as_chunks().0[0]),
+                    Rows::F32(values) => load(&values[at..].as_chunks().0[0]),
+                }
+            });
+            for (i, column) in transpose(square).into_iter().enumerate() {
+                store(column, &mut out[dim + i][position..].as_chunks_mut().0[0]);
+            }
+        }
+        for (dim, i) in (whole..dims).flat_map(|dim| (0..LANES).map(move |i| (dim, i))) {
+            let row = position + i;
+            out[dim][row] = if row < count { rows.get(row * dims + dim) } else { 0.0 };
+        }
+    }
+    for column in out {
+        column[count.next_multiple_of(LANES)..].fill(0.0);
+    }
+}
+
+/// Transposes an 8 x 8 square.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn transpose(r: [__m256; LANES]) -> [__m256; LANES] {
+    let pairs: [__m256; LANES] = std::array::from_fn(|i| {
+        let (a, b) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
+        if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+    });
+    let fours: [__m256; LANES] = std::array::from_fn(|i| {
+        let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+        if i % 2 == 0 { _mm256_shuffle_ps::<0x44>(a, b) } else { _mm256_shuffle_ps::<0xee>(a, b) }
+    });
+    std::array::from_fn(|i| {
+        let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
+        if i < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) }
+    })
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scores(q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
+    let mut sums = [_mm256_setzero_ps(); BLOCK / LANES];
+    for (q, keys) in q.iter().zip(transposed.as_chunks::<BLOCK>().0) {
+        let q = _mm256_set1_ps(*q);
+        for (sum, keys) in sums.iter_mut().zip(keys.as_chunks::<LANES>().0) {
+            *sum = _mm256_fmadd_ps(q, load(keys), *sum);
+        }
+    }
+    for (sum, scores) in sums.into_iter().zip(scores.as_chunks_mut::<LANES>().0) {
+        store(sum, scores);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
+    scores[n..].fill(f32::NEG_INFINITY);
+    let chunks = scores.as_chunks_mut::<LANES>().0;
+    let scale = _mm256_set1_ps(scale);
+    let mut max = _mm256_set1_ps(state.max);
+    for chunk in chunks.iter() {
+        max = _mm256_max_ps(max, _mm256_mul_ps(load(chunk), scale));
+    }
+    let max = max_lanes(max);
+    let mut sum = _mm256_setzero_ps();
+    for chunk in chunks.iter_mut() {
+        let p = exp(_mm256_fmsub_ps(load(chunk), scale, _mm256_set1_ps(max)));
+        sum = _mm256_add_ps(sum, p);
+        store(p, chunk);
+    }
+    let shrink = (state.max - max).exp();
+    *state = Softmax { max, sum: state.sum * shrink + sum_lanes(sum) };
+    shrink
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn accumulate(out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
+    let dims = out.len();
+    const WIDE: usize = 8;
+    let (wide, rest) = out.as_chunks_mut::<{ WIDE * LANES }>();
+    let shrinks = _mm256_set1_ps(shrink);
+    for (group, out) in wide.iter_mut().enumerate() {
+        let out = out.as_chunks_mut::<LANES>().0;
+        let mut sums: [__m256; WIDE] = std::array::from_fn(|i| _mm256_mul_ps(load(&out[i]), shrinks));
+        for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
+            let p = _mm256_set1_ps(*p);
+            let row = row[group * WIDE * LANES..][..WIDE * LANES].as_chunks::<LANES>().0;
+            for (sum, values) in sums.iter_mut().zip(row) {
+                *sum = _mm256_fmadd_ps(p, load(values), *sum);
+            }
+        }
+        for (sum, out) in sums.into_iter().zip(out) {
+            store(sum, out);
+        }
+    }
+    let start = dims - rest.len();
+    for out in rest.iter_mut() {
+        *out *= shrink;
+    }
+    for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
+        for (out, value) in rest.iter_mut().zip(&row[start..]) {
+            *out = p.mul_add(*value, *out);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The reference: every operation in plain Rust, in the plainest order.
+
+use super::{BLOCK, FloatKernels, Rows, Softmax};
+use half::{bf16, f16};
+
+pub(crate) const KERNELS: FloatKernels = FloatKernels {
+    quantize,
+    rms_norm,
+    silu_mul,
+    relu2_mul,
+    add,
+    rotate,
+    dot,
+    dot_f16,
+    dot_bf16,
+    decode_f16,
+    encode_f16,
+    transpose_keys,
+    scores,
+    softmax,
+    accumulate,
+};
+
+fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
+    let finite = x.iter().all(|v| v.is_finite());
+    if !finite {
+        q.fill(0);
+        return f32::NAN;
+    }
+    let max = x.iter().fold(1e-5f32, |max, v| max.max(v.abs()));
+    let factor = 127.0 / max;
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = (x * factor).round_ties_even().clamp(-128.0, 127.0) as i8;
+    }
+    factor
+}
+
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+    let factor = 1.0 / (mean + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * factor * weight;
+    }
+}
+
+fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + (-*gate).exp()) * up;
+    }
+}
+
+fn relu2_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let positive = gate.max(0.0);
+        *gate = positive * positive * up;
+    }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (first, second) = x.split_at_mut(x.len() / 2);
+    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn dot_f16(a: &[u8], b: &[f32]) -> f32 {
+    a.as_chunks().0.iter().zip(b).map(|(a, b)| f16::from_le_bytes(*a).to_f32() * b).sum()
+}
+
+fn dot_bf16(a: &[u8], b: &[f32]) -> f32 {
+    a.as_chunks().0.iter().zip(b).map(|(a, b)| bf16::from_le_bytes(*a).to_f32() * b).sum()
+}
+
+fn decode_f16(from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f16::from_bits(*from).to_f32();
+    }
+}
+
+fn encode_f16(from: &[f32], to: &mut [u16]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f16::from_f32(*from).to_bits();
+    }
+}
+
+fn transpose_keys(rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
+    transposed.fill(0.0);
+    for index in 0..rows.len() {
+        transposed[index % dims * BLOCK + index / dims] = rows.get(index);
+    }
+}
+
+fn scores(q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
+    scores.fill(0.0);
+    for (q, keys) in q.iter().zip(transposed.as_chunks::<BLOCK>().0) {
+        for (score, key) in scores.iter_mut().zip(keys) {
+            *score += q * key;
+        }
+    }
+}
+
+fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
+    let (live, masked) = scores.split_at_mut(n);
+    masked.fill(0.0);
+    let max = live.iter().fold(state.max, |max, s| max.max(s * scale));
+    for score in live.iter_mut() {
+        *score = (*score * scale - max).exp();
+    }
+    let shrink = (state.max - max).exp();
+    *state = Softmax { max, sum: state.sum * shrink + live.iter().sum::<f32>() };
+    shrink
+}
+
+fn accumulate(out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
+    for out in out.iter_mut() {
+        *out *= shrink;
+    }
+    for (p, values) in p.iter().zip(values.chunks_exact(out.len())) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out += p * value;
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Dense matrices: embeddings, heads, and the linears of ordinary models.
+
+use crate::buffer::{Buffer, Pages};
+use crate::dense::DenseType;
+use crate::dispatch::Kernels;
+use crate::pool::{Pool, SharedMut};
+
+/// Rows of a task: few enough to balance, enough to be worth a hand-off.
+const ROWS_PER_TASK: usize = 32;
+
+/// A dense matrix `[rows, cols]`, kept in its storage type.
+#[derive(Debug)]
+pub struct DenseMatrix {
+    rows: usize,
+    cols: usize,
+    dtype: DenseType,
+    row_bytes: usize,
+    bytes: Buffer<u8>,
+}
+
+impl DenseMatrix {
+    /// Takes a matrix over, `read_rows(first_row, bytes)` filling the bytes of consecutive rows. Rows are read in parallel.
+    ///
+    /// # Errors
+    /// The system's refusal of memory, through `memory`, or the first error of `read_rows`.
+    ///
+    /// # Panics
+    /// If the block length of `dtype` does not divide `cols`.
+    pub fn load<E: Send>(
+        (rows, cols): (usize, usize),
+        dtype: DenseType,
+        pool: &Pool,
+        memory: impl FnOnce(std::io::Error) -> E,
+        read_rows: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
+    ) -> Result<DenseMatrix, E> {
+        let row_bytes = dtype.row_bytes(cols).expect("columns in whole blocks");
+        let len = rows.checked_mul(row_bytes).expect("a matrix that fits the address space");
+        let mut bytes = Buffer::zeroed(len, Pages::Huge).map_err(memory)?;
+        let failure = std::sync::Mutex::new(None::<E>);
+        let chunk_rows = ((4 << 20) / row_bytes.max(1)).max(1);
+        pool.for_each_chunk(&mut bytes, chunk_rows * row_bytes.max(1), |chunk, bytes| {
+            if let Err(error) = read_rows(chunk * chunk_rows, bytes) {
+                failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+            }
+        });
+        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(DenseMatrix { rows, cols, dtype, row_bytes, bytes }),
+        }
+    }
+
+    /// Rows (output features, or vocabulary).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns (input features).
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DenseType {
+        self.dtype
+    }
+
+    /// Bytes of the stored matrix.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of one row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_bytes(&self, row: usize) -> &[u8] {
+        &self.bytes[row * self.row_bytes..(row + 1) * self.row_bytes]
+    }
+
+    /// One row as f32.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not one row long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols, "one row");
+        self.dtype.decode(self.row_bytes(row), out);
+    }
+
+    /// `out[token][row] = sum over columns of weight * x[token]`, f32; `x` is `[tokens, cols]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn linear(&self, kernels: &Kernels, pool: &Pool, x: &[f32], scratch: &mut DenseScratch, out: &mut [f32]) {
+        let tokens = x.len() / self.cols;
+        assert!(
+            x.len() == tokens * self.cols && out.len() == tokens * self.rows,
+            "[tokens, {}] in, [tokens, {}] out",
+            self.cols,
+            self.rows
+        );
+        scratch.rows.resize_with(pool.threads().max(scratch.rows.len()), Vec::new);
+        let (buffers, out) = (SharedMut::new(&mut scratch.rows), SharedMut::new(out));
+        pool.run(self.rows.div_ceil(ROWS_PER_TASK), |worker, task| {
+            // SAFETY: a worker runs one task at a time.
+            let buffer = unsafe { &mut buffers.slice(worker, 1)[0] };
+            for row in task * ROWS_PER_TASK..((task + 1) * ROWS_PER_TASK).min(self.rows) {
+                let put = |token: usize, value: f32| {
+                    // SAFETY: each task owns its rows of every token.
+                    unsafe { out.slice(token * self.rows + row, 1)[0] = value };
+                };
+                match self.direct(kernels, row, x, tokens) {
+                    Some(value) => put(0, value),
+                    None => {
+                        buffer.resize(self.cols, 0.0);
+                        self.row(row, buffer);
+                        for (token, x) in x.chunks_exact(self.cols).enumerate() {
+                            put(token, kernels.dot(buffer, x));
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The product of one row and one token without a detour through f32, where there is such a kernel. It sums in the
+    /// order of [`Kernels::dot`], so that a token's result does not depend on how many come with it.
+    fn direct(&self, kernels: &Kernels, row: usize, x: &[f32], tokens: usize) -> Option<f32> {
+        match self.dtype {
+            DenseType::F16 if tokens == 1 => Some(kernels.dot_f16(self.row_bytes(row), x)),
+            DenseType::Bf16 if tokens == 1 => Some(kernels.dot_bf16(self.row_bytes(row), x)),
+            _ => None,
+        }
+    }
+}
+
+/// Memory for dense products, one row per worker, reused.
+#[derive(Debug, Default)]
+pub struct DenseScratch {
+    rows: Vec<Vec<f32>>,
+}

@@ -1,0 +1,376 @@
+//! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
+
+use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
+use crate::dense::DenseType;
+use crate::matrix::{DenseMatrix, DenseScratch};
+use crate::ternary::{Activations, RowScales, Scratch, TernaryMatrix};
+use crate::{Isa, Kernels, Pool};
+use proptest::prelude::*;
+
+fn kernels() -> Vec<&'static Kernels> {
+    Isa::available().filter_map(Kernels::for_isa).collect()
+}
+
+/// Says which ISAs these tests ran, so that a pass is not mistaken for more than it is.
+#[test]
+fn isas_exercised() {
+    let ran: Vec<_> = Isa::available().map(Isa::name).collect();
+    let not_run: Vec<_> = Isa::ALL.iter().filter(|isa| !isa.is_available()).map(|isa| isa.name()).collect();
+    println!("ISAs exercised: {}; compiled or known but not run here: {}", ran.join(", "), not_run.join(", "));
+    if cfg!(target_arch = "x86_64") {
+        assert!(ran.contains(&"avx2"), "this machine lacks AVX2, so a pass would say nothing about the AVX2 kernels");
+    }
+}
+
+fn pack(kernels: &Kernels, rows: usize, cols: usize, trits: &[i8], pool: &Pool) -> TernaryMatrix {
+    TernaryMatrix::pack(
+        (rows, cols),
+        kernels,
+        pool,
+        |e| e,
+        |row, out| {
+            out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
+            Ok(())
+        },
+    )
+    .unwrap()
+}
+
+/// The definition, in i64.
+fn product(rows: usize, cols: usize, trits: &[i8], x: &[i8]) -> Vec<i32> {
+    let dot = |x: &[i8], row: usize| -> i64 {
+        trits[row * cols..][..cols].iter().zip(x).map(|(w, x)| i64::from(*w) * i64::from(*x)).sum()
+    };
+    x.chunks_exact(cols).flat_map(|x| (0..rows).map(move |row| i32::try_from(dot(x, row)).unwrap())).collect()
+}
+
+fn check_dot(kernels: &Kernels, pool: &Pool, rows: usize, cols: usize, trits: &[i8], x: &[i8]) {
+    let matrix = pack(kernels, rows, cols, trits, pool);
+    let mut activations = Activations::new(kernels);
+    activations.set(kernels, pool, x, cols);
+    let mut out = vec![i32::MIN; x.len() / cols * rows];
+    matrix.dot(kernels, pool, &activations, &mut Scratch::default(), &mut out);
+    let isa = kernels.isa();
+    assert_eq!(out, product(rows, cols, trits, x), "{isa}, {rows} x {cols}, {} tokens", x.len() / cols);
+}
+
+fn random_trits(rng: &mut fastrand::Rng, len: usize) -> Vec<i8> {
+    (0..len).map(|_| rng.i8(-1..=1)).collect()
+}
+
+#[test]
+fn ternary_products_are_exact_at_the_bounds() {
+    let pool = Pool::new(2);
+    for kernels in kernels() {
+        for (rows, cols) in [(33, 2560), (32, 6912), (64, 256), (5, 240), (1, 241)] {
+            for x in [127, -128i8] {
+                for fill in [1, -1, 0] {
+                    let trits = vec![fill; rows * cols];
+                    for tokens in [1, 4, 17] {
+                        check_dot(kernels, &pool, rows, cols, &trits, &vec![x; tokens * cols]);
+                    }
+                }
+                // The largest difference of a table's halves: plus and minus alternate under equal activations.
+                let trits: Vec<i8> = (0..rows * cols).map(|i| if i % 2 == 0 { 1 } else { -1 }).collect();
+                let signs: Vec<i8> =
+                    (0..cols).map(|i| if i % 2 == 0 { x } else { (-i16::from(x)).clamp(-128, 127) as i8 }).collect();
+                check_dot(kernels, &pool, rows, cols, &trits, &signs);
+                check_dot(kernels, &pool, rows, cols, &trits, &signs.repeat(16));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn ternary_products_equal_the_definition(
+        rows in 1usize..100, cols in 1usize..700, tokens in 1usize..40, threads in 1usize..4, seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let trits = random_trits(&mut rng, rows * cols);
+        let x: Vec<i8> = (0..tokens * cols).map(|_| rng.i8(..)).collect();
+        let pool = Pool::new(threads);
+        for kernels in kernels() {
+            check_dot(kernels, &pool, rows, cols, &trits, &x);
+        }
+    }
+
+    #[test]
+    fn packing_keeps_every_trit(rows in 1usize..70, cols in 1usize..100, seed in any::<u64>()) {
+        let trits = random_trits(&mut fastrand::Rng::with_seed(seed), rows * cols);
+        for kernels in kernels() {
+            let matrix = pack(kernels, rows, cols, &trits, &Pool::new(1));
+            for row in 0..rows {
+                for col in 0..cols {
+                    prop_assert_eq!(matrix.trit(row, col), trits[row * cols + col]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn quantisation_is_the_same_on_every_isa(len in 1usize..300, scale in -30f32..30.0, seed in any::<u64>()) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let x: Vec<f32> = (0..len).map(|_| (rng.f32() - 0.5) * scale.exp2()).collect();
+        let run = |kernels: &Kernels| {
+            let mut q = vec![0; len];
+            (kernels.quantize(&x, &mut q).to_bits(), q)
+        };
+        let scalar = run(Kernels::for_isa(Isa::Scalar).unwrap());
+        for kernels in kernels() {
+            prop_assert_eq!(&run(kernels), &scalar);
+        }
+    }
+
+    #[test]
+    fn float_kernels_agree(len in 1usize..200, seed in any::<u64>()) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let a: Vec<f32> = (0..len).map(|_| (rng.f32() - 0.5) * 8.0).collect();
+        let b: Vec<f32> = (0..len).map(|_| rng.f32() - 0.5).collect();
+        let reference = Kernels::for_isa(Isa::Scalar).unwrap();
+        for kernels in kernels() {
+            let both = |f: &dyn Fn(&Kernels) -> Vec<f32>| -> Result<(), TestCaseError> {
+                let (expected, found) = (f(reference), f(kernels));
+                let largest = expected.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+                for (e, f) in expected.iter().zip(&found) {
+                    prop_assert!((e - f).abs() <= 2e-6 * largest * (1.0 + (len as f32).sqrt() / 8.0), "{e} and {f}");
+                }
+                Ok(())
+            };
+            both(&|k| { let mut out = vec![0.0; len]; k.rms_norm(&a, &b, 1e-5, &mut out); out })?;
+            both(&|k| { let mut g = a.clone(); k.silu_mul(&mut g, &b); g })?;
+            both(&|k| { let mut g = a.clone(); k.relu2_mul(&mut g, &b); g })?;
+            both(&|k| { let mut g = a.clone(); k.add(&mut g, &b); g })?;
+            // A sum may cancel: its error is measured against the sum of the magnitudes.
+            let magnitude: f32 = a.iter().zip(&b).map(|(a, b)| (a * b).abs()).sum();
+            prop_assert!((kernels.dot(&a, &b) - reference.dot(&a, &b)).abs() <= 1e-6 * magnitude);
+            both(&|k| { let mut x = [a.clone(), b.clone()].concat(); k.rotate(&mut x, &a, &b); x })?;
+            let f16: Vec<u16> = a.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect();
+            let mut encoded = vec![0; len];
+            kernels.encode_f16(&a, &mut encoded);
+            prop_assert_eq!(&encoded, &f16);
+            let mut decoded = vec![0.0; len];
+            kernels.decode_f16(&f16, &mut decoded);
+            let bytes: Vec<u8> = f16.iter().flat_map(|v| v.to_le_bytes()).collect();
+            // Same order, so the same bits as the product of the decoded numbers.
+            prop_assert_eq!(kernels.dot_f16(&bytes, &b).to_bits(), kernels.dot(&decoded, &b).to_bits());
+            let bf16: Vec<half::bf16> = a.iter().map(|v| half::bf16::from_f32(*v)).collect();
+            let bytes: Vec<u8> = bf16.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let decoded: Vec<f32> = bf16.iter().map(|v| v.to_f32()).collect();
+            prop_assert_eq!(kernels.dot_bf16(&bytes, &b).to_bits(), kernels.dot(&decoded, &b).to_bits());
+        }
+    }
+}
+
+#[test]
+fn non_finite_activations_are_told() {
+    for kernels in kernels() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 7, 8, 40, 41] {
+                let mut x = vec![1.0; 42];
+                x[at] = bad;
+                let mut q = vec![5; 42];
+                assert!(kernels.quantize(&x, &mut q).is_nan(), "{bad} at {at}");
+                assert!(q.iter().all(|q| *q == 0));
+            }
+        }
+        let mut q = [9; 3];
+        assert_eq!(kernels.quantize(&[0.0; 3], &mut q), 127.0 / 1e-5);
+        assert_eq!(q, [0; 3]);
+    }
+}
+
+/// The worked examples of docs/formats.md, activation quantisation.
+#[test]
+fn quantisation_rounds_half_to_even() {
+    for kernels in kernels() {
+        let mut q = [0; 5];
+        assert_eq!(kernels.quantize(&[0.5, -1.27, 0.005, 0.015, 0.0251], &mut q), 127.0 / 1.27);
+        assert_eq!(q, [50, -127, 0, 2, 3]);
+        let pool = Pool::new(1);
+        let matrix = pack(kernels, 2, 4, &[1, -1, 0, 1, 0, 1, 1, -1], &pool);
+        let mut x = Activations::new(kernels);
+        x.quantize(kernels, &pool, &[0.5, -1.27, 0.3, 0.02], 4);
+        assert_eq!(x.row(0), [50, -127, 30, 2]);
+        let mut y = [0.0; 2];
+        matrix.linear(kernels, &pool, &x, &RowScales::Uniform(0.25), &mut Scratch::default(), &mut y);
+        assert_eq!(y, [179.0 * 0.25 / (127.0f32 / 1.27), -99.0 * 0.25 / (127.0f32 / 1.27)]);
+    }
+}
+
+#[test]
+fn exp_is_accurate_over_its_range() {
+    for kernels in kernels() {
+        // silu(x) / x = 1 / (1 + exp(-x)) exposes exp; up = 1 / x where x is not 0.
+        for i in -8000..8000 {
+            let x = i as f32 / 100.0 + 0.005;
+            let mut gate = [x; 8];
+            kernels.silu_mul(&mut gate, &[1.0 / x; 8]);
+            let expected = 1.0 / (1.0 + (-f64::from(x)).exp());
+            assert!((f64::from(gate[3]) - expected).abs() <= 4e-7 * expected.max(1e-30), "{}: {x}", kernels.isa());
+        }
+    }
+}
+
+struct Attended {
+    keys: KvRows,
+    values: KvRows,
+    q: Vec<f32>,
+}
+
+const HEADS: usize = 2;
+const GROUP: usize = 3;
+
+fn attended(kernels: &Kernels, kind: KvType, positions: usize, dim: usize) -> Attended {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
+    let mut keys = KvRows::new(kind, HEADS, positions, dim).unwrap();
+    let mut values = KvRows::new(kind, HEADS, positions, dim).unwrap();
+    for position in 0..positions {
+        keys.write(kernels, position, &numbers(HEADS * dim));
+        values.write(kernels, position, &numbers(HEADS * dim));
+    }
+    let q = numbers(positions * HEADS * GROUP * dim);
+    Attended { keys, values, q }
+}
+
+impl Attended {
+    fn run(&self, kernels: &Kernels, pool: &Pool, dim: usize, positions: std::ops::Range<usize>) -> Vec<f32> {
+        let width = HEADS * GROUP * dim;
+        let q = &self.q[positions.start * width..positions.end * width];
+        let sequence = Sequence {
+            keys: &self.keys,
+            values: &self.values,
+            position: positions.start,
+            row: 0,
+            tokens: positions.len(),
+        };
+        let mut out = vec![f32::NAN; q.len()];
+        attention(
+            kernels,
+            pool,
+            Sequences::new(1, &|_| sequence),
+            GROUP,
+            q,
+            &mut AttentionScratch::default(),
+            &mut out,
+        );
+        out
+    }
+
+    /// Softmax attention of one position in f64, from rows read back through a one-position query.
+    fn reference(&self, keys: &[f32], values: &[f32], dim: usize, position: usize, head: usize) -> Vec<f64> {
+        let q = &self.q[(position * HEADS * GROUP + head) * dim..][..dim];
+        let row = |rows: &[f32], p: usize| rows[(p * HEADS + head / GROUP) * dim..][..dim].to_vec();
+        let score = |p: usize| -> f64 {
+            row(keys, p).iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / (dim as f64).sqrt()
+        };
+        let weights: Vec<f64> = (0..=position).map(|p| score(p).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let mut out = vec![0.0; dim];
+        for (p, weight) in weights.iter().enumerate() {
+            for (out, value) in out.iter_mut().zip(row(values, p)) {
+                *out += weight / sum * f64::from(value);
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn attention_equals_the_definition() {
+    for (positions, dim) in [(1, 8), (70, 16), (300, 12), (65, 100)] {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
+        let (mut keys, mut values) = (vec![], vec![]);
+        for _ in 0..positions {
+            keys.extend(numbers(HEADS * dim));
+            values.extend(numbers(HEADS * dim));
+        }
+        for kernels in kernels() {
+            let attended = attended(kernels, KvType::F32, positions, dim);
+            let out = attended.run(kernels, &Pool::new(1), dim, 0..positions);
+            for position in [0, positions / 2, positions - 1] {
+                for head in 0..HEADS * GROUP {
+                    let expected = attended.reference(&keys, &values, dim, position, head);
+                    let found = &out[(position * HEADS * GROUP + head) * dim..][..dim];
+                    for (e, f) in expected.iter().zip(found) {
+                        assert!(
+                            (e - f64::from(*f)).abs() < 1e-5,
+                            "{}: position {position}: {e} and {f}",
+                            kernels.isa()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A token's attention is the same alone, in any chunk, on any number of threads (which also decides how work is split).
+#[test]
+fn attention_does_not_depend_on_company() {
+    let (positions, dim) = (1300, 24);
+    for kernels in kernels() {
+        for kind in [KvType::F16, KvType::F32] {
+            let attended = attended(kernels, kind, positions, dim);
+            let all = attended.run(kernels, &Pool::new(1), dim, 0..positions);
+            let width = HEADS * GROUP * dim;
+            for threads in [1, 2, 5] {
+                let pool = Pool::new(threads);
+                for range in [0..1, 63..65, 250..300, 1024..1025, 1299..1300, 700..1300] {
+                    let expected = &all[range.start * width..range.end * width];
+                    assert!(
+                        attended.run(kernels, &pool, dim, range.clone()) == expected,
+                        "{threads} threads, {range:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_products_do_not_depend_on_company() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let (rows, cols, tokens) = (37, 67, 5);
+    let weights: Vec<f32> = (0..rows * cols).map(|_| half::f16::from_f32(rng.f32() - 0.5).to_f32()).collect();
+    let x: Vec<f32> = (0..tokens * cols).map(|_| rng.f32() - 0.5).collect();
+    for dtype in [DenseType::F32, DenseType::F16] {
+        let encode = |v: &f32| match dtype {
+            DenseType::F16 => half::f16::from_f32(*v).to_le_bytes().to_vec(),
+            _ => v.to_le_bytes().to_vec(),
+        };
+        let bytes: Vec<u8> = weights.iter().flat_map(encode).collect();
+        let row_bytes = dtype.row_bytes(cols).unwrap();
+        for kernels in kernels() {
+            let pool = Pool::new(3);
+            let matrix = DenseMatrix::load(
+                (rows, cols),
+                dtype,
+                &pool,
+                |e| e,
+                |row, out| {
+                    out.copy_from_slice(&bytes[row * row_bytes..][..out.len()]);
+                    Ok::<(), std::io::Error>(())
+                },
+            )
+            .unwrap();
+            let mut scratch = DenseScratch::default();
+            let mut all = vec![0.0; tokens * rows];
+            matrix.linear(kernels, &pool, &x, &mut scratch, &mut all);
+            for token in 0..tokens {
+                let mut one = vec![0.0; rows];
+                let x = &x[token * cols..(token + 1) * cols];
+                matrix.linear(kernels, &Pool::new(1), x, &mut scratch, &mut one);
+                assert_eq!(one, all[token * rows..(token + 1) * rows], "{}", kernels.isa());
+                for (row, found) in one.iter().enumerate() {
+                    let expected: f32 = weights[row * cols..][..cols].iter().zip(x).map(|(w, x)| w * x).sum();
+                    assert!((expected - found).abs() < 1e-5);
+                }
+            }
+        }
+    }
+}
