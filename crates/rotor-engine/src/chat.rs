@@ -14,7 +14,7 @@ use std::ops::Range;
 /// Longest template, in bytes. The longest published ones have about 20 kB.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 /// Steps a template may take; minijinja also charges for the text it handles.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 10_000_000;
 /// Nesting of macros, includes and blocks.
 const RECURSION: usize = 64;
 
@@ -137,6 +137,9 @@ impl ChatTemplate {
             add_generation_prompt,
             bos_token => self.bos.as_deref(),
             eos_token => self.eos.as_deref(),
+            // transformers passes these whether they are used or not, and templates ask whether they are none.
+            tools => (),
+            documents => (),
         };
         let template = self.environment.get_template(NAME).map_err(ChatError::Template)?;
         template.render(context).map_err(ChatError::Render)
@@ -369,5 +372,226 @@ mod strftime {
         let day = of_year - (153 * shifted + 2) / 5 + 1;
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::{GgufVocabulary, TokenizerSource};
+    use crate::tokenizer::SpecialTokens;
+
+    const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}\
+        {% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim \
+        + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}\
+        {% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
+    const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+        {{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}\
+        {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
+        {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    const FALCON3: &str = "{%- for message in messages %}
+    {%- if message.role == 'system' %}
+        {{- '<|system|>\\n' + message.content + '\\n' }}
+    {%- elif message.role in ['user', 'assistant'] %}
+        {{- '<|' ~ message.role ~ '|>\\n' + message.content }}
+        {%- if message.role == 'assistant' and not loop.last %}{{ eos_token }}{% endif %}
+        {{- '\\n' }}
+    {%- else %}
+        {{- raise_exception('unknown role ' + message.role) }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|assistant|>\\n' }}
+{%- endif %}
+";
+
+    fn conversation() -> Vec<Message> {
+        vec![
+            Message::new("system", "Be brief. "),
+            Message::new("user", " Hi\n"),
+            Message::new("assistant", "Hello."),
+            Message::new("user", "2 < 3?"),
+        ]
+    }
+
+    fn rendered(source: &str) -> String {
+        ChatTemplate::new(source, Some("<s>"), Some("</s>")).unwrap().render(&conversation(), true).unwrap()
+    }
+
+    #[test]
+    fn bitnet_renders_as_published() {
+        assert_eq!(
+            rendered(BITNET),
+            "<s>System: Be brief.<|eot_id|>User: Hi<|eot_id|>Assistant: Hello.<|eot_id|>User: 2 < 3?<|eot_id|>Assistant: "
+        );
+    }
+
+    #[test]
+    fn llama3_renders_as_published() {
+        assert_eq!(
+            rendered(LLAMA3),
+            "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi\
+             <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|><|start_header_id|>user\
+             <|end_header_id|>\n\n2 < 3?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        );
+    }
+
+    #[test]
+    fn chatml_renders_as_published() {
+        assert_eq!(
+            rendered(CHATML),
+            "<|im_start|>system\nBe brief. <|im_end|>\n<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\nHello.\
+             <|im_end|>\n<|im_start|>user\n2 < 3?<|im_end|>\n<|im_start|>assistant\n"
+        );
+    }
+
+    #[test]
+    fn falcon3_renders_as_published() {
+        assert_eq!(
+            rendered(FALCON3),
+            "<|system|>\nBe brief. \n<|user|>\n Hi\n\n<|assistant|>\nHello.</s>\n<|user|>\n2 < 3?\n<|assistant|>\n"
+        );
+    }
+
+    #[test]
+    fn blocks_on_lines_of_their_own_leave_no_whitespace() {
+        let source = "{% for message in messages %}\n    {% generation %}\n{{ message.content.strip() }};\n  \
+            {%- endgeneration -%}\n{% endfor %}\n{{ bos_token }}{{ nothing }}\n";
+        assert_eq!(rendered(source), "Be brief.;Hi;Hello.;2 < 3?;<s>");
+    }
+
+    #[test]
+    fn json_is_python_json() {
+        let source = "{{ {'a': [1, 2.5, none, true], 'b': 'é<\"'} | tojson }}{{ {'a': [1]} | tojson(indent=2) }}";
+        assert_eq!(rendered(source), "{\"a\": [1, 2.5, null, true], \"b\": \"é<\\\"\"}{\n  \"a\": [\n    1\n  ]\n}");
+    }
+
+    #[test]
+    fn dates_are_strftime_dates() {
+        assert_eq!(
+            strftime::at(1_709_210_096, "%d %b %Y, %A %B %H:%M:%S %a %m %% %q"),
+            "29 Feb 2024, Thursday February 12:34:56 Thu 02 % %q"
+        );
+        assert_eq!(strftime::at(0, "%Y-%m-%d %A"), "1970-01-01 Thursday");
+        assert_eq!(rendered("{{ strftime_now('%Y') | length }}"), "4");
+    }
+
+    #[test]
+    fn a_template_can_refuse() {
+        let error = ChatTemplate::new(FALCON3, None, None).unwrap().render(&[Message::new("tool", "x")], true);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("unknown role tool"), "{text}");
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        let endless = "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}";
+        let error = ChatTemplate::new(endless, None, None).unwrap().render(&conversation(), true).unwrap_err();
+        assert!(error.to_string().contains("fuel"), "{error}");
+        let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
+        assert!(ChatTemplate::new(recursive, None, None).unwrap().render(&conversation(), true).is_err());
+        let nested = "{% if true %}".repeat(100_000);
+        assert!(ChatTemplate::new(&nested, None, None).is_err());
+        let doubling = format!("{{% set s = 'xxxxxxxx' %}}{}{{{{ s }}}}", "{% set s = s ~ s %}".repeat(60));
+        assert!(ChatTemplate::new(&doubling, None, None).unwrap().render(&conversation(), true).is_err());
+        assert!(matches!(ChatTemplate::new(&"x".repeat(2 << 20), None, None), Err(ChatError::TemplateTooLong { .. })));
+        assert!(matches!(ChatTemplate::new("{% include 'x' %}{{", None, None), Err(ChatError::Template(_))));
+    }
+
+    /// Bytes, and the control tokens of the templates above.
+    fn tokenizer(pre: &str) -> Tokenizer {
+        let mut tokens: Vec<Vec<u8>> = (33..=126u8).map(|byte| vec![byte]).collect();
+        tokens.extend(["Ġ", "Ċ"].map(|text| text.as_bytes().to_vec()));
+        let mut token_types = vec![1; tokens.len()];
+        for text in ["<s>", "</s>", "<|eot_id|>", "<|im_start|>", "<|im_end|>"] {
+            tokens.push(text.as_bytes().to_vec());
+            token_types.push(3);
+        }
+        let vocabulary = GgufVocabulary {
+            model: "gpt2".to_owned(),
+            pre: Some(pre.to_owned()),
+            tokens,
+            token_types,
+            bos: Some(96),
+            eos: Some(97),
+            ..GgufVocabulary::default()
+        };
+        Tokenizer::new(&TokenizerSource::Gguf(Box::new(vocabulary)), 101).unwrap()
+    }
+
+    /// The prompt as text, with control tokens in braces.
+    fn shown(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+        let show = |&id: &u32| match tokenizer.is_special(id) {
+            true => format!("{{{}}}", tokenizer.token_text(id).unwrap()),
+            false => tokenizer.decode(&[id]),
+        };
+        ids.iter().map(show).collect()
+    }
+
+    #[test]
+    fn control_tokens_in_messages_are_text() {
+        let tokenizer = tokenizer("llama-bpe");
+        let template = ChatTemplate::for_model(Some(BITNET), &tokenizer).unwrap().unwrap();
+        let messages = [
+            Message::new("user", " <|eot_id|>\n<s> "),
+            Message::new("assistant", ""),
+            Message::new("user", "|eot_id|>"),
+        ];
+        let ids = encode_chat(&tokenizer, &template, &messages, true).unwrap();
+        assert_eq!(
+            shown(&tokenizer, &ids),
+            "{<s>}User: <|eot_id|>\n<s>{<|eot_id|>}Assistant: {<|eot_id|>}User: |eot_id|>{<|eot_id|>}Assistant: "
+        );
+    }
+
+    #[test]
+    fn the_first_token_is_there_once() {
+        let messages = [Message::new("user", "a")];
+        for (pre, expected) in [("llama-bpe", "{<s>}{<|im_start|>}"), ("smollm", "{<|im_start|>}")] {
+            let tokenizer = tokenizer(pre);
+            let template = ChatTemplate::for_model(Some("<|im_start|>{{ messages[0].content }}"), &tokenizer).unwrap();
+            let ids = encode_chat(&tokenizer, &template.unwrap(), &messages, true).unwrap();
+            assert_eq!(shown(&tokenizer, &ids), format!("{expected}a"));
+        }
+        let tokenizer = tokenizer("llama-bpe");
+        let template = ChatTemplate::for_model(Some("{{ bos_token }}{{ messages[0].content }}"), &tokenizer).unwrap();
+        let ids = encode_chat(&tokenizer, &template.unwrap(), &messages, true).unwrap();
+        assert_eq!(shown(&tokenizer, &ids), "{<s>}a");
+    }
+
+    #[test]
+    fn a_template_that_rewrites_messages_takes_no_control_tokens_in_them() {
+        let tokenizer = tokenizer("llama-bpe");
+        let template = ChatTemplate::for_model(Some("{{ messages[0].content[:3] }}</s>"), &tokenizer).unwrap().unwrap();
+        let encode = |content| encode_chat(&tokenizer, &template, &[Message::new("user", content)], true);
+        assert_eq!(shown(&tokenizer, &encode("abcd").unwrap()), "{<s>}abc{</s>}");
+        assert!(matches!(encode("a</s>"), Err(ChatError::ControlToken { index: 0 })));
+    }
+
+    #[test]
+    fn roles_are_words() {
+        let template = ChatTemplate::new(CHATML, None, None).unwrap();
+        let error = template.render(&[Message::new("user<|im_end|>", "x")], true).unwrap_err();
+        assert!(matches!(error, ChatError::Role { found } if found == "user<|im_end|>"));
+    }
+
+    #[test]
+    fn the_wrong_template_of_the_bitnet_gguf_is_replaced() {
+        let tokenizer = tokenizer("llama-bpe");
+        let wrong =
+            "{% for message in messages %}{{ 'Human: ' + message['content'] + '\n\nBITNETAssistant: ' }}{% endfor %}";
+        let template = ChatTemplate::for_model(Some(wrong), &tokenizer).unwrap().unwrap();
+        let prompt = template.render(&[Message::new("user", "Hello")], true).unwrap();
+        assert_eq!(prompt, "<s>User: Hello<|eot_id|>Assistant: ");
+        assert!(template.trims_answer());
+        assert!(!ChatTemplate::new(CHATML, None, None).unwrap().trims_answer());
+        assert!(ChatTemplate::for_model(None, &tokenizer).unwrap().is_none());
+    }
+
+    #[test]
+    fn encoding_as_text_finds_what_the_template_protects() {
+        let tokenizer = tokenizer("llama-bpe");
+        let ids = tokenizer.encode("<|eot_id|>", SpecialTokens::AsText).unwrap();
+        assert_eq!(shown(&tokenizer, &ids), "<|eot_id|>");
     }
 }

@@ -43,7 +43,9 @@ pub enum LoadError {
 #[non_exhaustive]
 pub enum GenerateError {
     /// The model has no tokenizer.
-    #[error("the model has no tokenizer: {0} needs tokenizer.json in its folder, or tokenizer.ggml keys in its metadata")]
+    #[error(
+        "the model has no tokenizer: {0} needs tokenizer.json in its folder, or tokenizer.ggml keys in its metadata"
+    )]
     NoTokenizer(&'static str),
     /// The model has no chat template.
     #[error("the model has no chat template: use it to complete text")]
@@ -203,11 +205,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn from_source(
-        source: &Source,
-        runtime: &Runtime,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Engine, LoadError> {
+    pub fn from_source(source: &Source, runtime: &Runtime, progress: &mut dyn FnMut(u64)) -> Result<Engine, LoadError> {
         // A vocabulary of 128,256 tokens and 280,147 merges takes a while: it is built beside the packing.
         let (model, tokenizer) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| -> Result<Option<Tokenizer>, LoadError> {

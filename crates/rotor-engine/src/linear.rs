@@ -44,7 +44,9 @@ impl Matrix {
     fn load_ternary(source: &Source, tensor: &TernaryTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
         let scales = match &tensor.scales {
             Scales::Tensor(scale) => RowScales::Uniform(*scale),
-            Scales::Rows(scales) => RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect()),
+            Scales::Rows(scales) => {
+                RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect())
+            }
             Scales::Groups { groups, .. } => {
                 return Err(FormatError::unsupported(
                     format!("tensor {:?} with {groups} scales per row", tensor.name),
@@ -52,10 +54,13 @@ impl Matrix {
                 ));
             }
         };
-        let planes =
-            TernaryMatrix::pack(tensor.rows, tensor.cols, &runtime.pool, no_memory(tensor.name), |row, trits| {
-                tensor.read_row(row, trits)
-            })?;
+        let planes = TernaryMatrix::pack(
+            (tensor.rows, tensor.cols),
+            runtime.kernels,
+            &runtime.pool,
+            no_memory(tensor.name),
+            |row, trits| tensor.read_row(row, trits),
+        )?;
         source.release(tensor.bytes);
         Ok(Matrix::Ternary { planes, scales })
     }
@@ -173,7 +178,14 @@ impl Linear {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn apply(&self, runtime: &Runtime, input: &mut Input, norm_eps: f32, scratch: &mut LinearScratch, out: &mut [f32]) {
+    pub fn apply(
+        &self,
+        runtime: &Runtime,
+        input: &mut Input,
+        norm_eps: f32,
+        scratch: &mut LinearScratch,
+        out: &mut [f32],
+    ) {
         let Some(weight) = &self.input_norm else {
             return self.matrix.apply(runtime, input, scratch, out);
         };

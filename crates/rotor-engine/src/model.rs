@@ -221,13 +221,18 @@ impl Model {
     ///
     /// # Errors
     /// Where a cache has no room or a token id is out of range; then nothing has changed.
-    pub fn forward<'w>(&self, steps: &mut [Step<'_>], workspace: &'w mut Workspace) -> Result<&'w mut [f32], ForwardError> {
+    pub fn forward<'w>(
+        &self,
+        steps: &mut [Step<'_>],
+        workspace: &'w mut Workspace,
+    ) -> Result<&'w mut [f32], ForwardError> {
         self.check(steps)?;
         let Runtime { kernels, pool } = &self.runtime;
         let config = &self.config;
         let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
         workspace.resize(config, tokens);
-        let Workspace { x, input, q, k, v, gate, up, y, cos, sin, linear, attention: attention_scratch, logits } = workspace;
+        let Workspace { x, input, q, k, v, gate, up, y, cos, sin, linear, attention: attention_scratch, logits } =
+            workspace;
 
         self.embed(steps, x);
         self.angles(steps, cos, sin);

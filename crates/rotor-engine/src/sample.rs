@@ -111,6 +111,8 @@ pub struct Sampler {
     random: Xoshiro256,
     seed: u64,
     candidates: Vec<Candidate>,
+    /// Logit of the likeliest candidate.
+    highest: f32,
     counts: Vec<u32>,
 }
 
@@ -136,6 +138,7 @@ impl Sampler {
             random: Xoshiro256::new(seed),
             seed,
             candidates: Vec::with_capacity(if options.temperature > 0.0 { vocab_size } else { 0 }),
+            highest: f32::NEG_INFINITY,
             counts: vec![0; if options.penalises() { vocab_size } else { 0 }],
             options,
         })
@@ -192,35 +195,60 @@ impl Sampler {
         }
     }
 
-    /// Gathers the tokens that may still be chosen, likeliest first.
+    /// Gathers the tokens that may still be chosen: in order of id, or the likeliest first where only `top_k` remain.
     fn collect(&mut self, logits: &[f32]) {
         self.candidates.clear();
         let possible = (0u32..).zip(logits).filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
         self.candidates.extend(possible.map(|(id, &logit)| Candidate { id, logit, weight: 0.0 }));
-        let keep = self.options.top_k;
-        if keep > 0 && keep < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(keep - 1, likelier);
-            self.candidates.truncate(keep);
+        self.highest = self.candidates.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+        if self.options.top_k > 0 {
+            self.sort_first(self.options.top_k);
+            self.candidates.truncate(self.options.top_k);
         }
-        self.candidates.sort_unstable_by(likelier);
     }
 
-    /// Applies top-p and min-p to the sorted candidates, at temperature 1.
+    /// Brings the `count` likeliest candidates to the front, in order. Sorting the whole vocabulary would take longer
+    /// than some models take for a token.
+    fn sort_first(&mut self, count: usize) {
+        let count = count.min(self.candidates.len());
+        if count < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(count, likelier);
+        }
+        if let Some(first) = self.candidates.get_mut(..count) {
+            first.sort_unstable_by(likelier);
+        }
+    }
+
+    /// Applies top-p and min-p, at temperature 1.
     fn filter(&mut self) {
-        let (top_p, min_p) = (self.options.top_p, self.options.min_p);
-        if top_p < 1.0 {
-            let wanted = f64::from(top_p) * self.weigh(1.0);
+        if self.options.top_p < 1.0 {
+            self.keep_top_p();
+        }
+        let min_p = self.options.min_p;
+        if min_p > 0.0 {
+            self.weigh(1.0);
+            self.candidates.retain(|candidate| candidate.weight >= min_p);
+        }
+    }
+
+    /// Keeps the fewest likeliest candidates that reach the sum, sorting no more of them than it has to.
+    fn keep_top_p(&mut self) {
+        let wanted = f64::from(self.options.top_p) * self.weigh(1.0);
+        let mut sorted = 64;
+        loop {
+            self.sort_first(sorted);
             let mut reached = 0.0;
-            let last = self.candidates.iter().position(|candidate| {
+            let last = self.candidates.iter().take(sorted).position(|candidate| {
                 reached += f64::from(candidate.weight);
                 reached >= wanted
             });
-            self.candidates.truncate(last.map_or(usize::MAX, |last| last + 1));
-        }
-        if min_p > 0.0 {
-            self.weigh(1.0);
-            let kept = self.candidates.partition_point(|candidate| candidate.weight >= min_p);
-            self.candidates.truncate(kept.max(1));
+            if let Some(last) = last {
+                return self.candidates.truncate(last + 1);
+            }
+            if sorted >= self.candidates.len() {
+                return;
+            }
+            sorted *= 8;
         }
     }
 
@@ -237,7 +265,7 @@ impl Sampler {
 
     /// Sets every candidate's weight at a temperature and returns their sum.
     fn weigh(&mut self, temperature: f32) -> f64 {
-        let Some(&Candidate { logit: highest, .. }) = self.candidates.first() else { return 0.0 };
+        let highest = self.highest;
         let mut sum = 0.0;
         for candidate in &mut self.candidates {
             let equal = candidate.logit == highest;
@@ -333,15 +361,16 @@ impl StopMatcher {
         Self { stops, held: String::new(), stopped: false }
     }
 
-    /// Takes the next text. The stop string that begins first ends the text.
+    /// Takes the next text. The stop string that is complete first ends the text; of several, the longest.
     pub fn push(&mut self, text: &str) -> Emitted {
         if self.stopped {
             return Emitted { text: String::new(), stopped: true };
         }
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let ends = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
+        let found = self.stops.iter().filter_map(ends).min();
         self.stopped = found.is_some();
-        let safe = found.unwrap_or_else(|| self.held.len() - self.possible_start());
+        let safe = found.map_or_else(|| self.held.len() - self.possible_start(), |(_, start)| start);
         let rest = self.held.split_off(safe);
         let text = std::mem::replace(&mut self.held, rest);
         Emitted { text, stopped: self.stopped }
@@ -361,5 +390,215 @@ impl StopMatcher {
         };
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         (self.held.len().saturating_sub(longest)..self.held.len()).find_map(begins).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sampler(options: SamplingOptions, vocab_size: usize) -> Sampler {
+        Sampler::new(SamplingOptions { seed: Some(options.seed.unwrap_or(1)), ..options }, vocab_size).unwrap()
+    }
+
+    fn random(temperature: f32) -> SamplingOptions {
+        SamplingOptions { temperature, ..SamplingOptions::default() }
+    }
+
+    /// How often each token is drawn.
+    fn frequencies(options: SamplingOptions, logits: &[f32], draws: usize) -> Vec<f64> {
+        let mut sampler = sampler(options, logits.len());
+        let mut counts = vec![0.0; logits.len()];
+        for _ in 0..draws {
+            counts[sampler.sample(&mut logits.to_vec(), &[]) as usize] += 1.0 / draws as f64;
+        }
+        counts
+    }
+
+    fn close(found: &[f64], expected: &[f64]) {
+        for (found, expected) in found.iter().zip(expected) {
+            // Five standard deviations of 40,000 draws.
+            let tolerance = 5.0 * (expected * (1.0 - expected) / 40_000.0).sqrt() + 1e-9;
+            assert!((found - expected).abs() <= tolerance, "{found} is not {expected}");
+        }
+    }
+
+    fn logs(probabilities: &[f32]) -> Vec<f32> {
+        probabilities.iter().map(|probability| probability.ln() + 3.0).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_highest_and_the_lowest_id_of_equals() {
+        let mut greedy = sampler(SamplingOptions::default(), 4);
+        assert_eq!(greedy.sample(&mut [1.0, 3.0, 3.0, 2.0], &[]), 1);
+        assert_eq!(greedy.sample(&mut [f32::NAN, -1.0, f32::NAN, -2.0], &[]), 1);
+        assert_eq!(greedy.sample(&mut [f32::NAN; 4], &[]), 0);
+        assert_eq!(greedy.sample(&mut [f32::NEG_INFINITY, f32::INFINITY, 0.0, f32::INFINITY], &[]), 1);
+    }
+
+    #[test]
+    fn the_stream_of_a_seed_never_changes() {
+        // Worked out apart from this code, from the authors' description.
+        let mut stream = Xoshiro256::new(42);
+        let drawn: Vec<u64> = (0..3).map(|_| stream.next()).collect();
+        assert_eq!(drawn, [15021278609987233951, 5881210131331364753, 18149643915985481100]);
+        let logits: Vec<f32> = (0..16).map(|id| (id as f32 * 0.7).sin()).collect();
+        let ids = |options| {
+            let mut sampler = sampler(SamplingOptions { seed: Some(42), ..options }, 16);
+            (0..12).map(|_| sampler.sample(&mut logits.clone(), &[])).collect::<Vec<u32>>()
+        };
+        assert_eq!(ids(random(1.0)), [12, 3, 15, 11, 12, 10, 1, 10, 2, 13, 9, 12]);
+        assert_eq!(ids(SamplingOptions { top_p: 0.8, ..random(1.0) }), [4, 3, 9, 1, 4, 10, 11, 10, 2, 13, 12, 4]);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let logits = logs(&[0.5, 0.3, 0.15, 0.05]);
+        close(&frequencies(random(1.0), &logits, 40_000), &[0.5, 0.3, 0.15, 0.05]);
+    }
+
+    #[test]
+    fn temperature_sharpens_and_flattens() {
+        let logits = logs(&[0.8, 0.2]);
+        let sharp = 0.64 / (0.64 + 0.04);
+        close(&frequencies(random(0.5), &logits, 40_000), &[sharp, 1.0 - sharp]);
+        let flat = 0.8f64.sqrt() / (0.8f64.sqrt() + 0.2f64.sqrt());
+        close(&frequencies(random(2.0), &logits, 40_000), &[flat, 1.0 - flat]);
+    }
+
+    #[test]
+    fn top_k_keeps_that_many() {
+        let logits = logs(&[0.1, 0.4, 0.2, 0.3]);
+        let options = SamplingOptions { top_k: 2, ..random(1.0) };
+        close(&frequencies(options, &logits, 40_000), &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
+        let one = SamplingOptions { top_k: 1, ..random(5.0) };
+        close(&frequencies(one, &logits, 100), &[0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn top_k_prefers_the_lowest_ids_of_equals() {
+        let options = SamplingOptions { top_k: 2, ..random(1.0) };
+        close(&frequencies(options, &[0.0; 4], 40_000), &[0.5, 0.5, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_reach_it() {
+        let logits = logs(&[0.5, 0.3, 0.15, 0.05]);
+        let options = |top_p| SamplingOptions { top_p, ..random(1.0) };
+        close(&frequencies(options(0.79), &logits, 40_000), &[0.625, 0.375, 0.0, 0.0]);
+        close(&frequencies(options(0.9), &logits, 40_000), &[0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0]);
+        close(&frequencies(options(0.0), &logits, 100), &[1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_likeliest() {
+        let logits = logs(&[0.5, 0.3, 0.15, 0.05]);
+        let options = SamplingOptions { min_p: 0.5, ..random(1.0) };
+        close(&frequencies(options, &logits, 40_000), &[0.625, 0.375, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn penalties_touch_the_history_only() {
+        let options = SamplingOptions { repeat_penalty: 2.0, ..SamplingOptions::default() };
+        let mut logits = [4.0, -1.0, 3.0];
+        assert_eq!(sampler(options, 3).sample(&mut logits, &[0, 1, 0]), 2);
+        assert_eq!(logits, [2.0, -2.0, 3.0]);
+
+        let options = SamplingOptions { presence_penalty: 0.5, frequency_penalty: 0.25, ..SamplingOptions::default() };
+        let mut sampler = sampler(options, 3);
+        for _ in 0..2 {
+            let mut logits = [4.0, -1.0, 3.0];
+            sampler.sample(&mut logits, &[0, 1, 0, 99]);
+            assert_eq!(logits, [3.0, -1.75, 3.0]);
+        }
+    }
+
+    #[test]
+    fn penalties_look_back_repeat_last_n_tokens() {
+        let options = SamplingOptions { presence_penalty: 1.0, repeat_last_n: 2, ..SamplingOptions::default() };
+        let mut logits = [0.0; 4];
+        sampler(options, 4).sample(&mut logits, &[0, 1, 2]);
+        assert_eq!(logits, [0.0, -1.0, -1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_bias_can_force_and_forbid() {
+        let biased = |id, bias| SamplingOptions { logit_bias: vec![(id, bias)], ..SamplingOptions::default() };
+        assert_eq!(sampler(biased(2, 100.0), 3).sample(&mut [1.0, 2.0, 0.0], &[]), 2);
+        assert_eq!(sampler(biased(1, f32::NEG_INFINITY), 3).sample(&mut [1.0, 2.0, 0.0], &[]), 0);
+    }
+
+    #[test]
+    fn options_outside_their_range_are_named() {
+        let found = |options: SamplingOptions| options.validate(10).unwrap_err().to_string();
+        assert_eq!(found(random(f32::NAN)), "temperature must be between 0 and 100, not NaN");
+        assert_eq!(found(SamplingOptions { top_p: 1.5, ..random(1.0) }), "top_p must be between 0 and 1, not 1.5");
+        let zero = SamplingOptions { repeat_penalty: 0.0, ..random(1.0) };
+        assert_eq!(found(zero), "repeat_penalty must be above 0 and at most 100, not 0");
+        let far = SamplingOptions { logit_bias: vec![(10, 0.0)], ..random(1.0) };
+        assert_eq!(found(far), "logit_bias must be for token ids below 10, not 10");
+    }
+
+    proptest! {
+        #[test]
+        fn any_logits_give_a_token_of_the_vocabulary(
+            logits in proptest::collection::vec(any::<f32>(), 1..40),
+            temperature in 0.0f32..3.0, top_k in 0usize..50, top_p in 0.0f32..=1.0, min_p in 0.0f32..=1.0,
+            history in proptest::collection::vec(any::<u32>(), 0..8),
+        ) {
+            let options = SamplingOptions { temperature, top_k, top_p, min_p, repeat_penalty: 1.1, ..random(1.0) };
+            let mut sampler = sampler(options, logits.len());
+            let id = sampler.sample(&mut logits.clone(), &history);
+            prop_assert!((id as usize) < logits.len());
+        }
+
+        #[test]
+        fn top_p_needs_no_full_sort(logits in proptest::collection::vec(-3.0f32..3.0, 700..900), top_p in 0.0f32..1.0) {
+            let mut sampler = sampler(SamplingOptions { top_p, ..random(1.0) }, logits.len());
+            sampler.collect(&logits);
+            let mut sorted = sampler.candidates.clone();
+            sampler.keep_top_p();
+            sorted.sort_by(likelier);
+            let weight = |candidate: &Candidate| f64::from(candidate.logit).exp();
+            let kept: f64 = sampler.candidates.iter().map(weight).sum();
+            let sum: f64 = sorted.iter().map(weight).sum();
+            let last = sampler.candidates.last().map_or(0.0, weight);
+            prop_assert!(kept >= f64::from(top_p) * sum * 0.9999 && kept - last <= f64::from(top_p) * sum * 1.0001);
+            let ids = |candidates: &[Candidate]| candidates.iter().map(|candidate| candidate.id).collect::<Vec<_>>();
+            prop_assert_eq!(ids(&sampler.candidates), ids(&sorted[..sampler.candidates.len()]));
+        }
+
+        #[test]
+        fn stop_strings_end_the_text_wherever_tokens_end(
+            text in "[ab]{0,24}", stops in proptest::collection::vec("[ab]{1,4}", 0..3), cuts in proptest::collection::vec(1usize..5, 24),
+        ) {
+            let ends = |stop: &String| text.find(stop.as_str()).map(|start| (start + stop.len(), start));
+            let expected = stops.iter().filter_map(ends).min().map(|(_, start)| start);
+            let mut matcher = StopMatcher::new(stops.clone());
+            let (mut emitted, mut stopped, mut rest) = (String::new(), false, text.as_str());
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                let step = matcher.push(piece);
+                emitted.push_str(&step.text);
+                stopped = step.stopped;
+                rest = after;
+            }
+            emitted.push_str(&matcher.finish());
+            prop_assert_eq!(stopped, expected.is_some());
+            prop_assert_eq!(emitted, &text[..expected.unwrap_or(text.len())]);
+        }
+    }
+
+    #[test]
+    fn text_that_may_become_a_stop_string_is_held_back() {
+        let mut matcher = StopMatcher::new(["\n\nUser:", "é!"]);
+        let mut push = |text| matcher.push(text);
+        assert_eq!(push("Hi\n"), Emitted { text: "Hi".to_owned(), stopped: false });
+        assert_eq!(push("\nUse"), Emitted { text: String::new(), stopped: false });
+        assert_eq!(push(" it é"), Emitted { text: "\n\nUse it ".to_owned(), stopped: false });
+        assert_eq!(push("! more"), Emitted { text: String::new(), stopped: true });
+        assert_eq!(push("x"), Emitted { text: String::new(), stopped: true });
+        assert_eq!(matcher.finish(), "");
     }
 }

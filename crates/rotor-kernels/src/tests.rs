@@ -22,10 +22,10 @@ fn isas_exercised() {
     }
 }
 
-fn pack(rows: usize, cols: usize, trits: &[i8], pool: &Pool) -> TernaryMatrix {
+fn pack(kernels: &Kernels, rows: usize, cols: usize, trits: &[i8], pool: &Pool) -> TernaryMatrix {
     TernaryMatrix::pack(
-        rows,
-        cols,
+        (rows, cols),
+        kernels,
         pool,
         |e| e,
         |row, out| {
@@ -45,7 +45,7 @@ fn product(rows: usize, cols: usize, trits: &[i8], x: &[i8]) -> Vec<i32> {
 }
 
 fn check_dot(kernels: &Kernels, pool: &Pool, rows: usize, cols: usize, trits: &[i8], x: &[i8]) {
-    let matrix = pack(rows, cols, trits, pool);
+    let matrix = pack(kernels, rows, cols, trits, pool);
     let mut activations = Activations::new(kernels);
     activations.set(kernels, pool, x, cols);
     let mut out = vec![i32::MIN; x.len() / cols * rows];
@@ -100,10 +100,12 @@ proptest! {
     #[test]
     fn packing_keeps_every_trit(rows in 1usize..70, cols in 1usize..100, seed in any::<u64>()) {
         let trits = random_trits(&mut fastrand::Rng::with_seed(seed), rows * cols);
-        let matrix = pack(rows, cols, &trits, &Pool::new(1));
-        for row in 0..rows {
-            for col in 0..cols {
-                prop_assert_eq!(matrix.trit(row, col), trits[row * cols + col]);
+        for kernels in kernels() {
+            let matrix = pack(kernels, rows, cols, &trits, &Pool::new(1));
+            for row in 0..rows {
+                for col in 0..cols {
+                    prop_assert_eq!(matrix.trit(row, col), trits[row * cols + col]);
+                }
             }
         }
     }
@@ -188,7 +190,7 @@ fn quantisation_rounds_half_to_even() {
         assert_eq!(kernels.quantize(&[0.5, -1.27, 0.005, 0.015, 0.0251], &mut q), 127.0 / 1.27);
         assert_eq!(q, [50, -127, 0, 2, 3]);
         let pool = Pool::new(1);
-        let matrix = pack(2, 4, &[1, -1, 0, 1, 0, 1, 1, -1], &pool);
+        let matrix = pack(kernels, 2, 4, &[1, -1, 0, 1, 0, 1, 1, -1], &pool);
         let mut x = Activations::new(kernels);
         x.quantize(kernels, &pool, &[0.5, -1.27, 0.3, 0.02], 4);
         assert_eq!(x.row(0), [50, -127, 30, 2]);

@@ -6,6 +6,7 @@
 
 mod gguf;
 mod graph;
+mod hf;
 mod map;
 pub mod metadata;
 mod source;
@@ -19,6 +20,15 @@ pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary}
 
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;
+
+/// The names of a safetensors file's tensors in the order of their bytes, with their types where rotor computes with them.
+///
+/// # Errors
+///
+/// A [`FormatError`](crate::FormatError) for a header that is not sound.
+pub fn safetensors_names(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, crate::FormatError> {
+    hf::header(bytes)
+}
 
 /// A part of the graph that a tensor fills, the same for every file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,10 +4,10 @@ use super::graph::{Form, Graph, Matrix};
 use super::map::FileBytes;
 use super::metadata::Metadata;
 use super::table::TensorTable;
-use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf};
+use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
-use crate::forms::{I2sLayout, Scales, TernaryForm, TernaryTensor};
+use crate::forms::{I2sLayout, Scales, TernaryForm, TernaryTensor, absmean_scale};
 use std::path::Path;
 
 /// How to open a model.
@@ -77,6 +77,7 @@ pub struct Source {
 #[derive(Debug)]
 enum Contents {
     Gguf(Metadata),
+    HuggingFace(hf::Folder),
 }
 
 impl Source {
@@ -88,6 +89,10 @@ impl Source {
     ///
     /// A [`FormatError`] that names the file, the thing in it, what was expected and what was found.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
+        let is_safetensors = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+        if is_safetensors || path.is_dir() {
+            return hf::open(path, options).map(|opened| Self::from_folder(opened, options));
+        }
         let file = gguf::open(path, options.no_mmap)?;
         Self::from_gguf(file, options).map_err(|e| e.in_file(path))
     }
@@ -118,7 +123,36 @@ impl Source {
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
         let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
-        Ok(Self { config, table, graph, contents: Contents::Gguf(metadata), i2s_layout, warnings })
+        let mut source = Self { config, table, graph, contents: Contents::Gguf(metadata), i2s_layout, warnings };
+        source.warn_of_odd_scales();
+        Ok(source)
+    }
+
+    fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
+        let hf::Opened { folder, table, config, graph, warnings } = opened;
+        let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
+        let mut source = Self { config, table, graph, contents: Contents::HuggingFace(folder), i2s_layout, warnings };
+        source.warn_of_odd_scales();
+        source
+    }
+
+    /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "weight_scale".
+    fn warn_of_odd_scales(&mut self) {
+        const PLAUSIBLE: std::ops::RangeInclusive<f32> = 1e-5..=1e3;
+        let scale = |form| match form {
+            Form::I2S { scale } | Form::HfPacked { scale } => Some(scale),
+            Form::Dense(_) | Form::Master(_) => None,
+        };
+        let odd = |&(_, scale): &(_, f32)| !PLAUSIBLE.contains(&scale.abs());
+        let scales =
+            self.graph.linears.values().filter_map(|linear| Some((linear.matrix.tensor, scale(linear.matrix.form)?)));
+        let odd: Vec<_> = scales.filter(odd).collect();
+        if let Some(&(tensor, scale)) = odd.first() {
+            let (count, name) = (odd.len(), &self.table.tensor(tensor).name);
+            self.warnings.push(format!(
+                "{count} ternary tensors have an unusual scale, {name:?} for one {scale:e}: is it to be divided by?"
+            ));
+        }
     }
 
     /// The hyper-parameters.
@@ -130,6 +164,7 @@ impl Source {
     pub fn kind(&self) -> SourceKind {
         match self.contents {
             Contents::Gguf(_) => SourceKind::Gguf,
+            Contents::HuggingFace(_) => SourceKind::HuggingFace,
         }
     }
 
@@ -189,7 +224,7 @@ impl Source {
             Form::Dense(dtype) => Weight::Dense(DenseTensor { name, rows, cols, dtype, bytes, row_order }),
             Form::I2S { scale } => ternary(TernaryForm::I2S(self.i2s_layout), bytes, scale),
             Form::HfPacked { scale } => ternary(TernaryForm::HfPacked, bytes, scale),
-            Form::Master(_) => return Err(FormatError::missing("absmean scale")),
+            Form::Master(dtype) => ternary(TernaryForm::Master(dtype), bytes, absmean_scale(name, dtype, bytes)?),
         })
     }
 
@@ -204,6 +239,7 @@ impl Source {
                 let vocabulary = gguf::vocabulary(metadata, self.config.vocab_size)?;
                 Ok(vocabulary.map(|vocabulary| TokenizerSource::Gguf(Box::new(vocabulary))))
             }
+            Contents::HuggingFace(folder) => hf::tokenizer(folder),
         }
     }
 
@@ -211,6 +247,7 @@ impl Source {
     pub fn chat_template(&self) -> Option<String> {
         match &self.contents {
             Contents::Gguf(metadata) => metadata.str("tokenizer.chat_template").ok().flatten().map(str::to_owned),
+            Contents::HuggingFace(folder) => hf::chat_template(folder),
         }
     }
 
@@ -235,6 +272,7 @@ impl Source {
     pub fn metadata(&self) -> SourceMetadata<'_> {
         match &self.contents {
             Contents::Gguf(metadata) => SourceMetadata::Gguf(metadata),
+            Contents::HuggingFace(folder) => SourceMetadata::HuggingFace(&folder.config),
         }
     }
 }

@@ -93,11 +93,7 @@ pub fn synthesize(
     options: &SynthOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<SynthReport, FormatError> {
-    let model = Model::new(preset, out, options)?;
-    match options.form {
-        SynthType::I2S(layout) => model.write_gguf(out, TernaryForm::I2S(layout), options.head, progress),
-        SynthType::HuggingFace => model.write_folder(out, options, progress),
-    }
+    Model::new(preset, out, options)?.write(out, options, progress)
 }
 
 impl Model {
@@ -110,9 +106,26 @@ impl Model {
             }
             None => vocabulary::made_up(preset, config.vocab_size),
         };
+        Ok(Self::with_config(preset, config, vocabulary, options.seed))
+    }
+
+    /// A model of the preset's kind, of other dimensions perhaps.
+    fn with_config(preset: Preset, config: Config, vocabulary: GgufVocabulary, seed: u64) -> Self {
         let vocabulary = GgufVocabulary { architecture: preset.gguf_architecture().into(), ..vocabulary };
-        let values = Values::new(options.seed, &config, preset.tied());
-        Ok(Self { preset, config, vocabulary, values })
+        let values = Values::new(seed, &config, preset.tied());
+        Self { preset, config, vocabulary, values }
+    }
+
+    fn write(
+        &self,
+        out: &Path,
+        options: &SynthOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<SynthReport, FormatError> {
+        match options.form {
+            SynthType::I2S(layout) => self.write_gguf(out, TernaryForm::I2S(layout), options.head, progress),
+            SynthType::HuggingFace => self.write_folder(out, options, progress),
+        }
     }
 
     fn write_gguf(
@@ -123,15 +136,7 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<SynthReport, FormatError> {
         let mut header = self.gguf_keys();
-        let mut planned = Vec::new();
-        for role in plan::roles(&self.config, self.preset.tied()) {
-            let name = names::gguf(role);
-            planned.push(if plan::is_linear(role) {
-                plan::linear(role, name, &self.config, form, &self.values)?
-            } else {
-                plan::dense(role, name, &self.config, head, DenseType::F32)?
-            });
-        }
+        let planned = self.gguf_plan(form, head)?;
         for tensor in &planned {
             let type_id = match tensor.data {
                 Data::Normal(dtype) | Data::Norm(dtype) => gguf::type_id(dtype),
@@ -142,6 +147,18 @@ impl Model {
             header.tensor(&tensor.name, shape, type_id, tensor.bytes());
         }
         self.write_data(header.create(out)?, &planned, progress)
+    }
+
+    fn gguf_plan(&self, form: TernaryForm, head: DenseType) -> Result<Vec<Planned>, FormatError> {
+        let plan = |role| {
+            let name = names::gguf(role);
+            if plan::is_linear(role) {
+                plan::linear(role, name, &self.config, form, &self.values)
+            } else {
+                plan::dense(role, name, &self.config, head, DenseType::F32)
+            }
+        };
+        plan::roles(&self.config, self.preset.tied()).into_iter().map(plan).collect()
     }
 
     /// The keys of the published files, in their order.

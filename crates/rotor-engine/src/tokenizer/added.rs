@@ -60,13 +60,13 @@ impl AddedTokens {
         }
         let mut segments = Vec::new();
         for segment in find(&self.all, &masked(text, protected), 0) {
-            match segment.token {
-                Some(_) => segments.push(segment),
-                None => {
-                    let fragment = text.get(segment.range.clone()).unwrap_or_default();
-                    segments.extend(find(&self.plain, fragment, segment.range.start));
-                }
+            let touches = |range: &Range<usize>| range.start < segment.range.end && segment.range.start < range.end;
+            if segment.token.is_some() && !protected.iter().any(touches) {
+                segments.push(segment);
+                continue;
             }
+            let fragment = text.get(segment.range.clone()).unwrap_or_default();
+            segments.extend(find(&self.plain, fragment, segment.range.start));
         }
         segments
     }

@@ -1,7 +1,7 @@
 //! Byte-pair merges on their way into the library.
 //!
-//! The library indexes without checking where a merge's result is longer than any token, so merges are checked here
-//! before it sees them.
+//! The library indexes without checking where a merge's result is longer than any token, so lengths are checked here
+//! before it sees them. It names a token that is missing; here is added which merge wants it.
 
 use super::error::TokenizerError;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
@@ -13,28 +13,40 @@ pub(super) fn split_merge(merge: &str) -> Option<(&str, &str)> {
     Some((merge.get(..space)?, merge.get(space + 1..)?))
 }
 
-/// A builder with the vocabulary and its merges. `None` among the merges is one that could not be cut in two; `what`
-/// names the list in errors.
-pub(super) fn checked<'a>(
+/// The model of a vocabulary and its merges. `None` among the merges is one that could not be cut in two; `what` names
+/// the list in errors; `configure` sets the model's options.
+pub(super) fn build<'a>(
     vocabulary: Vocab,
-    merges: impl Iterator<Item = Option<(&'a str, &'a str)>>,
+    merges: impl Iterator<Item = Option<(&'a str, &'a str)>> + Clone,
     what: &str,
-) -> Result<BpeBuilder, TokenizerError> {
-    let mut joined = String::new();
-    let mut checked = Vec::with_capacity(merges.size_hint().0);
-    for (index, merge) in merges.enumerate() {
-        let what = || format!("{what}[{index}]");
-        let Some((left, right)) = merge else {
-            return Err(TokenizerError::invalid(what(), "two tokens with a space between", "something else"));
-        };
-        joined.clear();
-        joined.push_str(left);
-        joined.push_str(right);
-        if let Some(missing) = [left, right, &joined].into_iter().find(|&token| !vocabulary.contains_key(token)) {
-            let found = format!("{left:?} + {right:?}, and {missing:?} is no token");
-            return Err(TokenizerError::invalid(what(), "two tokens whose concatenation is a token", found));
+    configure: impl FnOnce(BpeBuilder) -> BpeBuilder,
+) -> Result<BPE, TokenizerError> {
+    let longest = vocabulary.keys().map(String::len).max().unwrap_or(0);
+    let mut owned = Vec::with_capacity(merges.size_hint().0);
+    for (index, merge) in merges.clone().enumerate() {
+        let (left, right) = merge.ok_or_else(|| {
+            TokenizerError::invalid(format!("{what}[{index}]"), "two tokens with a space between", "something else")
+        })?;
+        if left.len() + right.len() > longest {
+            return Err(no_token(what, index, (left, right)));
         }
-        checked.push((left.to_owned(), right.to_owned()));
+        owned.push((left.to_owned(), right.to_owned()));
     }
-    Ok(BPE::builder().vocab_and_merges(vocabulary, checked))
+    configure(BPE::builder().vocab_and_merges(vocabulary, owned)).build().map_err(|error| {
+        let Some(tokenizers::models::bpe::Error::MergeTokenOutOfVocabulary(missing)) = error.downcast_ref() else {
+            return TokenizerError::library("cannot build the vocabulary")(error);
+        };
+        let uses =
+            |&(left, right): &(&str, &str)| left == missing || right == missing || [left, right].concat() == *missing;
+        let culprit = merges.enumerate().find_map(|(index, merge)| Some((index, merge.filter(uses)?)));
+        culprit.map_or_else(
+            || TokenizerError::invalid(what, "tokens of the vocabulary", format!("{missing:?}")),
+            |(index, merge)| no_token(what, index, merge),
+        )
+    })
+}
+
+fn no_token(what: &str, index: usize, (left, right): (&str, &str)) -> TokenizerError {
+    let expected = "two tokens whose concatenation is a token";
+    TokenizerError::invalid(format!("{what}[{index}]"), expected, format!("{left:?} and {right:?}"))
 }

@@ -115,9 +115,8 @@ pub(super) fn build(
         token: added.token.clone(),
     }))?;
     let wrapping = wrapping(json.post_processor.as_ref())?;
-    let ids = TextToId::new(&json);
-    let bos = ids.named("bos_token", config.bos_token.as_ref())?.or(declared.bos);
-    let eos = ids.named("eos_token", config.eos_token.as_ref())?.or(declared.eos.first().copied());
+    let bos = named_id(&json, "bos_token", config.bos_token.as_ref())?.or(declared.bos);
+    let eos = named_id(&json, "eos_token", config.eos_token.as_ref())?.or(declared.eos.first().copied());
     check_declared(bos.iter().chain(&eos).chain(declared.eos), vocab_size)?;
     Ok(Parts {
         added,
@@ -310,22 +309,15 @@ fn with_or_without(mut ids: Vec<u32>, id: Option<u32>, wanted: Option<bool>) -> 
     ids
 }
 
-/// Ids of tokens that tokenizer_config.json names by their text.
-struct TextToId<'a>(&'a TokenizerJson);
-
-impl<'a> TextToId<'a> {
-    fn new(json: &'a TokenizerJson) -> Self {
-        Self(json)
-    }
-
-    fn named(&self, key: &str, token: Option<&NamedToken>) -> Result<Option<u32>, TokenizerError> {
-        let Some(text) = token.map(NamedToken::text) else { return Ok(None) };
-        let added = self.0.added_tokens.iter().find(|added| added.token.content == text).map(|added| added.id);
-        match added.or_else(|| self.0.model.vocab.get(text).copied()) {
-            Some(id) => Ok(Some(id)),
-            None => {
-                Err(TokenizerError::invalid(format!("{key} of tokenizer_config.json"), "a token", format!("{text:?}")))
-            }
+/// The id of a token that tokenizer_config.json names by its text.
+fn named_id(json: &TokenizerJson, key: &str, token: Option<&NamedToken>) -> Result<Option<u32>, TokenizerError> {
+    let Some(text) = token.map(NamedToken::text) else { return Ok(None) };
+    let added = json.added_tokens.iter().find(|added| added.token.content == text).map(|added| added.id);
+    match added.or_else(|| json.model.vocab.get(text).copied()) {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let what = format!("{key} of tokenizer_config.json");
+            Err(TokenizerError::invalid(what, "a token", format!("{text:?}")))
         }
     }
 }
@@ -348,14 +340,14 @@ fn part_from<T: serde::de::DeserializeOwned>(name: &str, part: &Value) -> Result
 fn pipeline(json: TokenizerJson) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let model = json.model;
     let merges = model.merges.iter().filter(|merge| !merge.is_version()).map(MergeJson::sides);
-    let mut builder = bpe::checked(model.vocab.into_iter().collect(), merges, "merges of tokenizer.json")?
-        .fuse_unk(model.fuse_unk)
-        .byte_fallback(model.byte_fallback)
-        .ignore_merges(model.ignore_merges);
-    if let Some(unknown) = model.unk_token {
-        builder = builder.unk_token(unknown);
-    }
-    let model = builder.build().map_err(TokenizerError::library("cannot build the vocabulary of tokenizer.json"))?;
+    let model = bpe::build(model.vocab.into_iter().collect(), merges, "merges of tokenizer.json", |mut builder| {
+        builder =
+            builder.fuse_unk(model.fuse_unk).byte_fallback(model.byte_fallback).ignore_merges(model.ignore_merges);
+        match model.unk_token {
+            Some(unknown) => builder.unk_token(unknown),
+            None => builder,
+        }
+    })?;
     let mut pipeline = tokenizers::Tokenizer::new(model);
     if let Some(part) = json.normalizer.filter(|part| !part.is_null()) {
         let normalizer: NormalizerWrapper = part_from("normalizer", &part)?;
@@ -379,5 +371,131 @@ impl MergeJson {
     /// The first line of the merges.txt that some files carry along.
     fn is_version(&self) -> bool {
         matches!(self, Self::Text(text) if text.starts_with("#version"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::TokenizerSource;
+    use crate::tokenizer::{SpecialTokens, Tokenizer};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// A Llama-2 tokenizer.json in small: SentencePiece written as BPE.
+    fn llama2() -> Value {
+        let vocab = json!({"<unk>": 0, "<s>": 1, "</s>": 2, "<0xC3>": 3, "<0xA9>": 4, "\u{2581}": 5, "h": 6, "i": 7,
+            "hi": 8, "\u{2581}hi": 9});
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        };
+        json!({
+            "version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+            "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
+            "pre_tokenizer": null,
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"},
+                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocab,
+                "merges": ["h i", "\u{2581} hi"]},
+        })
+    }
+
+    fn open(json: &Value, config: Option<Value>) -> Result<Tokenizer, TokenizerError> {
+        let source = TokenizerSource::HuggingFace {
+            tokenizer: serde_json::to_vec(json).unwrap(),
+            tokenizer_config: config.map(|config| serde_json::to_vec(&config).unwrap()),
+            eos_token_ids: vec![2],
+            bos_token_id: Some(1),
+        };
+        Tokenizer::new(&source, 10)
+    }
+
+    fn refusal(json: &Value) -> String {
+        open(json, None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_llama2_tokenizer_works_as_in_the_library() {
+        let tokenizer = open(&llama2(), None).unwrap();
+        let library = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&llama2()).unwrap()).unwrap();
+        for text in ["hi", "hi hi", "  hihé", "é", ""] {
+            let ids = tokenizer.encode_with_bos(text, SpecialTokens::Parse).unwrap();
+            let untruncated = library.clone().with_truncation(None).unwrap().encode(text, true).unwrap();
+            assert_eq!(ids, untruncated.get_ids(), "{text:?}");
+            assert_eq!(tokenizer.decode(&ids), library.decode(&ids, true).unwrap(), "{text:?}");
+        }
+        assert_eq!(tokenizer.encode("hi hié", SpecialTokens::Parse).unwrap(), [9, 9, 3, 4]);
+    }
+
+    #[test]
+    fn the_configuration_decides_about_the_first_and_last_token() {
+        let ids = |config| {
+            let tokenizer = open(&llama2(), Some(config)).unwrap();
+            tokenizer.encode_with_bos("hi", SpecialTokens::Parse).unwrap()
+        };
+        assert_eq!(ids(json!({})), [1, 9]);
+        assert_eq!(ids(json!({"add_bos_token": false, "bos_token": "<s>"})), [9]);
+        assert_eq!(
+            ids(json!({"add_bos_token": true, "add_eos_token": true, "eos_token": {"content": "</s>"}})),
+            [1, 9, 2]
+        );
+        let error = open(&llama2(), Some(json!({"bos_token": "<bos>"}))).unwrap_err().to_string();
+        assert_eq!(error, "bos_token of tokenizer_config.json: expected a token, found \"<bos>\"");
+    }
+
+    #[test]
+    fn ids_without_a_row_are_named() {
+        let mut json = llama2();
+        json["model"]["vocab"]["x"] = json!(10);
+        let expected = "tokenizer.json: expected ids below 10, the rows of the embedding, found 10 for \"x\"";
+        assert_eq!(refusal(&json), expected);
+    }
+
+    #[test]
+    fn unknown_parts_are_named() {
+        let with = |pointer: &str, value: Value| {
+            let mut json = llama2();
+            *json.pointer_mut(pointer).unwrap() = value;
+            refusal(&json)
+        };
+        assert!(
+            with("/model", json!({"type": "Unigram", "vocab": []})).starts_with("tokenizer model \"Unigram\" is not")
+        );
+        assert!(with("/normalizer", json!({"type": "Precompiled"})).starts_with("normalizer \"Precompiled\" is not"));
+        assert!(
+            with("/pre_tokenizer", json!({"type": "UnicodeScripts"})).starts_with("pre-tokenizer \"UnicodeScripts\"")
+        );
+        assert!(with("/decoder", json!({"type": "WordPiece"})).starts_with("decoder \"WordPiece\" is not"));
+        assert!(with("/model/dropout", json!(0.1)).starts_with("tokenizer option \"dropout\" is not"));
+        assert!(with("/model/continuing_subword_prefix", json!("##")).starts_with("tokenizer option"));
+        assert!(with("/model/merges", json!(["h \u{2581}hi"])).starts_with("merges of tokenizer.json[0]: expected"));
+        assert!(with("/model/vocab", json!(7)).starts_with("tokenizer.json: expected a tokenizer as Hugging Face"));
+        assert!(with("/added_tokens/0", json!(7)).starts_with("tokenizer.json: expected a tokenizer as Hugging Face"));
+        let bad = json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false});
+        assert!(with("/pre_tokenizer", bad).starts_with("pre_tokenizer of tokenizer.json: expected"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_mutation_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(), text in "[hi \u{e9}<s>]{0,8}") {
+            let mut bytes = serde_json::to_vec(&llama2()).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            bytes.truncate(if cut { at } else { bytes.len() });
+            let source = TokenizerSource::HuggingFace { tokenizer: bytes, tokenizer_config: None, eos_token_ids: Vec::new(), bos_token_id: None };
+            if let Ok(tokenizer) = Tokenizer::new(&source, 10) {
+                let _ = tokenizer.encode_with_bos(&text, SpecialTokens::Parse).map(|ids| tokenizer.decode(&ids));
+            }
+        }
     }
 }

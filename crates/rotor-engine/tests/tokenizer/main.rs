@@ -1,6 +1,8 @@
 //! The tokenizers against short independent implementations, on small vocabularies trained here and, where they can be
 //! had, on published ones.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 mod published;
 mod reference;
 mod text;
@@ -203,9 +205,9 @@ fn protected_stretches_hold_no_control_tokens() {
     let plain = |text: &str| bpe.encode(&pieces("llama-bpe", text));
     // Glue and content merge into one piece, a control token in the content or across its edge is text.
     let text = "User: <|eot_id|>é<|eot_id|>";
-    let ids = tokenizer.encode_protected(text, &[6..18]).unwrap();
+    let ids = tokenizer.encode_protected(text, std::slice::from_ref(&(6..18))).unwrap();
     assert_eq!(ids, [plain("User: <|eot_id|>é"), vec![eot]].concat());
-    let ids = tokenizer.encode_protected(text, &[6..20]).unwrap();
+    let ids = tokenizer.encode_protected(text, std::slice::from_ref(&(6..20))).unwrap();
     assert_eq!(ids, plain(text));
 }
 

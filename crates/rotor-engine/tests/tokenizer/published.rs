@@ -3,6 +3,7 @@
 
 use crate::reference::{Bpe, alphabet, pieces, to_alphabet};
 use crate::{agrees, build};
+use rotor::chat::{ChatTemplate, Message, encode_chat};
 use rotor::formats::GgufVocabulary;
 use rotor::tokenizer::SpecialTokens;
 use std::collections::HashMap;
@@ -13,7 +14,8 @@ fn file(variable: &str, test: &str, what: &str) -> Option<Vec<u8>> {
     match std::env::var_os(variable) {
         Some(path) => Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{variable}: {error}"))),
         None => {
-            writeln!(std::io::stderr(), "SKIPPED {test}: set {variable} to {what}").unwrap();
+            let message = format!("SKIPPED {test}: set {variable} to {what}\n");
+            std::io::stderr().write_all(message.as_bytes()).unwrap();
             None
         }
     }
@@ -64,6 +66,12 @@ fn llama3_ranks_give_the_known_ids() {
     }
     assert_eq!(tokenizer.encode("<|eot_id|>", SpecialTokens::AsText).unwrap(), [27, 91, 68, 354, 851, 91, 29]);
     assert_eq!(tokenizer.end_of_generation(), [128_001, 128_009]);
+    let template = ChatTemplate::for_model(Some("BITNETAssistant: "), &tokenizer).unwrap().unwrap();
+    let question = [Message::new("user", "What is 2+2?")];
+    assert_eq!(
+        encode_chat(&tokenizer, &template, &question, true).unwrap(),
+        [128_000, 1502, 25, 3639, 374, 220, 17, 10, 17, 30, 128_009, 72803, 25, 220]
+    );
     agrees(
         &tokenizer,
         |line| pieces("llama-bpe", line).iter().flat_map(|piece| tiktoken(&ranks, piece)).collect(),

@@ -154,11 +154,13 @@ pub(crate) fn to_alphabet(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| alphabet[usize::from(byte)]).collect()
 }
 
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Byte-pair merging over bytes.
 #[derive(Default)]
 pub(crate) struct Bpe {
     pub(crate) ids: HashMap<Vec<u8>, u32>,
-    pub(crate) ranks: HashMap<(Vec<u8>, Vec<u8>), usize>,
+    pub(crate) ranks: HashMap<Pair, usize>,
     pub(crate) ignore_merges: bool,
 }
 
@@ -184,7 +186,7 @@ impl Bpe {
     }
 
     /// The most frequent neighbours of the pieces become the next token, `merges` times.
-    pub(crate) fn train(pieces: &[String], merges: usize) -> (Self, Vec<(Vec<u8>, Vec<u8>)>) {
+    pub(crate) fn train(pieces: &[String], merges: usize) -> (Self, Vec<Pair>) {
         let mut bpe = Self { ids: (0..=255).map(|byte| (vec![byte], u32::from(byte))).collect(), ..Self::default() };
         let mut words: Vec<Vec<Vec<u8>>> =
             pieces.iter().map(|piece| piece.bytes().map(|byte| vec![byte]).collect()).collect();

@@ -27,6 +27,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 pub(crate) const KERNELS: TernaryKernels = TernaryKernels {
+    pack_row,
     prepared_len: |cols| cols / 4 * TABLE_BYTES,
     prepare,
     few,
@@ -56,6 +57,24 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 fn broadcast16(bytes: &[u8; 16]) -> __m256i {
     // SAFETY: 16 readable bytes; the load needs no alignment.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+/// A trit's sign bit is its bit in `N`; being greater than zero gives its bit in `P`.
+#[target_feature(enable = "avx2")]
+fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
+    let units = tile.as_chunks_mut::<UNIT_BYTES>().0;
+    // The last pair of units may be alone: 16 columns.
+    for (trits, units) in trits.chunks(32).zip(units.chunks_mut(4)) {
+        let mut padded = [0u8; 32];
+        padded[..trits.len()].iter_mut().zip(trits).for_each(|(to, trit)| *to = trit.cast_unsigned());
+        let trits = load(&padded);
+        let minus = _mm256_movemask_epi8(trits).to_le_bytes();
+        let plus = _mm256_movemask_epi8(_mm256_cmpgt_epi8(trits, _mm256_setzero_si256())).to_le_bytes();
+        for ((unit, plus), minus) in units.iter_mut().zip(plus).zip(minus) {
+            unit[r] = plus;
+            unit[TILE_ROWS + r] = minus;
+        }
+    }
 }
 
 /// The 16 subset sums of each 4 activations, split into halves.

@@ -52,6 +52,8 @@ pub const CHUNK_CODES: usize = 8;
 
 /// The ternary kernels of one ISA.
 pub(crate) struct TernaryKernels {
+    /// Sets row `r` of a tile from its trits, padded to whole pairs of units.
+    pub pack_row: unsafe fn(trits: &[i8], r: usize, tile: &mut [u8]),
     /// Bytes of prepared activations per token, given padded columns.
     pub prepared_len: fn(usize) -> usize,
     /// Prepares one token's activations (`q`, padded) for `few`.
@@ -137,10 +139,10 @@ impl TernaryMatrix {
     /// The error of the lowest tile whose `read_row` failed, or the system's refusal of memory through `memory`.
     ///
     /// # Panics
-    /// If a trit is not -1, 0 or +1 (debug builds), or the size overflows.
+    /// If a trit is not -1, 0 or +1 (debug builds, scalar kernels), or the size overflows.
     pub fn pack<E: Send>(
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
+        kernels: &Kernels,
         pool: &Pool,
         memory: impl FnOnce(std::io::Error) -> E,
         read_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
@@ -155,7 +157,8 @@ impl TernaryMatrix {
             pool.for_each_chunk_with(&mut row_buffers, &mut tiles[..bytes], tile_bytes, |trits, tile, packed| {
                 for r in 0..TILE_ROWS.min(rows - tile * TILE_ROWS) {
                     match read_row(tile * TILE_ROWS + r, &mut trits[..cols]) {
-                        Ok(()) => pack_row(trits, r, packed),
+                        // SAFETY: the CPU has the ISA of these kernels; the row and the tile have the lengths of `units`.
+                        Ok(()) => unsafe { (kernels.ternary.pack_row)(trits, r, packed) },
                         Err(error) => {
                             let mut first = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                             if first.as_ref().is_none_or(|(lowest, _)| tile < *lowest) {
@@ -373,19 +376,5 @@ impl Scratch {
             worker.many.partial.resize(grow(worker.many.partial.len(), code_rows * TOKEN_TILE), 0);
             worker.many.sums.resize(grow(worker.many.sums.len(), code_rows * TOKEN_TILE), 0);
         }
-    }
-}
-
-/// Sets row `r` of a tile from `trits`, whose length is a multiple of a unit's columns.
-fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
-    for (trits, unit) in trits.chunks_exact(UNIT_COLS).zip(tile.chunks_exact_mut(UNIT_BYTES)) {
-        let (mut plus, mut minus) = (0u8, 0u8);
-        for (bit, &trit) in trits.iter().enumerate() {
-            debug_assert!((-1..=1).contains(&trit), "a trit, not {trit}");
-            plus |= u8::from(trit > 0) << bit;
-            minus |= u8::from(trit < 0) << bit;
-        }
-        unit[r] = plus;
-        unit[TILE_ROWS + r] = minus;
     }
 }

@@ -1,0 +1,45 @@
+//! The small files of a model folder, read with a cap on their size.
+
+use crate::error::FormatError;
+use serde_json::{Map, Value};
+use std::io::Read;
+use std::path::Path;
+
+/// Largest JSON or template file. The largest tokenizer.json of a ternary model has 33 MB.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Reads a file whole; `None` where there is none.
+pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
+    let failed = |action| move |source| FormatError::Io { action, path: path.to_path_buf(), source };
+    // Looked at by name first: opening a pipe would wait for its writer.
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open")(error)),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(FormatError::invalid("path", "a regular file", "something else").in_file(path));
+        }
+        Ok(_) => {}
+    }
+    let file = std::fs::File::open(path).map_err(failed("open"))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(FormatError::invalid("file size", format!("at most {MAX_FILE} bytes"), "more").in_file(path));
+    }
+    Ok(Some(bytes))
+}
+
+/// A JSON object, where the file exists.
+pub(super) fn read_optional_json(path: &Path) -> Result<Option<Map<String, Value>>, FormatError> {
+    let Some(bytes) = read_optional(path)? else { return Ok(None) };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Ok(Some(object)),
+        Ok(_) => Err(FormatError::invalid("file", "a JSON object", "another JSON value").in_file(path)),
+        Err(error) => Err(FormatError::invalid("file", "JSON", error).in_file(path)),
+    }
+}
+
+/// A JSON object that must be there.
+pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>, FormatError> {
+    read_optional_json(path)?.ok_or_else(|| FormatError::missing(format!("file {}", path.display())))
+}

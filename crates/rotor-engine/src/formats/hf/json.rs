@@ -1,0 +1,92 @@
+//! Reading JSON objects whose fields may be absent, null, or of another type than expected.
+
+use crate::error::FormatError;
+use serde_json::{Map, Value};
+
+/// An object and what it is called in messages.
+#[derive(Clone, Debug)]
+pub(super) struct Object<'a> {
+    pub(super) map: &'a Map<String, Value>,
+    pub(super) what: String,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn new(map: &'a Map<String, Value>, what: impl Into<String>) -> Self {
+        Self { map, what: what.into() }
+    }
+
+    /// A field; null counts as absent.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn cast<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        cast: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, FormatError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match cast(value) {
+            Some(cast) => Ok(Some(cast)),
+            None => Err(FormatError::invalid(format!("{key} in {}", self.what), expected, preview(value))),
+        }
+    }
+
+    /// A count; `30.0` is one too.
+    pub(super) fn usize(&self, key: &str) -> Result<Option<usize>, FormatError> {
+        self.cast(key, "a whole number that is not negative", |value| {
+            let exact = value.as_u64().or_else(|| {
+                let float = value.as_f64()?;
+                // Below 2^53 every whole f64 is the integer it shows.
+                (float.fract() == 0.0 && (0.0..9e15).contains(&float)).then_some(float as u64)
+            })?;
+            usize::try_from(exact).ok()
+        })
+    }
+
+    /// A count that must be there.
+    pub(super) fn require_usize(&self, key: &str) -> Result<usize, FormatError> {
+        self.usize(key)?.ok_or_else(|| FormatError::missing(format!("{key} in {}", self.what)))
+    }
+
+    /// A finite number.
+    pub(super) fn f32(&self, key: &str) -> Result<Option<f32>, FormatError> {
+        self.cast(key, "a finite number", |value| value.as_f64().map(|v| v as f32).filter(|v| v.is_finite()))
+    }
+
+    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, FormatError> {
+        self.cast(key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn str(&self, key: &str) -> Result<Option<&'a str>, FormatError> {
+        self.cast(key, "text", Value::as_str)
+    }
+
+    pub(super) fn object(&self, key: &str) -> Result<Option<Object<'a>>, FormatError> {
+        let map = self.cast(key, "an object", Value::as_object)?;
+        Ok(map.map(|map| Object::new(map, format!("{key} of {}", self.what))))
+    }
+
+    /// A list of texts.
+    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
+        self.cast(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// One id or a list of them.
+    pub(super) fn ids(&self, key: &str) -> Result<Vec<u32>, FormatError> {
+        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        let ids = self.cast(key, "a token id or a list of them", |value| match value {
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            single => Some(vec![id(single)?]),
+        })?;
+        Ok(ids.unwrap_or_default())
+    }
+}
+
+/// The value for people, cut after 60 characters.
+fn preview(value: &Value) -> String {
+    let text = value.to_string();
+    let cut: String = text.chars().take(60).collect();
+    if cut.len() < text.len() { cut + "..." } else { cut }
+}

@@ -1,0 +1,230 @@
+//! Models in Hugging Face layout: `config.json` beside one safetensors file or a sharded set of them.
+
+mod files;
+mod hyper;
+mod json;
+mod quantization;
+mod safetensors;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+
+pub(super) use tokenizer::{chat_template, tokenizer};
+
+use super::graph::{Binder, Form, Graph, Linear, Matrix};
+use super::table::{Storage, TensorTable};
+use super::{OpenOptions, Part, Role, RowOrder};
+use crate::config::Config;
+use crate::error::FormatError;
+use json::Object;
+use quantization::{Quantization, Scheme};
+use rotor_kernels::DenseType;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.json";
+const SINGLE_FILE: &str = "model.safetensors";
+
+/// A folder's contents.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    /// `config.json` as it is.
+    pub(super) config: Map<String, Value>,
+}
+
+/// Everything that opening a folder finds.
+pub(super) struct Opened {
+    pub(super) folder: Folder,
+    pub(super) table: TensorTable,
+    pub(super) config: Config,
+    pub(super) graph: Graph,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Opens a folder, or one safetensors file with the `config.json` beside it.
+pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, FormatError> {
+    let is_folder = path.is_dir();
+    let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+    let mut table = TensorTable::default();
+    let config_path = folder.join(CONFIG);
+    let Some(file) = files::read_optional_json(&config_path)? else {
+        return Err(no_config(folder));
+    };
+    let in_config = |e: FormatError| e.in_file(&config_path);
+    let object = Object::new(&file, CONFIG);
+    let (config, quantization) = hyper_parameters(&object, options).map_err(in_config)?;
+    let tied = object.bool("tie_word_embeddings").map_err(in_config)?;
+    if !is_folder {
+        safetensors::add_file(&mut table, path, options.no_mmap)?;
+    } else if folder.join(SINGLE_FILE).exists() {
+        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?;
+    } else if folder.join(safetensors::INDEX).exists() {
+        safetensors::add_shards(&mut table, folder, options.no_mmap)?;
+    } else {
+        let what = format!("{SINGLE_FILE} or {} in {}", safetensors::INDEX, folder.display());
+        return Err(FormatError::missing(what));
+    }
+    let (graph, warnings) = graph(&table, &config, &quantization, tied).map_err(|e| e.in_file(path))?;
+    let folder = Folder { path: folder.to_path_buf(), config: file };
+    Ok(Opened { folder, table, config, graph, warnings })
+}
+
+fn hyper_parameters(file: &Object<'_>, options: &OpenOptions) -> Result<(Config, Quantization), FormatError> {
+    // The scheme needs the architecture and the configuration the epsilon of the linears' norms.
+    let config = hyper::config(file, 0.0, options.hidden_act)?;
+    let quantization = Quantization::read(file, config.architecture)?;
+    let config = Config { linear_norm_eps: quantization.rms_norm_eps, ..config }.checked()?;
+    Ok((config, quantization))
+}
+
+/// The error for a folder that is no model, with a hint where it holds a GGUF file.
+fn no_config(folder: &Path) -> FormatError {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let gguf = names.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".gguf")).min();
+    let what = format!("file {}", folder.join(CONFIG).display());
+    let hint = gguf.map_or_else(
+        || ": a model is a .gguf file or a folder with config.json and safetensors files".into(),
+        |name| format!(": the folder holds {name}, name that file"),
+    );
+    FormatError::Missing { what, hint }
+}
+
+/// The name of a role's module; 1bitLLM has other names for the sub-norms.
+fn modules(role: Role) -> Vec<String> {
+    let within =
+        |layer: usize, names: &[&str]| names.iter().map(|name| format!("model.layers.{layer}.{name}")).collect();
+    match role {
+        Role::TokenEmbedding => vec!["model.embed_tokens".into()],
+        Role::OutputNorm => vec!["model.norm".into()],
+        Role::Output => vec!["lm_head".into()],
+        Role::Layer(layer, part) => within(
+            layer,
+            match part {
+                Part::AttnNorm => &["input_layernorm"],
+                Part::AttnQ => &["self_attn.q_proj"],
+                Part::AttnK => &["self_attn.k_proj"],
+                Part::AttnV => &["self_attn.v_proj"],
+                Part::AttnSubNorm => &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
+                Part::AttnOutput => &["self_attn.o_proj"],
+                Part::FfnNorm => &["post_attention_layernorm"],
+                Part::FfnGate => &["mlp.gate_proj"],
+                Part::FfnUp => &["mlp.up_proj"],
+                Part::FfnSubNorm => &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"],
+                Part::FfnDown => &["mlp.down_proj"],
+            },
+        ),
+    }
+}
+
+fn weights(role: Role) -> Vec<String> {
+    modules(role).into_iter().map(|module| module + ".weight").collect()
+}
+
+/// Finds and checks every tensor of the graph; the second part of the result is warnings.
+fn graph(
+    table: &TensorTable,
+    config: &Config,
+    quantization: &Quantization,
+    tied: Option<bool>,
+) -> Result<(Graph, Vec<String>), FormatError> {
+    let mut binder = Binder::new(table, config);
+    let mut graph = Graph::default();
+    graph.matrices.insert(Role::TokenEmbedding, bind_dense(&mut binder, Role::TokenEmbedding)?);
+    let head = binder.find(&weights(Role::Output));
+    // A tied model may carry a copy of its embedding as head; transformers ignores it too.
+    if tied == Some(false) || (tied.is_none() && head.is_some()) {
+        if quantization.scheme != Scheme::Dense && !quantization.skips("lm_head") {
+            return Err(FormatError::unsupported("a ternary lm_head", "list it in modules_to_not_convert"));
+        }
+        graph.matrices.insert(Role::Output, bind_dense(&mut binder, Role::Output)?);
+    }
+    let norm =
+        |binder: &mut Binder<'_>, role: Role| binder.vector(&weights(role), role.shape(config).1).map(|id| (role, id));
+    graph.vectors.extend([norm(&mut binder, Role::OutputNorm)?]);
+    for layer in 0..config.num_hidden_layers {
+        for &part in Part::norms(config.architecture) {
+            graph.vectors.extend([norm(&mut binder, Role::Layer(layer, part))?]);
+        }
+        for part in Part::LINEARS {
+            let role = Role::Layer(layer, part);
+            graph.linears.insert(role, bind_linear(&mut binder, role, quantization)?);
+        }
+    }
+    let warnings = refuse_leftovers(&binder)?;
+    Ok((graph, warnings))
+}
+
+/// A matrix of ordinary numbers.
+fn bind_dense(binder: &mut Binder<'_>, role: Role) -> Result<Matrix, FormatError> {
+    let id = binder.require(&weights(role))?;
+    let (rows, cols) = role.shape(binder.config);
+    let tensor = binder.table.tensor(id);
+    tensor.expect_shape(rows, cols)?;
+    let form = Form::Dense(tensor.expect_dense()?);
+    Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
+}
+
+fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization) -> Result<Linear, FormatError> {
+    let module = modules(role).swap_remove(0);
+    let skipped = quantization.skips(&module);
+    let mut matrix = match quantization.scheme {
+        Scheme::Packed { divides } if !skipped => bind_packed(binder, role, &module, divides)?,
+        _ => bind_dense(binder, role)?,
+    };
+    if let (Scheme::Master, false, Form::Dense(dtype)) = (quantization.scheme, skipped, matrix.form) {
+        matrix.form = Form::Master(dtype);
+    }
+    let input_norm = if quantization.use_rms_norm && !skipped && quantization.scheme != Scheme::Dense {
+        Some(binder.vector(&[module + ".rms_norm.weight"], matrix.cols)?)
+    } else {
+        None
+    };
+    Ok(Linear { matrix, output_scale: 1.0, input_norm })
+}
+
+fn bind_packed(binder: &mut Binder<'_>, role: Role, module: &str, divides: bool) -> Result<Matrix, FormatError> {
+    let id = binder.require(&weights(role))?;
+    let (rows, cols) = role.shape(binder.config);
+    let tensor = binder.table.tensor(id);
+    if tensor.storage != Storage::U8 {
+        let what = format!("type of tensor {:?}", tensor.name);
+        return Err(FormatError::invalid(what, "u8, four packed weights to a byte", &tensor.type_name));
+    }
+    if tensor.shape == [rows, cols.div_ceil(4)] && rows.div_ceil(4) != rows {
+        let what = format!("tensor {:?} of shape {:?}", tensor.name, tensor.shape);
+        return Err(FormatError::unsupported(what, "weights packed along the input have no agreed codes"));
+    }
+    tensor.expect_shape(rows.div_ceil(4), cols)?;
+    let scale_id = binder.require(&[format!("{module}.weight_scale")])?;
+    let stored = binder.scalar(scale_id)?;
+    let scale = if divides { (1.0 / f64::from(stored)) as f32 } else { stored };
+    if !scale.is_finite() {
+        let what = format!("tensor {:?}", binder.table.tensor(scale_id).name);
+        return Err(FormatError::invalid(what, "a scale to divide by", stored));
+    }
+    Ok(Matrix { tensor: id, rows, cols, form: Form::HfPacked { scale }, row_order: RowOrder::AsStored })
+}
+
+/// Tensors that would change the result and that nobody applies.
+fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
+    let mut warnings = Vec::new();
+    for name in binder.unused() {
+        // A buffer that old versions saved; the frequencies follow from the configuration.
+        if name.ends_with("rotary_emb.inv_freq") {
+            continue;
+        }
+        if name.starts_with("model.layers.") || name.ends_with(".bias") {
+            let why = format!("the {} graph has no place for it", binder.config.architecture.name());
+            return Err(FormatError::unsupported(format!("tensor {name:?}"), why));
+        }
+        warnings.push(format!("tensor {name:?} is not used"));
+    }
+    Ok(warnings)
+}
+
+/// The tensor names and types in the header of a safetensors file; what a fuzzer calls.
+pub(super) fn header(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
+    let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
+    Ok(safetensors::tensors(bytes)?.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
+}

@@ -1,0 +1,92 @@
+//! `quantization_config`: which linears are ternary, how they are stored, and which way their scale goes.
+//! docs/formats.md, "Hugging Face packed ternary".
+
+use super::json::Object;
+use crate::config::Architecture;
+use crate::error::FormatError;
+
+/// Epsilon of the norms inside linears where the file names none.
+const DEFAULT_LINEAR_NORM_EPS: f32 = 1e-6;
+
+/// How the seven projections are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// As ordinary numbers, used as they are.
+    Dense,
+    /// As float master weights, to be quantised.
+    Master,
+    /// As packed trits; the stored scale divides (`bitlinear`) or multiplies (`autobitlinear`).
+    Packed { divides: bool },
+}
+
+/// The parsed `quantization_config`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Quantization {
+    pub(super) scheme: Scheme,
+    /// Whether every converted linear has an RMSNorm of its own.
+    pub(super) use_rms_norm: bool,
+    pub(super) rms_norm_eps: f32,
+    /// Modules that stay as they are.
+    skipped: Vec<String>,
+}
+
+impl Quantization {
+    /// Without a `quantization_config`, a BitNet model holds master weights (1bitLLM) and a Llama model is an ordinary one.
+    pub(super) fn read(file: &Object<'_>, architecture: Architecture) -> Result<Self, FormatError> {
+        let Some(object) = file.object("quantization_config")? else {
+            let scheme = match architecture {
+                Architecture::BitNet => Scheme::Master,
+                Architecture::Llama => Scheme::Dense,
+            };
+            let rms_norm_eps = DEFAULT_LINEAR_NORM_EPS;
+            return Ok(Self { scheme, use_rms_norm: false, rms_norm_eps, skipped: vec!["lm_head".into()] });
+        };
+        match object.str("quant_method")? {
+            Some("bitnet") => {}
+            other => {
+                let what = format!("quant_method {:?}", other.unwrap_or("(absent)"));
+                return Err(FormatError::unsupported(what, "known is bitnet"));
+            }
+        }
+        let skipped = match object.strings("modules_to_not_convert")? {
+            Some(skipped) => skipped.into_iter().map(str::to_owned).collect(),
+            None => vec!["lm_head".into()],
+        };
+        Ok(Self {
+            scheme: scheme(&object)?,
+            use_rms_norm: object.bool("use_rms_norm")?.unwrap_or(false),
+            rms_norm_eps: object.f32("rms_norm_eps")?.unwrap_or(DEFAULT_LINEAR_NORM_EPS),
+            skipped,
+        })
+    }
+
+    /// Whether a module stays as it is: one of the listed names is a run of its path's parts.
+    pub(super) fn skips(&self, module: &str) -> bool {
+        let module = format!(".{module}.");
+        self.skipped.iter().any(|name| !name.is_empty() && module.contains(&format!(".{name}.")))
+    }
+}
+
+fn scheme(object: &Object<'_>) -> Result<Scheme, FormatError> {
+    let online = match object.str("quantization_mode")?.unwrap_or("offline") {
+        "online" => true,
+        "offline" => false,
+        other => {
+            return Err(FormatError::unsupported(
+                format!("quantization_mode {other:?}"),
+                "known are online and offline",
+            ));
+        }
+    };
+    match object.str("linear_class")?.unwrap_or("bitlinear") {
+        "autobitlinear" if online => Ok(Scheme::Master),
+        "autobitlinear" => Ok(Scheme::Packed { divides: false }),
+        "bitlinear" if online => {
+            Err(FormatError::unsupported("quantization_mode online with bitlinear", "that class holds packed weights"))
+        }
+        "bitlinear" => Ok(Scheme::Packed { divides: true }),
+        other => {
+            Err(FormatError::unsupported(format!("linear_class {other:?}"), "known are bitlinear and autobitlinear"))
+        }
+    }
+}

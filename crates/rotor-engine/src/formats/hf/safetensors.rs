@@ -1,0 +1,159 @@
+//! Safetensors files: the header is checked by the format's own crate, shards and their index are handled here.
+//!
+//! Two things are checked before the crate sees the header: names occur once (a JSON map would keep the last), and offsets
+//! end inside the file (their sum could otherwise overflow).
+
+use super::super::map::FileBytes;
+use super::super::table::{Storage, Tensor, TensorTable};
+use super::files::read_json;
+use super::json::Object;
+use crate::error::FormatError;
+use rotor_kernels::DenseType;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+
+/// Bytes in front of the header: its length.
+const LENGTH_BYTES: usize = 8;
+/// Longest header, the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+/// Most shards of a model. The largest published ternary model has 8.
+const MAX_SHARDS: usize = 1000;
+/// The index of a sharded model.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of one file, in the order of their bytes.
+pub(super) fn tensors(bytes: &[u8]) -> Result<Vec<Tensor>, FormatError> {
+    let header_len = check_front(bytes)?;
+    let broken = |found: &dyn std::fmt::Display| FormatError::invalid("safetensors header", "a sound header", found);
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
+    let data_start = LENGTH_BYTES + header_len;
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        let (begin, end) = info.data_offsets;
+        // Both were held against the file in `check_front`.
+        let range = data_start + begin..data_start + end;
+        let (storage, type_name) = storage(info.dtype);
+        tensors.push(Tensor { name, shape: info.shape.clone(), storage, type_name: type_name.into(), file: 0, range });
+    }
+    Ok(tensors)
+}
+
+fn storage(dtype: Dtype) -> (Storage, String) {
+    let storage = match dtype {
+        Dtype::F32 => Storage::Dense(DenseType::F32),
+        Dtype::F16 => Storage::Dense(DenseType::F16),
+        Dtype::BF16 => Storage::Dense(DenseType::Bf16),
+        Dtype::U8 => Storage::U8,
+        _ => Storage::Unreadable,
+    };
+    (storage, dtype.to_string().to_lowercase())
+}
+
+/// Checks length, uniqueness of names and ends of tensors; returns the length of the header.
+fn check_front(bytes: &[u8]) -> Result<usize, FormatError> {
+    let found = bytes.len() as u64;
+    let Some((&length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Err(FormatError::Truncated { what: "header length".into(), needed: LENGTH_BYTES as u64, found });
+    };
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER {
+        return Err(FormatError::invalid("header length", format!("at most {MAX_HEADER}"), length));
+    }
+    let header = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let Some((header, data)) = header else {
+        return Err(FormatError::Truncated { what: "header".into(), needed: length, found: rest.len() as u64 });
+    };
+    let entries: Entries = serde_json::from_slice(header)
+        .map_err(|e| FormatError::invalid("safetensors header", "a JSON object of tensors", e))?;
+    match entries.ends.into_iter().find(|(_, end)| *end > data.len() as u64) {
+        Some((name, end)) => {
+            Err(FormatError::Truncated { what: format!("tensor {name:?}"), needed: end, found: data.len() as u64 })
+        }
+        None => Ok(header.len()),
+    }
+}
+
+/// The names of a header and where their bytes end.
+struct Entries {
+    ends: Vec<(String, u64)>,
+}
+
+/// The fields of an entry that matter here; `__metadata__` has none of them.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let (mut ends, mut seen) = (Vec::new(), HashSet::new());
+                while let Some((name, entry)) = map.next_entry::<String, Entry>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format!("tensor {name:?} occurs twice")));
+                    }
+                    ends.push((name, entry.data_offsets.1));
+                }
+                Ok(Entries { ends })
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+/// Adds the file `path` to `table`.
+pub(super) fn add_file(table: &mut TensorTable, path: &Path, in_memory: bool) -> Result<(), FormatError> {
+    let bytes = FileBytes::open(path, in_memory)?;
+    let tensors = tensors(bytes.as_slice()).map_err(|e| e.in_file(path))?;
+    table.add_file(bytes, tensors).map_err(|e| e.in_file(path))
+}
+
+/// Adds every shard that the index in `folder` names, and checks that each tensor is where the index says.
+pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool) -> Result<(), FormatError> {
+    let path = folder.join(INDEX);
+    let index = read_json(&path)?;
+    let weight_map = weight_map(&Object::new(&index, INDEX)).map_err(|e| e.in_file(&path))?;
+    let shards: BTreeSet<&str> = weight_map.values().copied().collect();
+    if shards.len() > MAX_SHARDS {
+        return Err(
+            FormatError::invalid("number of shards", format!("at most {MAX_SHARDS}"), shards.len()).in_file(path)
+        );
+    }
+    for shard in shards {
+        add_file(table, &folder.join(shard), in_memory)?;
+    }
+    match weight_map.keys().find(|name| table.find(name).is_none()) {
+        Some(absent) => Err(FormatError::missing(format!("tensor {absent:?}, which the index names,")).in_file(path)),
+        None => Ok(()),
+    }
+}
+
+/// Tensor names and the shards that hold them. A shard is a plain file name: a path could lead out of the folder.
+fn weight_map<'a>(index: &Object<'a>) -> Result<BTreeMap<&'a str, &'a str>, FormatError> {
+    let Some(weight_map) = index.object("weight_map")? else {
+        return Err(FormatError::missing("weight_map"));
+    };
+    let plain = |file: &str| file.ends_with(".safetensors") && !file.contains(['/', '\\', ':', '\0']) && file != "..";
+    let entry = |(name, file): (&'a String, &'a serde_json::Value)| match file.as_str() {
+        Some(file) if plain(file) => Ok((name.as_str(), file)),
+        _ => Err(FormatError::invalid(
+            format!("file of tensor {name:?}"),
+            "a plain name that ends with .safetensors",
+            file,
+        )),
+    };
+    weight_map.map.iter().map(entry).collect()
+}
