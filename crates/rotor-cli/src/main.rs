@@ -1,5 +1,34 @@
 //! The `rotor` command.
+//!
+//! A command is one file here and one row in [`args::Command`]. Arguments are parsed into typed options before anything is
+//! opened; results go to stdout, everything else to stderr; the exit code is 0, 1 for a failed run, 2 for wrong usage, or
+//! 130 where Ctrl-C ended it.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod completions;
+mod inspect;
+mod interrupt;
+mod load;
+mod logits;
+mod outcome;
+mod perplexity;
+mod progress;
+mod run;
+mod synth;
+mod terminal;
+mod tokenize;
+mod units;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    interrupt::install();
+    match cli.command.execute() {
+        Ok(code) => code,
+        Err(error) => outcome::report(&error),
+    }
+}

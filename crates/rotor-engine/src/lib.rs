@@ -12,6 +12,7 @@ pub mod forms;
 pub mod kv;
 pub mod linear;
 pub mod model;
+pub mod plan;
 pub mod runtime;
 pub mod sample;
 pub mod synth;
@@ -20,3 +21,5 @@ pub mod write;
 
 pub use config::Config;
 pub use error::FormatError;
+pub use rotor_kernels::DenseType;
+pub use rotor_kernels::attention::KvType;

@@ -1,9 +1,10 @@
 //! Writes safetensors, header first: the crate's own serialiser wants every tensor in memory.
 
+pub use safetensors::Dtype;
+
 use super::tensors::{Layout, TensorFile};
 use crate::error::FormatError;
 use rotor_kernels::DenseType;
-use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

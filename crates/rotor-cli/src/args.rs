@@ -1,0 +1,218 @@
+//! The command line: one row per command, and the arguments that several commands share.
+
+use crate::{completions, inspect, logits, perplexity, run, synth, tokenize};
+use clap::{Parser, Subcommand, ValueEnum};
+use rotor::KvType;
+use rotor::config::{Activation, limits};
+use rotor::formats::OpenOptions;
+use rotor::forms::I2sLayout;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// More threads than any machine this runs on has cores.
+const MAX_THREADS: usize = 1024;
+
+/// Runs ternary (BitNet b1.58) language models on ordinary CPUs.
+#[derive(Debug, Parser)]
+#[command(name = "rotor", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 success, 1 failed run, 2 wrong usage, 130 ended by Ctrl-C.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Complete a text, or chat.
+    Run(Box<run::Args>),
+    /// Show what a model file holds and what it will take in memory.
+    Inspect(inspect::Args),
+    /// Turn text into token ids, or back.
+    Tokenize(tokenize::Args),
+    /// Write the logits of a sequence of token ids to a safetensors file.
+    Logits(logits::Args),
+    /// Measure how well a model predicts a text, by llama.cpp's protocol.
+    Perplexity(perplexity::Args),
+    /// Write a synthetic model of a published architecture's exact shapes.
+    Synth(synth::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Run(args) => run::execute(*args),
+            Command::Inspect(args) => inspect::execute(&args),
+            Command::Tokenize(args) => tokenize::execute(&args),
+            Command::Logits(args) => logits::execute(&args),
+            Command::Perplexity(args) => perplexity::execute(&args),
+            Command::Synth(args) => synth::execute(&args),
+            Command::Completions(args) => completions::execute(&args),
+        }
+    }
+}
+
+/// How to read a model's file, where the file leaves it open.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Reading the model")]
+pub(crate) struct OpenArgs {
+    /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write [default: told by the file].
+    #[arg(long, value_name = "BLOCK", env = "ROTOR_I2S_LAYOUT", hide_env_values = true)]
+    i2s_layout: Option<LayoutName>,
+    /// The gate's activation function [default: told by the file].
+    #[arg(long, value_name = "NAME", env = "ROTOR_ACTIVATION", hide_env_values = true)]
+    activation: Option<ActivationName>,
+}
+
+impl OpenArgs {
+    pub(crate) fn options(self) -> OpenOptions {
+        OpenOptions {
+            i2s_layout: self.i2s_layout.map(LayoutName::layout),
+            hidden_act: self.activation.map(ActivationName::activation),
+            no_mmap: false,
+        }
+    }
+}
+
+/// What a computation runs on.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct ThreadArgs {
+    /// Threads to compute on [default: one per core].
+    #[arg(short, long, value_name = "N", value_parser = threads, env = "ROTOR_THREADS", hide_env_values = true)]
+    threads: Option<usize>,
+}
+
+impl ThreadArgs {
+    /// The number of threads; 0 is one per core.
+    pub(crate) fn threads(self) -> usize {
+        self.threads.unwrap_or(0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LayoutName {
+    #[value(name = "128")]
+    Blocks128,
+    #[value(name = "64")]
+    Blocks64,
+}
+
+impl LayoutName {
+    pub(crate) fn layout(self) -> I2sLayout {
+        match self {
+            LayoutName::Blocks128 => I2sLayout::Blocks128,
+            LayoutName::Blocks64 => I2sLayout::Blocks64,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ActivationName {
+    Relu2,
+    Silu,
+}
+
+impl ActivationName {
+    fn activation(self) -> Activation {
+        match self {
+            ActivationName::Relu2 => Activation::ReluSquared,
+            ActivationName::Silu => Activation::Silu,
+        }
+    }
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KvName {
+    F16,
+    F32,
+}
+
+impl KvName {
+    pub(crate) fn kind(self) -> KvType {
+        match self {
+            KvName::F16 => KvType::F16,
+            KvName::F32 => KvType::F32,
+        }
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    whole_number(text, 1, MAX_THREADS)
+}
+
+/// A context length; at most what a model can have been trained for.
+pub(crate) fn context(text: &str) -> Result<usize, String> {
+    whole_number(text, 0, limits::CONTEXT)
+}
+
+/// A whole number within bounds.
+pub(crate) fn whole_number(text: &str, low: usize, high: usize) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value| (low..=high).contains(value));
+    value.ok_or_else(|| format!("expected a whole number from {low} to {high}"))
+}
+
+/// Token ids, separated by commas or spaces.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenIds(pub(crate) Vec<u32>);
+
+impl std::str::FromStr for TokenIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+        let id = |word: &str| word.parse().map_err(|_| format!("expected token ids, found {word:?}"));
+        Ok(Self(words.map(id).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Where a model is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ModelArg {
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env_values = true)]
+    pub(crate) model: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_named_after_it() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let long = argument.get_long().unwrap_or_default();
+                let expected = format!("ROTOR_{}", long.replace('-', "_").to_uppercase());
+                let found = argument.get_env().and_then(std::ffi::OsStr::to_str);
+                assert_eq!(found, Some(expected.as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn ids_may_be_separated_by_commas_and_spaces() {
+        assert_eq!("1, 2 3,\n4".parse::<TokenIds>().unwrap().0, [1, 2, 3, 4]);
+        assert!("".parse::<TokenIds>().unwrap().0.is_empty());
+        assert_eq!("1,x".parse::<TokenIds>().unwrap_err(), "expected token ids, found \"x\"");
+        assert!("4294967296".parse::<TokenIds>().is_err());
+        assert!("-1".parse::<TokenIds>().is_err());
+    }
+
+    #[test]
+    fn thread_counts_are_bounded() {
+        assert_eq!(threads("1024"), Ok(1024));
+        for absurd in ["0", "1025", "-1", "many", "99999999999999999999"] {
+            assert_eq!(threads(absurd), Err("expected a whole number from 1 to 1024".into()));
+        }
+    }
+}

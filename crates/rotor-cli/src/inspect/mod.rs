@@ -1,0 +1,91 @@
+//! `rotor inspect`: what a model file holds, without loading the weights.
+
+mod report;
+mod trits;
+
+use crate::args::{ModelArg, OpenArgs};
+use crate::load;
+use crate::terminal::{print, print_json, printable};
+use clap::builder::FalseyValueParser;
+use rotor::engine::DEFAULT_CONTEXT;
+use rotor::formats::{Source, TensorSummary};
+use rotor::plan::MemoryPlan;
+use rotor::tokenizer::Tokenizer;
+use rotor::{FormatError, KvType};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use trits::Trits;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArg,
+    /// List every tensor instead of one line per type.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env_values = true)]
+    tensors: bool,
+    /// Count the -1, 0 and +1 of every ternary tensor; this reads all weights.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env_values = true)]
+    trits: bool,
+    /// Print one JSON object.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    json: bool,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+/// All there is to say about a model.
+struct Inspection<'a> {
+    path: PathBuf,
+    source: &'a Source,
+    tensors: Vec<TensorSummary<'a>>,
+    tokenizer: Option<Tokenizer>,
+    memory: MemoryPlan,
+    context: usize,
+    kv_bytes_per_token: u64,
+    trits: Option<Vec<Trits>>,
+    warnings: Vec<String>,
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let source = load::open(&args.model.model, args.open)?;
+    let inspection = Inspection::new(args, &source)?;
+    if args.json {
+        print_json(&report::json(&inspection))?;
+    } else {
+        print(&printable(&report::text(&inspection, args.tensors)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl<'a> Inspection<'a> {
+    fn new(args: &Args, source: &'a Source) -> anyhow::Result<Self> {
+        let config = source.config();
+        let mut warnings = source.warnings().to_vec();
+        let tokenizer = tokenizer(source).unwrap_or_else(|error| {
+            warnings.push(format!("the tokenizer cannot be used: {error}"));
+            None
+        });
+        Ok(Inspection {
+            path: args.model.model.clone(),
+            source,
+            tensors: source.tensors().collect(),
+            tokenizer,
+            memory: MemoryPlan::of(source)?,
+            context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
+            kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
+            trits: if args.trits { Some(trits::count(source)?) } else { None },
+            warnings,
+        })
+    }
+
+    /// Bytes of keys and values at the default context.
+    fn kv_bytes(&self) -> u64 {
+        self.kv_bytes_per_token.saturating_mul(self.context as u64)
+    }
+}
+
+/// The tokenizer, where there is one. A broken one does not keep the rest from being shown.
+fn tokenizer(source: &Source) -> anyhow::Result<Option<Tokenizer>> {
+    let vocabulary = source.tokenizer().map_err(|error: FormatError| anyhow::anyhow!(error))?;
+    Ok(vocabulary.map(|vocabulary| Tokenizer::new(&vocabulary, source.config().vocab_size)).transpose()?)
+}

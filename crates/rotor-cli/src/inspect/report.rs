@@ -1,0 +1,273 @@
+//! An inspection as text for people and as JSON for programs.
+
+use super::Inspection;
+use super::trits::Trits;
+use crate::units::{bytes, count};
+use rotor::formats::metadata::{Array, Value};
+use rotor::formats::{SourceMetadata, TensorSummary};
+use rotor::tokenizer::Tokenizer;
+use serde_json::{Map, Value as Json, json};
+use std::fmt::Write as _;
+
+/// Elements of an array that are shown.
+const SHOWN_ELEMENTS: usize = 8;
+
+/// Lines of `label value`, and headings.
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, label: &str, value: impl std::fmt::Display) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "  {label:<22}{value}");
+    }
+
+    fn heading(&mut self, text: &str) {
+        let _ = writeln!(self.0, "\n{text}");
+    }
+}
+
+/// The page for people; `every` tensor or one line per type.
+pub(super) fn text(inspection: &Inspection<'_>, every: bool) -> String {
+    let mut page = Page(format!("{}: {}\n", inspection.path.display(), inspection.source.kind().name()));
+    hyper_parameters(&mut page, inspection);
+    memory(&mut page, inspection);
+    tokenizer(&mut page, inspection);
+    if every {
+        all_tensors(&mut page, inspection)
+    } else {
+        tensors_by_type(&mut page, inspection)
+    }
+    if let Some(trits) = &inspection.trits {
+        trit_shares(&mut page, trits, every);
+    }
+    metadata(&mut page, inspection);
+    if !inspection.warnings.is_empty() {
+        page.heading("Warnings");
+        inspection.warnings.iter().for_each(|warning| page.line("", warning));
+    }
+    page.0
+}
+
+fn hyper_parameters(page: &mut Page, inspection: &Inspection<'_>) {
+    let config = inspection.source.config();
+    page.heading("Model");
+    if let Some(name) = &config.name {
+        page.line("name", name);
+    }
+    page.line("architecture", config.architecture.name());
+    page.line("layers", config.num_hidden_layers);
+    page.line("hidden size", config.hidden_size);
+    page.line("feed-forward size", format!("{}, {}", config.intermediate_size, config.hidden_act.name()));
+    let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    page.line("heads", format!("{heads} of {}, {kv_heads} for keys and values", config.head_dim));
+    page.line("vocabulary", config.vocab_size);
+    page.line("context", config.max_position_embeddings);
+    let scaled = if config.rope_factors.is_some() { ", scaled" } else { "" };
+    page.line("RoPE base", format!("{}{scaled}", config.rope_theta));
+    page.line("norm epsilon", format!("{:e}", config.rms_norm_eps));
+}
+
+fn memory(page: &mut Page, inspection: &Inspection<'_>) {
+    let plan = inspection.memory;
+    page.heading("Memory");
+    page.line("linears, packed", bytes(plan.linears));
+    page.line("embedding", bytes(plan.embedding));
+    page.line("head", if plan.head > 0 { bytes(plan.head) } else { "the embedding serves as head".into() });
+    let context = inspection.context;
+    let per_token = bytes(inspection.kv_bytes_per_token);
+    page.line(
+        "keys and values",
+        format!("{per_token} a token, {} at {context} tokens (f16)", bytes(inspection.kv_bytes())),
+    );
+    page.line("together", bytes(plan.weights().saturating_add(inspection.kv_bytes())));
+}
+
+fn tokenizer(page: &mut Page, inspection: &Inspection<'_>) {
+    page.heading("Tokenizer");
+    let Some(tokenizer) = &inspection.tokenizer else {
+        page.line("none", "run, tokenize and perplexity need one");
+        return;
+    };
+    page.line("tokens", tokenizer.len());
+    let name = |id: u32| format!("{id} {}", tokenizer.token_text(id).unwrap_or_default());
+    if let Some(bos) = tokenizer.bos() {
+        let added = if tokenizer.adds_bos() { "" } else { ", not put in front of texts" };
+        page.line("beginning", format!("{}{added}", name(bos)));
+    }
+    let ends: Vec<String> = tokenizer.end_of_generation().iter().map(|&id| name(id)).collect();
+    page.line("ends", if ends.is_empty() { "none".into() } else { ends.join(", ") });
+    page.line("chat template", if inspection.source.chat_template().is_some() { "yes" } else { "no" });
+}
+
+/// Types in the order of their first tensor.
+fn tensors_by_type(page: &mut Page, inspection: &Inspection<'_>) {
+    let mut types: Vec<(&str, u64, u64, u64)> = Vec::new();
+    for tensor in &inspection.tensors {
+        let index = types.iter().position(|entry| entry.0 == tensor.type_name).unwrap_or_else(|| {
+            types.push((tensor.type_name, 0, 0, 0));
+            types.len() - 1
+        });
+        types[index].1 += 1;
+        types[index].2 += elements(tensor);
+        types[index].3 += tensor.bytes.len() as u64;
+    }
+    page.heading(&format!("Tensors: {}", inspection.tensors.len()));
+    for (name, tensors, numbers, size) in types {
+        page.line(name, format!("{tensors:>6}  {:>9} elements  {:>9}", count(numbers), bytes(size)));
+    }
+}
+
+fn elements(tensor: &TensorSummary<'_>) -> u64 {
+    tensor.shape.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim as u64))
+}
+
+fn all_tensors(page: &mut Page, inspection: &Inspection<'_>) {
+    page.heading(&format!("Tensors: {}", inspection.tensors.len()));
+    let width = inspection.tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
+    for tensor in &inspection.tensors {
+        let TensorSummary { name, shape, type_name, bytes: stored } = tensor;
+        let _ = writeln!(page.0, "  {name:width$}  {type_name:>5}  {:>10}  {shape:?}", bytes(stored.len() as u64));
+    }
+}
+
+fn trit_shares(page: &mut Page, trits: &[Trits], every: bool) {
+    let shares = |minus: u64, zero: u64, plus: u64| {
+        let all = (minus + zero + plus).max(1) as f64 / 100.0;
+        format!("-1 {:.2} %, 0 {:.2} %, +1 {:.2} %", minus as f64 / all, zero as f64 / all, plus as f64 / all)
+    };
+    let sum = |of: fn(&Trits) -> u64| trits.iter().map(of).sum();
+    page.heading(&format!("Ternary weights: {} in {} tensors", count(sum(Trits::total)), trits.len()));
+    page.line("all", shares(sum(|t| t.minus), sum(|t| t.zero), sum(|t| t.plus)));
+    for tensor in trits.iter().filter(|_| every) {
+        let scale = tensor.scale.map_or(String::new(), |scale| format!(", scale {scale}"));
+        page.line(&tensor.name, format!(" {}{scale}", shares(tensor.minus, tensor.zero, tensor.plus)));
+    }
+}
+
+fn metadata(page: &mut Page, inspection: &Inspection<'_>) {
+    match inspection.source.metadata() {
+        SourceMetadata::Gguf(metadata) => {
+            page.heading(&format!("Metadata: {} keys", metadata.iter().len()));
+            for (key, value) in metadata.iter() {
+                let _ = writeln!(page.0, "  {key} = {}", value.preview());
+            }
+        }
+        SourceMetadata::HuggingFace(config) => {
+            page.heading("config.json");
+            for (key, value) in config {
+                let _ = writeln!(page.0, "  {key} = {}", shortened(value));
+            }
+        }
+    }
+}
+
+/// Arrays of JSON with their first elements only.
+fn shortened(value: &Json) -> Json {
+    match value {
+        Json::Array(elements) if elements.len() > SHOWN_ELEMENTS => {
+            json!({ "length": elements.len(), "first": &elements[..SHOWN_ELEMENTS] })
+        }
+        other => other.clone(),
+    }
+}
+
+/// The object for programs.
+pub(super) fn json(inspection: &Inspection<'_>) -> Json {
+    let Inspection { source, memory, .. } = inspection;
+    let tensor = |tensor: &TensorSummary<'_>| {
+        let TensorSummary { name, shape, type_name, bytes } = tensor;
+        json!({ "name": name, "type": type_name, "shape": shape, "bytes": bytes.len() })
+    };
+    let mut object = json!({
+        "path": inspection.path.display().to_string(),
+        "kind": source.kind().name(),
+        "name": source.config().name,
+        "architecture": source.config().architecture.name(),
+        "config": config_json(source.config()),
+        "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
+        "metadata": metadata_json(source.metadata()),
+        "tokenizer": inspection.tokenizer.as_ref().map(tokenizer_json),
+        "chat_template": source.chat_template().is_some(),
+        "memory": {
+            "linears_bytes": memory.linears,
+            "embedding_bytes": memory.embedding,
+            "head_bytes": memory.head,
+            "weights_bytes": memory.weights(),
+            "context": inspection.context,
+            "kv_bytes_per_token": inspection.kv_bytes_per_token,
+            "kv_bytes": inspection.kv_bytes(),
+            "total_bytes": memory.weights().saturating_add(inspection.kv_bytes()),
+        },
+        "warnings": inspection.warnings,
+    });
+    if let Some(trits) = &inspection.trits {
+        object["trits"] = trits.iter().map(trits_json).collect();
+    }
+    object
+}
+
+fn trits_json(tensor: &Trits) -> Json {
+    let Trits { name, form, minus, zero, plus, scale } = tensor;
+    json!({ "name": name, "type": form, "minus": minus, "zero": zero, "plus": plus, "scale": scale })
+}
+
+fn config_json(config: &rotor::Config) -> Json {
+    json!({
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_factors": config.rope_factors,
+        "hidden_act": config.hidden_act.name(),
+    })
+}
+
+fn tokenizer_json(tokenizer: &Tokenizer) -> Json {
+    json!({
+        "tokens": tokenizer.len(),
+        "bos": tokenizer.bos(),
+        "eos": tokenizer.eos(),
+        "adds_bos": tokenizer.adds_bos(),
+        "end_of_generation": tokenizer.end_of_generation(),
+    })
+}
+
+fn metadata_json(metadata: SourceMetadata<'_>) -> Json {
+    let pairs: Map<String, Json> = match metadata {
+        SourceMetadata::Gguf(metadata) => metadata.iter().map(|(key, value)| (key.into(), value_json(value))).collect(),
+        SourceMetadata::HuggingFace(config) => {
+            config.iter().map(|(key, value)| (key.clone(), shortened(value))).collect()
+        }
+    };
+    pairs.into()
+}
+
+fn value_json(value: &Value) -> Json {
+    match value {
+        Value::U8(v) => json!(v),
+        Value::I8(v) => json!(v),
+        Value::U16(v) => json!(v),
+        Value::I16(v) => json!(v),
+        Value::U32(v) => json!(v),
+        Value::I32(v) => json!(v),
+        Value::U64(v) => json!(v),
+        Value::I64(v) => json!(v),
+        Value::F32(v) => json!(v),
+        Value::F64(v) => json!(v),
+        Value::Bool(v) => json!(v),
+        Value::String(v) => json!(String::from_utf8_lossy(v)),
+        Value::Array(v) => array_json(v),
+    }
+}
+
+fn array_json(array: &Array) -> Json {
+    let first: Vec<Json> =
+        (0..array.len().min(SHOWN_ELEMENTS)).filter_map(|i| Some(value_json(&array.get(i)?))).collect();
+    if array.len() > SHOWN_ELEMENTS { json!({ "length": array.len(), "first": first }) } else { first.into() }
+}

@@ -1,0 +1,36 @@
+//! Opening and loading a model, the same way for every command.
+
+use crate::args::OpenArgs;
+use crate::progress::Bar;
+use crate::terminal::{message, printable};
+use rotor::engine::Engine;
+use rotor::formats::Source;
+use rotor::plan::MemoryPlan;
+use rotor::runtime::Runtime;
+use std::path::Path;
+
+/// Opens a model's file or folder and checks everything but the weights.
+pub(crate) fn open(path: &Path, args: OpenArgs) -> anyhow::Result<Source> {
+    Ok(Source::open(path, &args.options())?)
+}
+
+/// Packs an opened model for the kernels of this CPU, with a progress bar on a terminal and its warnings on stderr.
+pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
+    let runtime = Runtime::new(threads)?;
+    let bar = Bar::bytes("loading", 0);
+    let total = if bar.is_visible() { MemoryPlan::of(source)?.weights() } else { 0 };
+    let engine = Engine::from_source(source, &runtime, &mut |done| bar.set(done, total))?;
+    drop(bar);
+    for warning in engine.warnings() {
+        message(format_args!("warning: {}", printable(warning)));
+    }
+    Ok(engine)
+}
+
+/// Warns where a sequence is to be longer than the model was trained for.
+pub(crate) fn warn_of_context(engine: &Engine, context: usize) {
+    let trained = engine.model().config().max_position_embeddings;
+    if context > trained {
+        message(format_args!("warning: the model was trained for {trained} tokens of context, not {context}"));
+    }
+}

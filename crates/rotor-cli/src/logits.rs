@@ -1,0 +1,97 @@
+//! `rotor logits`: the numbers themselves, for holding this engine against others.
+
+use crate::args::{KvName, ModelArg, OpenArgs, ThreadArgs, TokenIds};
+use crate::load;
+use crate::outcome::UsageError;
+use crate::terminal::message;
+use anyhow::Context;
+use rotor::engine::{Engine, GenerateError};
+use rotor::error::FormatError;
+use rotor::formats::Source;
+use rotor::model::ForwardError;
+use rotor::write::safetensors::{Dtype, SafetensorsHeader};
+use rotor::write::{TensorFile, refuse_overwriting};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArg,
+    /// The token ids, separated by commas. Nothing is put in front of them.
+    #[arg(long, value_name = "IDS", env = "ROTOR_IDS", hide_env_values = true)]
+    ids: TokenIds,
+    /// The file to write: one tensor `logits`, F32 [tokens, vocabulary].
+    #[arg(short, long, value_name = "FILE", env = "ROTOR_OUTPUT", hide_env_values = true)]
+    output: PathBuf,
+    /// How keys and values are stored.
+    #[arg(long, value_name = "TYPE", default_value = "f32", env = "ROTOR_KV", hide_env_values = true)]
+    kv: KvName,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let ids = args.ids.0.as_slice();
+    if ids.is_empty() {
+        return Err(UsageError("--ids needs at least one token id".into()).into());
+    }
+    let source = load::open(&args.model.model, args.open)?;
+    check_ids(&source, ids)?;
+    refuse_input(&args.model.model, &args.output)?;
+    let vocab_size = source.config().vocab_size;
+    // Begun before the model is loaded: a place that cannot be written is told at once.
+    let mut header = SafetensorsHeader::new();
+    header.tensor("logits", Dtype::F32, &[ids.len(), vocab_size]);
+    let file = header.create(&args.output)?;
+    let engine = load::load(&source, args.threads.threads())?;
+    load::warn_of_context(&engine, ids.len());
+    let bytes = write(&engine, args.kv, ids, file)?;
+    message(format_args!("wrote {}: logits F32 [{}, {vocab_size}], {bytes} bytes", args.output.display(), ids.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_ids(source: &Source, ids: &[u32]) -> Result<(), ForwardError> {
+    let vocab_size = source.config().vocab_size;
+    let outside = |id: &&u32| usize::try_from(**id).map_or(true, |id| id >= vocab_size);
+    match ids.iter().find(outside) {
+        Some(&id) => Err(ForwardError::TokenOutOfRange { id, vocab_size }),
+        None => Ok(()),
+    }
+}
+
+/// A model's folder has files of its own that must not be written over.
+fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
+    let mut inputs = vec![model.to_path_buf()];
+    if model.is_dir() {
+        let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;
+        inputs.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    Ok(refuse_overwriting(&inputs, output)?)
+}
+
+/// Computes the logits and writes them as they come. Returns the size of the file.
+fn write(engine: &Engine, kv: KvName, ids: &[u32], mut file: TensorFile) -> anyhow::Result<u64> {
+    let mut session = engine.session(ids.len(), kv.kind())?;
+    let mut failed: Option<anyhow::Error> = None;
+    engine.logits(&mut session, ids, 0, &mut |_, rows| {
+        if failed.is_none() {
+            failed = append(&mut file, rows).err();
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(file.finish()?),
+    }
+}
+
+fn append(file: &mut TensorFile, rows: &[f32]) -> anyhow::Result<()> {
+    if let Some(&bad) = rows.iter().find(|logit| !logit.is_finite()) {
+        return Err(GenerateError::NotFinite(bad).into());
+    }
+    let bytes: Vec<u8> = rows.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+    file.write(&bytes).map_err(|error: FormatError| error.into())
+}

@@ -1,0 +1,87 @@
+//! How a command ends: its exit code, and one sentence where it failed.
+
+use crate::terminal;
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// The arguments are wrong in a way that only shows when they are seen together: exit code 2.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// A result could not be written to stdout.
+#[derive(Debug)]
+pub(crate) struct StdoutError(pub(crate) io::Error);
+
+impl fmt::Display for StdoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot write to the standard output: {}", self.0)
+    }
+}
+
+impl std::error::Error for StdoutError {}
+
+/// Ended by Ctrl-C, as a shell reports a process that SIGINT killed.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Tells the error to people and picks the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(StdoutError(cause)) = error.downcast_ref()
+        && cause.kind() == io::ErrorKind::BrokenPipe
+    {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    terminal::message(format_args!("error: {}", sentence(error)));
+    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The error and its causes in one line. Many errors quote their cause themselves; nothing is said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    terminal::printable(&lines.join("; ")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let quoting = Err::<(), _>(io::Error::other("disk full")).context("cannot write x: disk full").unwrap_err();
+        assert_eq!(sentence(&quoting), "cannot write x: disk full");
+        let silent = Err::<(), _>(io::Error::other("disk full")).context("cannot write x").unwrap_err();
+        assert_eq!(sentence(&silent), "cannot write x: disk full");
+    }
+
+    #[test]
+    fn a_sentence_is_one_line_without_control_characters() {
+        assert_eq!(sentence(&anyhow::anyhow!("bad\n  \x1b[31mred\n")), "bad; \u{fffd}[31mred");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
+        let code = |kind: io::ErrorKind| format!("{:?}", report(&StdoutError(kind.into()).into()));
+        assert_eq!(code(io::ErrorKind::BrokenPipe), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code(io::ErrorKind::StorageFull), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!(format!("{:?}", report(&UsageError("x".into()).into())), format!("{:?}", ExitCode::from(2)));
+    }
+}

@@ -1,0 +1,88 @@
+//! `rotor perplexity`: how well a model predicts a text.
+
+use crate::args::{KvName, ModelArg, OpenArgs, ThreadArgs, context};
+use crate::load;
+use crate::progress::Bar;
+use crate::terminal::{message, print_json, print_line, read_text};
+use crate::units::finite;
+use clap::builder::FalseyValueParser;
+use rotor::engine::Engine;
+use rotor::eval::{Perplexity, PerplexityError, perplexity};
+use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The text's tokens are cut into chunks; the second half of each is scored, so that every token is predicted from at least
+/// half a chunk. The figures compare with llama.cpp's for the same --ctx.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArg,
+    /// The text, in UTF-8; `-` is stdin.
+    file: PathBuf,
+    /// Tokens of a chunk.
+    #[arg(short, long, value_name = "N", default_value = "512", value_parser = context)]
+    #[arg(env = "ROTOR_CTX", hide_env_values = true)]
+    ctx: usize,
+    /// Stop after so many chunks [default: all].
+    #[arg(long, value_name = "N", env = "ROTOR_CHUNKS", hide_env_values = true)]
+    chunks: Option<std::num::NonZeroUsize>,
+    /// How keys and values are stored.
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env_values = true)]
+    kv: KvName,
+    /// Print one JSON object.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.ctx < 4 {
+        return Err(crate::outcome::UsageError(PerplexityError::Context(args.ctx).to_string()).into());
+    }
+    let text = read_text(&args.file, MAX_TEXT_BYTES)?;
+    let source = load::open(&args.model.model, args.open)?;
+    let engine = load::load(&source, args.threads.threads())?;
+    drop(source);
+    load::warn_of_context(&engine, args.ctx);
+    let (figure, chunks) = measure(&engine, args, &text)?;
+    if args.json {
+        print_json(&json!({
+            "perplexity": finite(Some(figure.value())),
+            "standard_error": finite(Some(figure.standard_error())),
+            "mean_negative_log_likelihood": figure.mean(),
+            "tokens_scored": figure.tokens,
+            "chunks": chunks,
+            "context": args.ctx,
+        }))?;
+    } else {
+        print_line(&format!("perplexity = {:.4} ± {:.4}", figure.value(), figure.standard_error()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The figure and the number of chunks it was taken from.
+fn measure(engine: &Engine, args: &Args, text: &str) -> anyhow::Result<(Perplexity, usize)> {
+    let tokenizer = engine.tokenizer("perplexity")?;
+    let ids = tokenizer.encode_with_bos(text, SpecialTokens::AsText)?;
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    let mut session = engine.session(args.ctx, args.kv.kind())?;
+    let most = args.chunks.map_or(usize::MAX, usize::from);
+    let bar = Bar::steps("perplexity");
+    let mut chunks = 0;
+    let figure = perplexity(engine, &mut session, &ids, bos, most, &mut |done, of, figure| {
+        chunks = done;
+        let running = format!("perplexity {:.4} ± {:.4}", figure.value(), figure.standard_error());
+        if bar.is_visible() {
+            bar.set(done as u64, of as u64);
+            bar.say(running);
+        } else {
+            message(format_args!("chunk {done}/{of}: {running}"));
+        }
+    })?;
+    Ok((figure, chunks))
+}

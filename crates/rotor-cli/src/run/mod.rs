@@ -1,0 +1,205 @@
+//! `rotor run`: complete a text, or chat.
+
+mod chat;
+mod command;
+mod interactive;
+mod once;
+mod options;
+
+use crate::args::{KvName, OpenArgs, ThreadArgs, context};
+use crate::load;
+use crate::outcome::UsageError;
+use crate::terminal::{printable, read_stdin};
+use crate::units;
+use anyhow::bail;
+use clap::builder::FalseyValueParser;
+use options::{SamplingArgs, TokenLimit, token_limit};
+use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
+use rotor::tokenizer::MAX_TEXT_BYTES;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Tokens a completion may have unless told otherwise. A model that was not trained to chat rarely ends by itself.
+const COMPLETION_TOKENS: usize = 256;
+
+/// Temperature of a chat on a terminal; one-shot runs are greedy, so that they can be repeated.
+const CHAT_TEMPERATURE: f32 = 0.8;
+
+/// With `-p`, or with text piped to stdin: completes the text as it is and prints the continuation alone. With `--chat` or
+/// `-s` the text is a message, and the model's chat template is applied. On a terminal without `-p`: a chat; /help lists its
+/// commands.
+///
+/// One-shot runs take the likeliest token each time (`--temp 0`), so the same command prints the same text; a chat on a
+/// terminal samples at temperature 0.8.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env_values = true)]
+    model: Option<PathBuf>,
+    /// The text [default: stdin where it is no terminal].
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_PROMPT", hide_env_values = true)]
+    prompt: Option<String>,
+    /// Apply the chat template to the text.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_CHAT", hide_env_values = true)]
+    chat: bool,
+    /// The system message of the chat.
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_SYSTEM", hide_env_values = true)]
+    system: Option<String>,
+    /// Most tokens to generate, -1 for no limit [default: 256 for a completion, no limit for a chat].
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
+    #[arg(env = "ROTOR_MAX_TOKENS", hide_env_values = true)]
+    max_tokens: Option<TokenLimit>,
+    /// Tokens of context, 0 for all the model was trained for [default: that, but at most 4096].
+    #[arg(short, long, value_name = "N", value_parser = context, env = "ROTOR_CTX", hide_env_values = true)]
+    ctx: Option<usize>,
+    /// Print one JSON object: text, tokens, finish_reason, timings.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    json: bool,
+    /// End the text before this string; may be given several times.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_STOP", hide_env_values = true)]
+    stop: Vec<String>,
+    /// Go on after the model has ended its text.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IGNORE_EOS", hide_env_values = true)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// How keys and values are stored.
+    #[arg(long, value_name = "TYPE", default_value = "f16", help_heading = "Computing")]
+    #[arg(env = "ROTOR_KV", hide_env_values = true)]
+    kv: KvName,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+/// What is to be done with the model.
+enum Task {
+    /// Complete or answer this text.
+    Once(String),
+    /// Chat on the terminal.
+    Interactive,
+}
+
+/// A loaded model and what to do with it.
+struct Run {
+    engine: Engine,
+    session: Session,
+    options: GenerateOptions,
+    load_time: Duration,
+}
+
+pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
+    let task = args.task()?;
+    match task {
+        Task::Once(text) => {
+            let chat = args.chat || args.system.is_some();
+            let run = Run::load(&args, 0.0, (!chat).then_some(COMPLETION_TOKENS))?;
+            once::execute(run, &args, &text)
+        }
+        Task::Interactive => {
+            let run = Run::load(&args, CHAT_TEMPERATURE, None)?;
+            interactive::execute(run, args.system, args.max_tokens.is_some())
+        }
+    }
+}
+
+impl Args {
+    fn task(&self) -> anyhow::Result<Task> {
+        if let Some(prompt) = &self.prompt {
+            return Ok(Task::Once(prompt.clone()));
+        }
+        if std::io::stdin().is_terminal() {
+            if self.json {
+                return Err(UsageError("--json needs a text: give -p, or pipe it to stdin".into()).into());
+            }
+            return Ok(Task::Interactive);
+        }
+        let text = read_stdin(MAX_TEXT_BYTES)?;
+        if text.is_empty() {
+            bail!("there is no text: the standard input is empty, and no -p is given");
+        }
+        Ok(Task::Once(text))
+    }
+
+    fn options(&self, temperature: f32, max_tokens: Option<usize>) -> Result<GenerateOptions, UsageError> {
+        Ok(GenerateOptions {
+            max_tokens: self.max_tokens.map_or(max_tokens, |limit| limit.0),
+            sampling: self.sampling.options(temperature)?,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            trim_start: false,
+        })
+    }
+}
+
+impl Run {
+    /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
+    fn load(args: &Args, temperature: f32, max_tokens: Option<usize>) -> anyhow::Result<Run> {
+        let start = Instant::now();
+        let Some(model) = &args.model else {
+            return Err(UsageError(
+                "no model is given: `rotor run MODEL` runs one, and `rotor synth tiny tiny.gguf` writes one to try"
+                    .into(),
+            )
+            .into());
+        };
+        let options = args.options(temperature, max_tokens)?;
+        let source = load::open(model, args.open)?;
+        if source.tokenizer()?.is_none() {
+            return Err(GenerateError::NoTokenizer("run").into());
+        }
+        let engine = load::load(&source, args.threads.threads())?;
+        let context = match args.ctx {
+            None => engine.default_context(),
+            Some(0) => engine.model().config().max_position_embeddings,
+            Some(context) => context,
+        };
+        load::warn_of_context(&engine, context);
+        let session = engine.session(context, args.kv.kind())?;
+        Ok(Run { engine, session, options, load_time: start.elapsed() })
+    }
+}
+
+/// What generations have taken so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    prompt_tokens: usize,
+    prefill: Duration,
+    generated_tokens: usize,
+    /// Generated tokens that `decode` is the time of: the first of each generation comes out of the prompt.
+    decoded_tokens: usize,
+    decode: Duration,
+}
+
+impl Totals {
+    fn add(&mut self, generation: &Generation) {
+        self.prompt_tokens += generation.prompt_tokens - generation.cached_tokens;
+        self.prefill += generation.prefill;
+        self.generated_tokens += generation.tokens.len();
+        self.decoded_tokens += generation.tokens.len().saturating_sub(1);
+        self.decode += generation.decode;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = |tokens: usize, time: Duration| {
+            units::rate((tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64()))
+        };
+        let prompt = rate(self.prompt_tokens, self.prefill);
+        let generated = rate(self.decoded_tokens, self.decode);
+        write!(
+            f,
+            "prompt: {} tokens{prompt}; generated: {} tokens{generated}",
+            self.prompt_tokens, self.generated_tokens
+        )
+    }
+}
+
+/// Text for stdout: as it is for a program, without control characters for a terminal.
+fn shown(piece: &str, on_terminal: bool) -> std::borrow::Cow<'_, str> {
+    if on_terminal { printable(piece) } else { piece.into() }
+}

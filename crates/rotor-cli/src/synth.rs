@@ -1,0 +1,102 @@
+//! `rotor synth`: synthetic models, for measuring and testing where none can be downloaded.
+
+use crate::args::LayoutName;
+use crate::progress::Bar;
+use crate::terminal::print_line;
+use crate::units;
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rotor::DenseType;
+use rotor::forms::I2sLayout;
+use rotor::synth::{Preset, SynthOptions, SynthType, synthesize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Forty per cent of the weights are 0; the numbers depend on the seed alone. The text such a model writes is noise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The architecture.
+    #[arg(value_parser = PossibleValuesParser::new(Preset::ALL.map(Preset::name)).try_map(|name| name.parse::<Preset>()))]
+    preset: Preset,
+    /// The file to write, or the folder for `--type hf`.
+    out: PathBuf,
+    /// A GGUF with I2_S weights, or a Hugging Face folder with packed ones.
+    #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", env = "ROTOR_TYPE", hide_env_values = true)]
+    form: TypeName,
+    /// Where I2_S tensors keep which element.
+    #[arg(long, value_name = "BLOCK", default_value = "128", env = "ROTOR_I2S_LAYOUT", hide_env_values = true)]
+    i2s_layout: LayoutName,
+    /// How the embedding and the head are stored; in a Hugging Face folder f32, f16 or bf16.
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_HEAD", hide_env_values = true)]
+    head: HeadName,
+    /// Where the random numbers begin.
+    #[arg(long, value_name = "N", default_value_t = 0, env = "ROTOR_SEED", hide_env_values = true)]
+    seed: u64,
+    /// tokenizer.json or tiktoken ranks to take the vocabulary from [default: a byte-level one of the right size].
+    #[arg(long, value_name = "FILE", env = "ROTOR_TOKENIZER", hide_env_values = true)]
+    tokenizer: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TypeName {
+    #[value(name = "i2_s")]
+    I2S,
+    Hf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HeadName {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q6_k")]
+    Q6K,
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl HeadName {
+    fn dense_type(self) -> DenseType {
+        match self {
+            HeadName::F32 => DenseType::F32,
+            HeadName::F16 => DenseType::F16,
+            HeadName::Bf16 => DenseType::Bf16,
+            HeadName::Q8_0 => DenseType::Q8_0,
+            HeadName::Q6K => DenseType::Q6K,
+            HeadName::Q4K => DenseType::Q4K,
+        }
+    }
+}
+
+impl Args {
+    fn options(&self) -> SynthOptions {
+        let layout: I2sLayout = self.i2s_layout.layout();
+        SynthOptions {
+            form: match self.form {
+                TypeName::I2S => SynthType::I2S(layout),
+                TypeName::Hf => SynthType::HuggingFace,
+            },
+            head: self.head.dense_type(),
+            seed: self.seed,
+            tokenizer: self.tokenizer.clone(),
+        }
+    }
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let bar = Bar::bytes("writing", 0);
+    let report = synthesize(args.preset, &args.out, &args.options(), &mut |done, total| bar.set(done, total))?;
+    drop(bar);
+    print_line(&format!(
+        "wrote {}: {}, {} tensors, {} ternary weights, {} tokens, {}",
+        args.out.display(),
+        args.preset,
+        report.tensors,
+        units::count(report.ternary_weights),
+        report.vocabulary,
+        units::bytes(report.bytes),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

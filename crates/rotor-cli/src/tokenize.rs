@@ -1,0 +1,125 @@
+//! `rotor tokenize`: text to token ids, and back.
+
+use crate::args::{ModelArg, OpenArgs, TokenIds};
+use crate::load;
+use crate::outcome::UsageError;
+use crate::terminal::{print, print_json, print_line, read_stdin};
+use clap::builder::FalseyValueParser;
+use rotor::engine::GenerateError;
+use rotor::model::ForwardError;
+use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Prints one token a line: id, tab, piece. Begins with the beginning-of-sequence token where the model wants it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArg,
+    /// The text, or with `--decode` the ids [default: stdin, byte for byte].
+    #[arg(allow_hyphen_values = true)]
+    text: Option<String>,
+    /// Print the ids alone, on one line, separated by spaces.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IDS", hide_env_values = true)]
+    ids: bool,
+    /// Leave the beginning-of-sequence token out.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_NO_BOS", hide_env_values = true)]
+    no_bos: bool,
+    /// Take control tokens in the text for what they are, not for ordinary characters; with `--decode`, print them.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_SPECIAL", hide_env_values = true)]
+    special: bool,
+    /// Turn ids, separated by spaces or commas, back into text.
+    #[arg(long, conflicts_with_all = ["ids", "no_bos"])]
+    #[arg(value_parser = FalseyValueParser::new(), env = "ROTOR_DECODE", hide_env_values = true)]
+    decode: bool,
+    /// Print JSON.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    json: bool,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let text = match &args.text {
+        Some(text) => text.clone(),
+        None => read_stdin(MAX_TEXT_BYTES)?,
+    };
+    // Before the model is opened: ids that are none are wrong usage.
+    let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
+    let source = load::open(&args.model.model, args.open)?;
+    let vocabulary = source.tokenizer()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
+    let tokenizer = Tokenizer::new(&vocabulary, source.config().vocab_size)?;
+    match ids {
+        Some(ids) => decode(args, &tokenizer, &ids)?,
+        None => encode(args, &tokenizer, &text)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn encode(args: &Args, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<()> {
+    let special = if args.special { SpecialTokens::Parse } else { SpecialTokens::AsText };
+    let ids = if args.no_bos { tokenizer.encode(text, special)? } else { tokenizer.encode_with_bos(text, special)? };
+    if args.json {
+        let tokens: Vec<Value> = ids.iter().map(|&id| token_json(tokenizer, id)).collect();
+        print_json(&if args.ids { json!(ids) } else { json!(tokens) })?;
+    } else if args.ids {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        print_line(&ids.join(" "))?;
+    } else {
+        let lines: Vec<String> = ids.iter().map(|&id| format!("{id}\t{}\n", piece(tokenizer, id))).collect();
+        print(&lines.concat())?;
+    }
+    Ok(())
+}
+
+/// A token as its text in quotes, or as its name where it is a control token.
+fn piece(tokenizer: &Tokenizer, id: u32) -> String {
+    if tokenizer.is_special(id) {
+        return tokenizer.token_text(id).unwrap_or_default().to_owned();
+    }
+    let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+    match std::str::from_utf8(bytes) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+fn token_json(tokenizer: &Tokenizer, id: u32) -> Value {
+    let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+    if tokenizer.is_special(id) {
+        return json!({ "id": id, "piece": tokenizer.token_text(id), "special": true });
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "id": id, "piece": text }),
+        // Part of a character: JSON has no strings for it.
+        Err(_) => json!({ "id": id, "piece": bytes }),
+    }
+}
+
+fn decode(args: &Args, tokenizer: &Tokenizer, ids: &[u32]) -> anyhow::Result<()> {
+    let vocab_size = tokenizer.len();
+    if let Some(&id) = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab_size)) {
+        return Err(ForwardError::TokenOutOfRange { id, vocab_size }.into());
+    }
+    let mut text = String::new();
+    let mut stream = tokenizer.decoder();
+    for &id in ids {
+        if args.special && tokenizer.is_special(id) {
+            text.push_str(stream.finish().unwrap_or_default());
+            text.push_str(tokenizer.token_text(id).unwrap_or_default());
+        } else {
+            text.push_str(stream.push(id).unwrap_or_default());
+        }
+    }
+    text.push_str(stream.finish().unwrap_or_default());
+    if args.json {
+        print_json(&json!({ "text": text }))?;
+    } else {
+        // Byte for byte, so that encoding what comes out gives the ids again; a person's prompt begins on a line of its own.
+        let ends_line = text.ends_with('\n') || !std::io::stdout().is_terminal();
+        print(&text)?;
+        print(if ends_line { "" } else { "\n" })?;
+    }
+    Ok(())
+}

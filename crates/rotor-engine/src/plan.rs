@@ -1,0 +1,84 @@
+//! What a model takes in memory, known before it is loaded.
+
+use crate::config::Config;
+use crate::error::FormatError;
+use crate::formats::{Part, Role, Source, Weight};
+use crate::kv::KvCache;
+use rotor_kernels::attention::KvType;
+use rotor_kernels::ternary::{TILE_ROWS, padded_cols};
+
+/// Trits to a byte in the packed form: two bit planes.
+const TRITS_PER_BYTE: u64 = 4;
+
+/// Bytes of each part of a loaded model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The linears, packed for the kernels.
+    pub linears: u64,
+    /// The embedding, in its storage type.
+    pub embedding: u64,
+    /// The head; 0 where the embedding serves as one.
+    pub head: u64,
+}
+
+impl MemoryPlan {
+    /// What `source` will take once it is loaded.
+    ///
+    /// # Errors
+    /// As [`Source::linear`].
+    pub fn of(source: &Source) -> Result<MemoryPlan, FormatError> {
+        let mut plan = MemoryPlan::default();
+        for layer in 0..source.config().num_hidden_layers {
+            for part in Part::LINEARS {
+                plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight);
+            }
+        }
+        let matrix = |role| Ok::<_, FormatError>(source.matrix(role)?.as_ref().map_or(0, loaded_bytes));
+        plan.embedding = matrix(Role::TokenEmbedding)?;
+        plan.head = matrix(Role::Output)?;
+        Ok(plan)
+    }
+
+    /// All weights together; what loading reports when it is done.
+    pub fn weights(&self) -> u64 {
+        self.linears + self.embedding + self.head
+    }
+
+    /// Keys and values of `context` tokens.
+    pub fn kv(config: &Config, context: usize, kind: KvType) -> u64 {
+        (KvCache::bytes_per_token(config, kind) as u64).saturating_mul(context as u64)
+    }
+}
+
+fn loaded_bytes(weight: &Weight<'_>) -> u64 {
+    match weight {
+        Weight::Ternary(tensor) => {
+            let (rows, cols) = (tensor.rows.next_multiple_of(TILE_ROWS), padded_cols(tensor.cols));
+            rows as u64 * cols as u64 / TRITS_PER_BYTE
+        }
+        Weight::Dense(tensor) => tensor.bytes.len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::formats::OpenOptions;
+    use crate::runtime::Runtime;
+    use crate::synth::{Preset, SynthOptions, synthesize};
+
+    #[test]
+    fn the_plan_is_what_loading_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
+        let source = Source::open(&path, &OpenOptions::default()).unwrap();
+        let plan = MemoryPlan::of(&source).unwrap();
+        let mut reported = 0;
+        let engine = Engine::from_source(&source, &Runtime::new(1).unwrap(), &mut |done| reported = done).unwrap();
+        assert_eq!(plan.weights(), engine.model().weight_bytes() as u64);
+        assert_eq!(plan.weights(), reported);
+        assert!(plan.linears > 0 && plan.embedding > 0 && plan.head == 0, "{plan:?}");
+    }
+}
