@@ -286,6 +286,32 @@ pub fn planes_to_trits(
     report_planes(wrong != 0, (rows, cols), bit0, bit1)
 }
 
+/// Looks for what is invalid among codes, a weight at a time.
+///
+/// # Errors
+///
+/// [`InvalidWeights`].
+///
+/// # Panics
+///
+/// If `codes` is shorter than `rows * code_bytes(cols)`.
+pub fn check_codes(shape: (usize, usize), codes: &[u8]) -> Result<(), InvalidWeights> {
+    report_codes(true, shape, codes)
+}
+
+/// Looks for what is invalid in planes, a weight at a time.
+///
+/// # Errors
+///
+/// [`InvalidWeights`].
+///
+/// # Panics
+///
+/// If a plane is shorter than `rows * plane_bytes(cols)`.
+pub fn check_planes(shape: (usize, usize), bit0: &[u8], bit1: &[u8]) -> Result<(), InvalidWeights> {
+    report_planes(true, shape, bit0, bit1)
+}
+
 /// One row, or all of them where rows end with whole bytes and so follow each other without a seam.
 struct Run {
     rows: std::ops::Range<usize>,

@@ -3,7 +3,7 @@
 use half::f16;
 
 /// How a block form cuts a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     /// Weights of a block.
     pub(super) weights: usize,
