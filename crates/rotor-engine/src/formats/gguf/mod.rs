@@ -135,7 +135,7 @@ fn tl_form(
     (rows, cols): (usize, usize),
     kernels: &KernelConfig,
 ) -> Result<TernaryForm, FormatError> {
-    let what = || format!("tensor {:?} [{rows}, {cols}] of type {}", tensor.name, tensor.type_name);
+    let what = || format!("type {} of tensor {:?} [{rows}, {cols}]", tensor.type_name, tensor.name);
     let Some(tile) = kernels.tile(rows, cols) else {
         let why = "its layout depends on the build that wrote it: name that build's kernel_config.ini with this shape";
         return Err(FormatError::unsupported(what(), why));
