@@ -73,6 +73,7 @@ impl Part {
         match architecture {
             Architecture::BitNet => &[Part::AttnNorm, Part::AttnSubNorm, Part::FfnNorm, Part::FfnSubNorm],
             Architecture::Llama => &[Part::AttnNorm, Part::FfnNorm],
+            Architecture::Qwen3 => &[Part::AttnNorm, Part::AttnQNorm, Part::AttnKNorm, Part::FfnNorm],
         }
     }
 }
@@ -86,6 +87,7 @@ impl Role {
             Role::OutputNorm => (1, hidden),
             Role::Layer(_, part) => match part {
                 Part::AttnNorm | Part::FfnNorm => (1, hidden),
+                Part::AttnQNorm | Part::AttnKNorm => (1, config.head_dim),
                 Part::AttnSubNorm => (1, config.q_dim()),
                 Part::FfnSubNorm => (1, ffn),
                 Part::AttnQ => (config.q_dim(), hidden),

@@ -74,3 +74,71 @@ fn digit(byte: u8, place: usize) -> i8 {
     const POWERS: [u8; 5] = [81, 27, 9, 3, 1];
     (u16::from(byte.wrapping_mul(POWERS[place])) * 3 >> 8) as i8 - 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocks::fraction;
+    use super::super::tests::{random_trits, read_all, tensor};
+    use super::*;
+    use crate::forms::{Scales, TernaryForm, inner_scales};
+
+    /// The worked example of docs/formats.md, as trits.
+    fn example() -> Vec<i8> {
+        let mut trits = vec![0; 64];
+        for (at, trit) in [(0, 1), (15, 1), (32, 1), (63, 1), (1, -1), (16, -1), (31, -1), (48, -1)] {
+            trits[at] = trit;
+        }
+        trits
+    }
+
+    fn iq2_row(scale: f32, trits: &[i8]) -> Vec<u8> {
+        let mut row = scale.to_le_bytes().to_vec();
+        for block in trits.chunks_exact(64) {
+            row.extend(
+                (0..16).map(|at| (0..4).fold(0, |byte, slot| byte | ((block[16 * slot + at] + 1) as u8) << (2 * slot))),
+            );
+        }
+        row
+    }
+
+    fn iq1_row(scale: f32, trits: &[i8]) -> Vec<u8> {
+        let mut row = f16::from_f32(scale).to_le_bytes().to_vec();
+        for block in trits.chunks_exact(64) {
+            for group in block.chunks_exact(16) {
+                row.extend(group[..15].chunks_exact(5).map(|digits| fraction(digits.iter().rev().copied())));
+            }
+            let last = (0..5).rev().map(|group| if group < 4 { block[16 * group + 15] } else { -1 });
+            row.push(fraction(last));
+        }
+        row
+    }
+
+    #[test]
+    fn worked_examples() {
+        let mut iq2 = vec![0x00, 0x00, 0x00, 0x3f, 0x22, 0x54];
+        iq2.extend([0x55; 13]);
+        iq2.push(0x92);
+        let iq1 = [0x00, 0x38, 0x7e, 0x80, 0x80, 0x7f, 0x80, 0x80, 0x81, 0x80, 0x80, 0x7f, 0x80, 0x80, 0x45].to_vec();
+        assert_eq!((iq2_row(0.5, &example()), iq1_row(0.5, &example())), (iq2.clone(), iq1.clone()));
+        for (form, bytes) in [(TernaryForm::Iq2Bn, iq2), (TernaryForm::Iq1Bn, iq1)] {
+            assert_eq!(read_all(&tensor(form, 1, 64, &bytes)).unwrap(), example(), "{}", form.name());
+            assert_eq!(inner_scales(form, "t", (1, 64), &bytes).unwrap(), Scales::Tensor(0.5));
+        }
+    }
+
+    #[test]
+    fn rows_have_their_own_scales() {
+        for (seed, cols) in [(1, 64), (2, 192), (3, 1024)] {
+            let trits = random_trits(seed, 3 * cols);
+            let write = |row: fn(f32, &[i8]) -> Vec<u8>| -> Vec<u8> {
+                trits.chunks_exact(cols).zip([0.5, 0.5, 2.0]).flat_map(|(trits, scale)| row(scale, trits)).collect()
+            };
+            for (form, bytes) in [(TernaryForm::Iq2Bn, write(iq2_row)), (TernaryForm::Iq1Bn, write(iq1_row))] {
+                assert_eq!(form.packed_len(3, cols), Some(bytes.len()));
+                assert_eq!(read_all(&tensor(form, 3, cols, &bytes)).unwrap(), trits, "{}", form.name());
+                let scales = inner_scales(form, "t", (3, cols), &bytes).unwrap();
+                assert_eq!(scales, Scales::Rows(vec![0.5, 0.5, 2.0]));
+            }
+        }
+    }
+}

@@ -178,12 +178,21 @@ impl TernaryTensor<'_> {
 
     /// The error for a stored row known to hold an invalid code: counts them in the whole tensor.
     fn invalid_codes(&self, known_bad: usize, scratch: &mut [i8]) -> FormatError {
-        let shape = (self.rows, self.cols);
+        // Where bytes are missing, what is wrong with the rows that are there.
+        let rows = |bytes: &[u8], width: usize| bytes.len().checked_div(width).unwrap_or(0).min(self.rows);
         let found = match self.form {
-            TernaryForm::BitNet => planes::check_codes(shape, self.bytes).err().map(|invalid| invalid.to_string()),
-            TernaryForm::Rotor => planes::check_planes(shape, self.bytes, self.bit1).err().map(|e| e.to_string()),
+            TernaryForm::BitNet => {
+                let shape = (rows(self.bytes, planes::code_bytes(self.cols)), self.cols);
+                planes::check_codes(shape, self.bytes).err()
+            }
+            TernaryForm::Rotor => {
+                let width = planes::plane_bytes(self.cols);
+                let shape = (rows(self.bytes, width).min(rows(self.bit1, width)), self.cols);
+                planes::check_planes(shape, self.bytes, self.bit1).err()
+            }
             _ => None,
         };
+        let found = found.map(|invalid| invalid.to_string());
         let found = found.unwrap_or_else(|| self.count_invalid(known_bad, scratch));
         FormatError::invalid(format!("tensor {:?}", self.name), "only codes for -1, 0 and +1", found)
     }
@@ -239,9 +248,14 @@ mod tests {
         std::iter::repeat_with(|| rng.i8(-1..=1)).take(n).collect()
     }
 
-    /// Packs `trits` with [`Encoder`], strip by strip; the scale that a form appends included.
+    /// Packs `trits` with scale 1; the scale that a form appends included.
     pub(super) fn encode(form: TernaryForm, rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
-        let encoder = Encoder::new("t", form, rows, cols, Scales::Tensor(1.0)).unwrap();
+        encode_with(form, rows, cols, trits, Scales::Tensor(1.0))
+    }
+
+    /// Packs `trits` with [`Encoder`], strip by strip.
+    pub(super) fn encode_with(form: TernaryForm, rows: usize, cols: usize, trits: &[i8], scales: Scales) -> Vec<u8> {
+        let encoder = Encoder::new("t", form, rows, cols, scales).unwrap();
         let mut bytes = vec![0; encoder.strip_bytes() * encoder.strips()];
         for (strip, out) in bytes.chunks_exact_mut(encoder.strip_bytes()).enumerate() {
             let mut read = |row: usize, out: &mut [i8]| {
@@ -254,21 +268,94 @@ mod tests {
         bytes
     }
 
-    const WRITABLE: [TernaryForm; 3] =
-        [TernaryForm::I2S(I2sLayout::Blocks128), TernaryForm::I2S(I2sLayout::Blocks64), TernaryForm::HfPacked];
+    /// Every form that is written.
+    fn written() -> impl Iterator<Item = TernaryForm> {
+        FORMS.iter().filter(|form| form.is_written()).filter_map(|form| form.form)
+    }
+
+    /// A tensor over what [`encode_with`] made.
+    fn encoded(form: TernaryForm, rows: usize, cols: usize, bytes: &[u8]) -> TernaryTensor<'_> {
+        let mut tensor = tensor(form, rows, cols, bytes);
+        if form == TernaryForm::Rotor {
+            (tensor.bytes, tensor.bit1) = bytes.split_at(bytes.len() / 2);
+        }
+        tensor
+    }
+
+    /// The shape next to `(rows, cols)` that a form can hold.
+    fn fitting(form: TernaryForm, rows: usize, cols: usize) -> (usize, usize) {
+        let info = form.info();
+        let cols = cols.next_multiple_of(info.cols_multiple);
+        let whole_rows = info.weights_multiple >> cols.trailing_zeros().min(7);
+        (rows.next_multiple_of(whole_rows.max(1)), cols)
+    }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(ProptestConfig::with_cases(60))]
 
         #[test]
-        fn encoding_then_reading_is_the_identity(seed: u64, rows in 1usize..40, cols in 1usize..300, form in 0..3usize) {
-            let form = WRITABLE[form];
-            // I2_S holds whole blocks of 128 elements only; the rows may still begin inside one.
-            let rows = if form == TernaryForm::HfPacked { rows } else { rows.next_multiple_of(128 >> cols.trailing_zeros().min(7)) };
-            let trits = random_trits(seed, rows * cols);
-            let bytes = encode(form, rows, cols, &trits);
-            prop_assert!(bytes.len() >= form.packed_len(rows, cols).unwrap());
-            prop_assert_eq!(read_all(&tensor(form, rows, cols, &bytes)).unwrap(), trits);
+        fn encoding_then_reading_is_the_identity(seed: u64, rows in 1usize..20, cols in 1usize..300) {
+            for form in written() {
+                let (rows, cols) = fitting(form, rows, cols);
+                let mut trits = random_trits(seed, rows * cols);
+                if form == TernaryForm::Q1_0 {
+                    trits.iter_mut().for_each(|trit| *trit |= 1);
+                }
+                let bytes = encode(form, rows, cols, &trits);
+                let tensor = encoded(form, rows, cols, &bytes);
+                prop_assert!(tensor.bytes.len() >= form.packed_len(rows, cols).unwrap());
+                prop_assert_eq!(read_all(&tensor).unwrap(), trits, "{}", form.name());
+            }
+        }
+
+        /// Any bytes are decoded or refused, in every form and for every shape it can hold.
+        #[test]
+        fn any_bytes_are_decoded_or_refused(seed: u64, rows in 1usize..9, cols in 1usize..400, cut in 0usize..40) {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let tile = TlTile { rows: 32, cols: 24, step_rows: 32 };
+            let tile1 = TlTile { rows: 32, cols: 64, step_rows: 16 };
+            let others = [TernaryForm::Tl1(tile1), TernaryForm::Tl2(tile), TernaryForm::Master(DenseType::F16)];
+            for form in FORMS.iter().filter_map(|form| form.form).chain(others) {
+                let (rows, cols) = match form {
+                    TernaryForm::Tl1(_) | TernaryForm::Tl2(_) => (32 * rows, cols.next_multiple_of(192)),
+                    TernaryForm::I2S(I2sLayout::Rows4) => fitting(form, 4 * rows, cols),
+                    _ => fitting(form, rows, cols),
+                };
+                let len = form.packed_len(rows, cols).unwrap();
+                let [bytes, bit1] = [0, 1].map(|_| (0..len.saturating_sub(cut)).map(|_| rng.u8(..)).collect::<Vec<_>>());
+                let mut tensor = tensor(form, rows, cols, &bytes);
+                tensor.bit1 = &bit1;
+                if let Ok(trits) = read_all(&tensor) {
+                    prop_assert_eq!(cut, 0, "{}", form.name());
+                    prop_assert!(trits.iter().all(|trit| (-1..=1).contains(trit)), "{}", form.name());
+                }
+            }
+        }
+
+        /// Scales of blocks come back through every form that can hold them, as few as say the same.
+        #[test]
+        fn scales_come_back(seed: u64, rows in 1usize..5, blocks in 1usize..5, kind in 0usize..3) {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let cols = 256 * blocks;
+            // The first weight of every block is not zero, so every block has its scale.
+            let mut trits = random_trits(seed, rows * cols);
+            trits.iter_mut().step_by(64).for_each(|trit| *trit = 1);
+            let count = [1, rows, rows * blocks][kind];
+            let values: Vec<f32> = (0..count).map(|i| rng.f32().mul_add(0.001, i as f32 + 1.0)).collect();
+            let scales = Scales::from_values(rows, cols, values).unwrap();
+            for form in [TernaryForm::Tq1_0, TernaryForm::Tq2_0, TernaryForm::Q2_0] {
+                let encoder = Encoder::new("t", form, rows, cols, scales.clone()).unwrap();
+                let bytes = encode_with(form, rows, cols, &trits, scales.clone());
+                let found = inner_scales(form, "t", (rows, cols), &bytes).unwrap();
+                prop_assert_eq!(found.values().len(), scales.values().len());
+                for row in 0..rows {
+                    for col in 0..cols {
+                        let of = |scales: &Scales| scales.get(row, col * scales.groups() / cols);
+                        prop_assert_eq!(of(&found), of(encoder.scales()));
+                    }
+                }
+                prop_assert_eq!(exact_scales(found, (rows, cols), scales.values().to_vec()), scales.clone());
+            }
         }
     }
 
@@ -301,19 +388,21 @@ mod tests {
 
     #[test]
     fn bytes_that_end_before_the_row_are_an_error_in_every_form() {
-        for form in WRITABLE {
-            let bytes = encode(form, 4, 128, &[1; 512]);
-            let packed = form.packed_len(4, 128).unwrap();
+        for form in written() {
+            let bytes = encode(form, 4, 256, &[1; 1024]);
+            let packed = form.packed_len(4, 256).unwrap();
+            let whole = encoded(form, 4, 256, &bytes);
             for len in 0..packed {
+                let cut = TernaryTensor { bytes: &whole.bytes[..len], ..whole.clone() };
                 assert!(
                     matches!(
-                        read_all(&tensor(form, 4, 128, &bytes[..len])),
+                        read_all(&cut),
                         Err(FormatError::Truncated { needed, found, .. }) if needed == packed as u64 && found == len as u64
                     ),
                     "{form:?} cut to {len} bytes"
                 );
             }
-            assert!(read_all(&tensor(form, 4, 128, &bytes[..packed])).is_ok());
+            assert_eq!(read_all(&whole).unwrap(), [1; 1024], "{form:?}");
         }
     }
 }

@@ -267,3 +267,151 @@ impl Tl2Row {
         Some(u16::from_le_bytes(*word) >> (15 - (2 * triple + self.lane / 16)) & 1 == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{random_trits, read_all, tensor};
+    use super::*;
+    use crate::forms::TernaryForm;
+
+    /// TL1 by the formula of docs/formats.md, element by element.
+    fn encode_tl1(tile: TlTile, rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
+        let by = 256 / tile.step_rows;
+        let mut bytes = vec![0; rows * cols / 4];
+        for row in 0..rows {
+            let (t, in_tile) = (row / tile.rows, row % tile.rows);
+            let (a, g, r) = (in_tile / tile.step_rows, in_tile % tile.step_rows / 16, in_tile % 16);
+            for col in (0..cols).step_by(4) {
+                let (kt, b, u) = (col / tile.cols, col % tile.cols / by, col % by / 4);
+                let mut at = t * (cols / tile.cols) + kt;
+                at = at * (tile.rows / tile.step_rows) + a;
+                at = at * (tile.cols / by) + b;
+                at = at * (tile.step_rows / 16) + g;
+                at = (at * (by / 4) + u) * 16 + r;
+                let w = &trits[row * cols + col..][..4];
+                let code = |first: i8, second: i8| (3 * first + second + 4) as u8;
+                bytes[at] = code(w[0], w[1]) << 4 | code(w[2], w[3]);
+            }
+        }
+        bytes
+    }
+
+    /// TL2 by its formulas.
+    fn encode_tl2(tile: TlTile, rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
+        let k3 = cols - cols % tile.cols;
+        let k2 = cols - k3;
+        let (mut magnitudes, mut signs) = (vec![0u8; rows * k3 / 6], vec![0u16; rows * k3 / 48]);
+        let mut pairs = vec![0u8; rows * k2 / 4];
+        let position = |r: usize| [0, 16, 8, 24][r / 8] + r % 8;
+        for row in 0..rows {
+            let (t, a, r) = (row / tile.rows, row % tile.rows / 32, row % 32);
+            let steps = tile.rows / 32;
+            let w = &trits[row * cols..(row + 1) * cols];
+            for col in (0..k3).step_by(3) {
+                let (kt, in_tile) = (col / tile.cols, col % tile.cols);
+                let value = 9 * w[col] + 3 * w[col + 1] + w[col + 2];
+                let step = (t * (k3 / tile.cols) + kt) * steps + a;
+                let base = (step * (tile.cols / 6) + in_tile / 6) * 32;
+                magnitudes[base + position(r)] |= value.unsigned_abs() << if in_tile % 6 == 0 { 4 } else { 0 };
+                let word = (step * (tile.cols / 24) + in_tile / 24) * 16 + r % 16;
+                signs[word] |= u16::from(value < 0) << (15 - (2 * (in_tile % 24 / 3) + r / 16));
+            }
+            for col in (0..k2).step_by(4) {
+                let (kt, b) = (col / 32, col % 32 / 4);
+                let base = (((t * (k2 / 32) + kt) * steps + a) * 8 + b) * 32;
+                let code = |at: usize| (3 * w[k3 + at] + w[k3 + at + 1] + 4) as u8;
+                pairs[base + position(r)] = code(col) << 4 | code(col + 2);
+            }
+        }
+        let signs = signs.into_iter().flat_map(u16::to_le_bytes);
+        magnitudes.into_iter().chain(signs).chain(pairs).collect()
+    }
+
+    #[test]
+    fn tl1_tiles_of_the_presets_come_back() {
+        for (rows, cols, bm, bk, bmm) in
+            [(256, 128, 128, 64, 64), (512, 256, 256, 128, 32), (320, 128, 160, 64, 32), (32, 64, 16, 32, 16)]
+        {
+            let tile = TlTile { rows: bm, cols: bk, step_rows: bmm };
+            let trits = random_trits(5, rows * cols);
+            let bytes = encode_tl1(tile, rows, cols, &trits);
+            assert_eq!(TernaryForm::Tl1(tile).packed_len(rows, cols), Some(bytes.len()));
+            assert_eq!(read_all(&tensor(TernaryForm::Tl1(tile), rows, cols, &bytes)).unwrap(), trits, "{tile:?}");
+        }
+    }
+
+    #[test]
+    fn tl2_tiles_of_the_presets_come_back() {
+        for (rows, cols, bm, bk) in [(256, 192, 128, 192), (320, 288, 160, 96), (256, 256, 128, 96), (96, 64, 32, 96)] {
+            let tile = TlTile { rows: bm, cols: bk, step_rows: 32 };
+            let trits = random_trits(6, rows * cols);
+            let bytes = encode_tl2(tile, rows, cols, &trits);
+            assert_eq!(TernaryForm::Tl2(tile).packed_len(rows, cols), Some(bytes.len()));
+            assert_eq!(read_all(&tensor(TernaryForm::Tl2(tile), rows, cols, &bytes)).unwrap(), trits, "{tile:?}");
+        }
+    }
+
+    /// The worked examples of docs/formats.md: one row of weights, the others zero.
+    #[test]
+    fn worked_examples() {
+        let mut trits = vec![0; 16 * 32];
+        trits[..6].copy_from_slice(&[-1, 1, 0, 1, 1, -1]);
+        let tile = TlTile { rows: 16, cols: 32, step_rows: 16 };
+        let mut tl1 = vec![0x44; 128];
+        (tl1[0], tl1[16]) = (0x25, 0x64);
+        assert_eq!(encode_tl1(tile, 16, 32, &trits), tl1);
+        assert_eq!(read_all(&tensor(TernaryForm::Tl1(tile), 16, 32, &tl1)).unwrap(), trits);
+
+        let mut trits = vec![0; 32 * 24];
+        trits[..6].copy_from_slice(&[-1, 1, 0, 1, 1, -1]);
+        let tile = TlTile { rows: 32, cols: 24, step_rows: 32 };
+        // -9 + 3 = -6 and 9 + 3 - 1 = 11; the sign of the first triple is bit 15 of the first word.
+        let mut tl2 = vec![0; 128 + 32];
+        (tl2[0], tl2[129]) = (0x6b, 0x80);
+        assert_eq!(encode_tl2(tile, 32, 24, &trits), tl2);
+        assert_eq!(read_all(&tensor(TernaryForm::Tl2(tile), 32, 24, &tl2)).unwrap(), trits);
+    }
+
+    #[test]
+    fn codes_that_stand_for_nothing_are_reported() {
+        let tile = TlTile { rows: 16, cols: 32, step_rows: 16 };
+        let mut bytes = vec![0x44; 128];
+        bytes[0] = 0x49;
+        let error = read_all(&tensor(TernaryForm::Tl1(tile), 16, 32, &bytes)).unwrap_err().to_string();
+        assert!(error.ends_with("2 invalid, the first at row 0, column 2"), "{error}");
+        let tile = TlTile { rows: 32, cols: 24, step_rows: 32 };
+        let mut bytes = vec![0; 160];
+        bytes[31] = 0xe0;
+        let error = read_all(&tensor(TernaryForm::Tl2(tile), 32, 24, &bytes)).unwrap_err().to_string();
+        assert!(error.ends_with("3 invalid, the first at row 31, column 0"), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_config_is_read_by_shape() {
+        let text = "; of a 3B model\n[Kernels_0]\nm = 3200\nk = 8640\nbm = 160\nbk = 64\nbmm = 32\n\n[Kernels_1]\nm=3200\nk=3200\nbm: 320\nbk=128\nbmm=64\nother=1\n";
+        let config = KernelConfig::parse(text).unwrap();
+        assert_eq!(config.tile(3200, 8640), Some(TlTile { rows: 160, cols: 64, step_rows: 32 }));
+        assert_eq!(config.tile(3200, 3200), Some(TlTile { rows: 320, cols: 128, step_rows: 64 }));
+        assert_eq!(config.tile(8640, 3200), None);
+        for (text, message) in [
+            ("m = 1", "line 1 of the kernel config: expected a [section], found m = 1"),
+            ("[a]\nm = x", "line 2 of the kernel config: expected a number from 1 to 2^24, found m = x"),
+            ("[a]\nm = 0", "line 2 of the kernel config: expected a number from 1 to 2^24, found m = 0"),
+            ("[a]\nm", "line 2 of the kernel config: expected KEY = NUMBER, found m"),
+            ("[a]\nm = 1\nk = 2\n[b]", "bm in section [a] of the kernel config is missing"),
+        ] {
+            assert_eq!(KernelConfig::parse(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn tiles_that_do_not_divide_a_matrix_have_no_size() {
+        let tile = |rows, cols, step_rows| TlTile { rows, cols, step_rows };
+        for bad in [tile(100, 128, 32), tile(256, 96, 32), tile(256, 128, 48), tile(256, 128, 512), tile(32, 128, 64)] {
+            assert_eq!(TernaryForm::Tl1(bad).packed_len(256, 256), None, "{bad:?}");
+        }
+        for bad in [tile(256, 96, 64), tile(100, 96, 32), tile(256, 100, 32), tile(256, 0, 32), tile(256, 72, 32)] {
+            assert_eq!(TernaryForm::Tl2(bad).packed_len(256, 256), None, "{bad:?}");
+        }
+    }
+}

@@ -36,6 +36,8 @@ const fn part_stem(part: Part) -> &'static str {
         Part::AttnQ => "attn_q",
         Part::AttnK => "attn_k",
         Part::AttnV => "attn_v",
+        Part::AttnQNorm => "attn_q_norm",
+        Part::AttnKNorm => "attn_k_norm",
         Part::AttnSubNorm => "attn_sub_norm",
         Part::AttnOutput => "attn_output",
         Part::FfnNorm => "ffn_norm",
@@ -55,6 +57,10 @@ pub(super) fn graph(
     config: &Config,
     kernels: &KernelConfig,
 ) -> Result<(Graph, Vec<String>), FormatError> {
+    if let Some(id) = table.find("blk.0.attn_q_norm_in.weight") {
+        let what = format!("a BitNet embedding model (tensor {:?})", table.tensor(id).name);
+        return Err(FormatError::unsupported(what, "every linear has a norm of its own, and its output is no text"));
+    }
     let mut binder = Binder::new(table, config);
     let mut graph = Graph::default();
     let mut warnings = Vec::new();

@@ -106,6 +106,8 @@ fn modules(role: Role) -> Vec<String> {
                 Part::AttnQ => &["self_attn.q_proj"],
                 Part::AttnK => &["self_attn.k_proj"],
                 Part::AttnV => &["self_attn.v_proj"],
+                Part::AttnQNorm => &["self_attn.q_norm"],
+                Part::AttnKNorm => &["self_attn.k_norm"],
                 Part::AttnSubNorm => &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
                 Part::AttnOutput => &["self_attn.o_proj"],
                 Part::FfnNorm => &["post_attention_layernorm"],
