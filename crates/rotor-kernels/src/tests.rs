@@ -3,6 +3,7 @@
 use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
+use crate::planes::Strided;
 use crate::ternary::{Activations, GroupScales, RowScales, Scratch, TernaryMatrix};
 use crate::{Isa, Kernels, Pool};
 use proptest::prelude::*;
@@ -272,6 +273,46 @@ proptest! {
                 let expected = sum / activations.factors()[token];
                 prop_assert_eq!(found.to_bits(), expected.to_bits(), "{} token {}, row {}", kernels.isa(), token, row);
             }
+        }
+    }
+}
+
+proptest! {
+    /// Random bytes: what the scalar kernels make of them, everywhere.
+    #[test]
+    fn codes_and_planes_are_the_same_on_every_isa(bytes in 0usize..200, sound in any::<bool>(), seed in any::<u64>()) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let codes: Vec<u8> = (0..2 * bytes).map(|_| rng.u8(..) & if sound { 0xaa } else { 0xff }).collect();
+        let mut plane = |mask: u8| (0..bytes).map(|_| rng.u8(..) & mask).collect::<Vec<u8>>();
+        let (plus, minus) = (plane(0x5a), plane(if sound { 0xa5 } else { 0xff }));
+        let trits: Vec<i8> = (0..8 * bytes).map(|_| rng.i8(if sound { -1..=1 } else { -3..=3 })).collect();
+        let blocks: Vec<u8> = (0..bytes / 32 * 64).map(|_| rng.u8(..) & if sound { 0x55 } else { 0xff }).collect();
+        let run = |kernels: &Kernels| {
+            let empty = || (vec![9u8; bytes], vec![9u8; bytes]);
+            let mut out = Vec::new();
+            let (mut p, mut m) = empty();
+            let bad = kernels.split_codes(&codes, &mut p, &mut m);
+            out.push((bad, p, m));
+            let mut joined = vec![9; 2 * bytes];
+            let bad = kernels.join_planes(&plus, &minus, &mut joined);
+            out.push((bad, joined, vec![]));
+            let (mut p, mut m) = empty();
+            let bad = kernels.pack_trits(&trits, &mut p, &mut m);
+            out.push((bad, p, m));
+            let mut unpacked = vec![9; 8 * bytes];
+            let bad = kernels.unpack_trits(&plus, &minus, &mut unpacked);
+            out.push((bad, unpacked.iter().map(|trit| trit.cast_unsigned()).collect(), vec![]));
+            for layout in [Strided::High32, Strided::High16, Strided::Low32] {
+                let (mut p, mut m) = (vec![9; blocks.len() / 2], vec![9; blocks.len() / 2]);
+                let bad = kernels.unstride(layout, &blocks, &mut p, &mut m);
+                out.push((bad, p, m));
+            }
+            out
+        };
+        let scalar = run(Kernels::for_isa(Isa::Scalar).unwrap());
+        prop_assert!(!sound || scalar.iter().all(|(bad, ..)| !bad));
+        for kernels in kernels() {
+            prop_assert_eq!(&run(kernels), &scalar, "{}", kernels.isa());
         }
     }
 }

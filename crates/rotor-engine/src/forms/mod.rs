@@ -10,6 +10,7 @@ mod hf_packed;
 mod i2s;
 mod iq_bn;
 mod master;
+mod quick;
 mod scales;
 mod stored;
 mod table;
@@ -169,6 +170,29 @@ impl TernaryTensor<'_> {
         if any_invalid { Err(self.invalid_codes(row, out)) } else { Ok(()) }
     }
 
+    /// [`read_stored_row`](Self::read_stored_row) as bit planes: `bit0` marks +1, `bit1` marks -1, the padding is zero.
+    ///
+    /// Several times faster than by way of trits, where the form's layout allows it (I2_S, TQ2_0, codes and planes).
+    ///
+    /// # Errors
+    ///
+    /// As [`read_row`](Self::read_row).
+    ///
+    /// # Panics
+    ///
+    /// If `row` is not below [`rows`](Self::rows) or a plane is not [`planes::plane_bytes`] of the columns long.
+    pub fn read_stored_planes(&self, row: usize, bit0: &mut [u8], bit1: &mut [u8]) -> Result<(), FormatError> {
+        assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
+        if quick::planes(self, row, bit0, bit1) {
+            return Ok(());
+        }
+        // Anything out of the ordinary, a row that is not sound included.
+        let mut trits = vec![0; self.cols];
+        self.read_stored_row(row, &mut trits)?;
+        planes::trits_to_planes((1, self.cols), &trits, bit0, bit1)
+            .map_err(|invalid| FormatError::invalid(format!("tensor {:?}", self.name), "trits", invalid))
+    }
+
     /// Decodes a stored row; codes that stand for no trit become [`INVALID`].
     fn decode(&self, row: usize, out: &mut [i8]) -> Result<(), RowError> {
         assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
@@ -295,6 +319,8 @@ mod tests {
 
         #[test]
         fn encoding_then_reading_is_the_identity(seed: u64, rows in 1usize..20, cols in 1usize..300) {
+            // Half of the shapes with whole blocks in every row, which have a quicker way to planes.
+            let cols = if seed % 2 == 0 { cols.next_multiple_of(128) } else { cols };
             for form in written() {
                 let (rows, cols) = fitting(form, rows, cols);
                 let mut trits = random_trits(seed, rows * cols);
@@ -304,6 +330,15 @@ mod tests {
                 let bytes = encode(form, rows, cols, &trits);
                 let tensor = encoded(form, rows, cols, &bytes);
                 prop_assert!(tensor.bytes.len() >= form.packed_len(rows, cols).unwrap());
+                let width = planes::plane_bytes(cols);
+                let (mut bit0, mut bit1) = (vec![9; rows * width], vec![9; rows * width]);
+                let strips = bit0.chunks_exact_mut(width).zip(bit1.chunks_exact_mut(width));
+                for (row, (bit0, bit1)) in strips.enumerate() {
+                    tensor.read_stored_planes(row, bit0, bit1).unwrap();
+                }
+                let mut by_planes = vec![9; trits.len()];
+                planes::planes_to_trits((rows, cols), &bit0, &bit1, &mut by_planes).unwrap();
+                prop_assert_eq!(&by_planes, &trits, "{} as planes", form.name());
                 prop_assert_eq!(read_all(&tensor).unwrap(), trits, "{}", form.name());
             }
         }
@@ -325,7 +360,12 @@ mod tests {
                 let [bytes, bit1] = [0, 1].map(|_| (0..len.saturating_sub(cut)).map(|_| rng.u8(..)).collect::<Vec<_>>());
                 let mut tensor = tensor(form, rows, cols, &bytes);
                 tensor.bit1 = &bit1;
-                if let Ok(trits) = read_all(&tensor) {
+                let whole = read_all(&tensor);
+                let width = planes::plane_bytes(cols);
+                let (mut bit0, mut bit1) = (vec![9; width], vec![9; width]);
+                let by_planes = (0..rows).all(|row| tensor.read_stored_planes(row, &mut bit0, &mut bit1).is_ok());
+                prop_assert_eq!(by_planes, whole.is_ok(), "{}", form.name());
+                if let Ok(trits) = whole {
                     prop_assert_eq!(cut, 0, "{}", form.name());
                     prop_assert!(trits.iter().all(|trit| (-1..=1).contains(trit)), "{}", form.name());
                 }
