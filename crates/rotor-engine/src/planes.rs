@@ -77,17 +77,21 @@ impl fmt::Display for InvalidKind {
 pub fn encode_codes((rows, cols): (usize, usize), trits: &[i8], codes: &mut [u8]) -> Result<(), InvalidWeights> {
     expect_len("trits", trits.len(), rows, cols);
     expect_len("codes", codes.len(), rows, code_bytes(cols));
-    let kernels = kernels();
     let mut wrong = false;
+    let mut encode = |trits: &[i8], codes: &mut [u8]| {
+        let mut planes = [[0; BATCH / 8]; 2];
+        let [bit0, bit1] = planes.each_mut().map(|plane| &mut plane[..trits.len() / 8]);
+        wrong |= kernels().pack_trits(trits, bit0, bit1) | kernels().join_planes(bit0, bit1, codes);
+    };
     for run in runs((rows, cols), 4) {
-        let codes = codes[run.of(code_bytes(cols))].chunks_mut(BATCH / 4);
-        for (trits, codes) in trits[run.of(cols)].chunks(BATCH).zip(codes) {
-            let (mut all, mut planes, mut packed) = ([0; BATCH], [[0; BATCH / 8]; 2], [0; BATCH / 4]);
-            all[..trits.len()].copy_from_slice(trits);
-            let [bit0, bit1] = &mut planes;
-            wrong |= kernels.pack_trits(&all, bit0, bit1) | kernels.join_planes(bit0, bit1, &mut packed);
-            codes.copy_from_slice(&packed[..codes.len()]);
-        }
+        let (trits, codes) = (&trits[run.of(cols)], &mut codes[run.of(code_bytes(cols))]);
+        let (eights, rest) = trits.split_at(trits.len() / 8 * 8);
+        let (pairs, last) = codes.split_at_mut(eights.len() / 4);
+        eights.chunks(BATCH).zip(pairs.chunks_mut(BATCH / 4)).for_each(|(trits, codes)| encode(trits, codes));
+        let (mut eight, mut pair) = ([0; 8], [0; 2]);
+        eight[..rest.len()].copy_from_slice(rest);
+        encode(&eight, &mut pair);
+        last.copy_from_slice(&pair[..last.len()]);
     }
     report(wrong, (rows, cols), cols, |row, col| wrong_number(trits[row * cols + col]))
 }
@@ -104,21 +108,25 @@ pub fn encode_codes((rows, cols): (usize, usize), trits: &[i8], codes: &mut [u8]
 pub fn decode_codes((rows, cols): (usize, usize), codes: &[u8], trits: &mut [i8]) -> Result<(), InvalidWeights> {
     expect_len("codes", codes.len(), rows, code_bytes(cols));
     expect_len("trits", trits.len(), rows, cols);
-    let kernels = kernels();
     let mut wrong = false;
+    let mut decode = |codes: &[u8], trits: &mut [i8]| {
+        let mut planes = [[0; BATCH / 8]; 2];
+        let [bit0, bit1] = planes.each_mut().map(|plane| &mut plane[..trits.len() / 8]);
+        wrong |= kernels().split_codes(codes, bit0, bit1) | kernels().unpack_trits(bit0, bit1, trits);
+    };
+    let mut padding = 0;
     for run in runs((rows, cols), 4) {
-        let trits = trits[run.of(cols)].chunks_mut(BATCH);
-        for (codes, trits) in codes[run.of(code_bytes(cols))].chunks(BATCH / 4).zip(trits) {
-            let (mut packed, mut planes, mut all) = ([0; BATCH / 4], [[0; BATCH / 8]; 2], [0; BATCH]);
-            packed[..codes.len()].copy_from_slice(codes);
-            let [bit0, bit1] = &mut planes;
-            wrong |= kernels.split_codes(&packed, bit0, bit1) | kernels.unpack_trits(bit0, bit1, &mut all);
-            let (weights, padding) = all.split_at(trits.len());
-            trits.copy_from_slice(weights);
-            wrong |= padding.iter().any(|&trit| trit != 0);
-        }
+        let (codes, trits) = (&codes[run.of(code_bytes(cols))], &mut trits[run.of(cols)]);
+        let (eights, rest) = trits.split_at_mut(trits.len() / 8 * 8);
+        let (pairs, last) = codes.split_at(eights.len() / 4);
+        pairs.chunks(BATCH / 4).zip(eights.chunks_mut(BATCH)).for_each(|(codes, trits)| decode(codes, trits));
+        let (mut pair, mut eight) = ([0; 2], [0; 8]);
+        pair[..last.len()].copy_from_slice(last);
+        decode(&pair, &mut eight);
+        rest.copy_from_slice(&eight[..rest.len()]);
+        padding |= eight[rest.len()..].iter().fold(0, |any, trit| any | trit);
     }
-    report_codes(wrong, (rows, cols), codes)
+    report_codes(wrong | (padding != 0), (rows, cols), codes)
 }
 
 /// Codes to planes.
@@ -290,8 +298,9 @@ pub fn check_planes(shape: (usize, usize), bit0: &[u8], bit1: &[u8]) -> Result<(
     report_planes(true, shape, bit0, bit1)
 }
 
-/// Weights that go through the small forms together, where two steps are needed.
-const BATCH: usize = 256;
+/// Weights that go through planes together on their way between trits and codes: few enough for the first cache, and so
+/// many that the second step does not read what the first has only just written.
+const BATCH: usize = 8192;
 
 /// The kernels of this CPU, or those that `ROTOR_ISA` names.
 pub(crate) fn kernels() -> &'static Kernels {

@@ -23,13 +23,24 @@ fn store(value: __m256i, bytes: &mut [u8; 32]) {
 /// The same 16 entries for both halves of a byte shuffle.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn table(entries: [u8; 16]) -> __m256i {
-    let [low, high] = [0, 8].map(|at| i64::from_le_bytes(std::array::from_fn(|i| entries[at + i])));
-    _mm256_broadcastsi128_si256(_mm_set_epi64x(high, low))
+fn table(entries: &'static [u8; 16]) -> __m256i {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(entries.as_ptr().cast()) })
+}
+
+/// The entries, shifted to the left.
+const fn shifted(entries: [u8; 16], by: u32) -> [u8; 16] {
+    let mut shifted = entries;
+    let mut at = 0;
+    while at < 16 {
+        shifted[at] = entries[at] << by;
+        at += 1;
+    }
+    shifted
 }
 
 /// What two codes are in planes: the low bits of both in bits 0 and 1, their high bits in bits 4 and 5. Code 11 is nothing.
-const SPLIT: [u8; 16] = {
+static SPLIT: [u8; 16] = {
     const ONE: [u8; 4] = [0, 1, 0x10, 0];
     let mut entries = [0; 16];
     let mut nibble = 0;
@@ -39,9 +50,10 @@ const SPLIT: [u8; 16] = {
     }
     entries
 };
+static SPLIT_HIGH: [u8; 16] = shifted(SPLIT, 2);
 
 /// Four bits, each followed by a zero.
-const SPREAD: [u8; 16] = {
+static SPREAD: [u8; 16] = {
     let mut entries = [0; 16];
     let mut nibble = 0;
     while nibble < 16 {
@@ -51,11 +63,12 @@ const SPREAD: [u8; 16] = {
     }
     entries
 };
+static SPREAD_HIGH: [u8; 16] = shifted(SPREAD, 1);
 
 #[target_feature(enable = "avx2")]
 fn split_codes(codes: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
     let nibble = _mm256_set1_epi8(15);
-    let (low, high) = (table(SPLIT), table(SPLIT.map(|entry| entry << 2)));
+    let (low, high) = (table(&SPLIT), table(&SPLIT_HIGH));
     // Two nibbles of a plane, the second of which is the higher.
     let weights = _mm256_set1_epi16(1 | 16 << 8);
     let mut wrong = _mm256_setzero_si256();
@@ -84,7 +97,7 @@ fn split_codes(codes: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
 #[target_feature(enable = "avx2")]
 fn join_planes(bit0: &[u8], bit1: &[u8], codes: &mut [u8]) -> bool {
     let nibble = _mm256_set1_epi8(15);
-    let (low_bits, high_bits) = (table(SPREAD), table(SPREAD.map(|entry| entry << 1)));
+    let (low_bits, high_bits) = (table(&SPREAD), table(&SPREAD_HIGH));
     let mut wrong = _mm256_setzero_si256();
     let (whole0, rest0) = bit0.as_chunks::<32>();
     let (whole1, rest1) = bit1.as_chunks::<32>();
@@ -117,7 +130,8 @@ fn pack_trits(trits: &[i8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
     let (whole0, rest0) = bit0.as_chunks_mut::<4>();
     let (whole1, rest1) = bit1.as_chunks_mut::<4>();
     for ((trits, bit0), bit1) in whole.iter().zip(whole0).zip(whole1) {
-        let trits = load(&trits.map(i8::cast_unsigned));
+        // SAFETY: 32 readable bytes; the load needs no alignment.
+        let trits = unsafe { _mm256_loadu_si256(trits.as_ptr().cast()) };
         let (plus, minus) = (_mm256_cmpeq_epi8(trits, one), _mm256_cmpeq_epi8(trits, _mm256_set1_epi8(-1)));
         let any = _mm256_or_si256(_mm256_or_si256(plus, minus), _mm256_cmpeq_epi8(trits, zero));
         sound = _mm256_and_si256(sound, any);
@@ -151,32 +165,51 @@ fn unpack_trits(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool {
     scalar::unpack_trits(rest0, rest1, rest) | (wrong != 0)
 }
 
+/// The highest bits of 32 bytes at once, slot after slot.
 #[target_feature(enable = "avx2")]
 fn unstride(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
-    let mut wrong = 0;
-    let planes = bit0.as_chunks_mut::<16>().0.iter_mut().zip(bit1.as_chunks_mut::<16>().0);
-    for (packed, (bit0, bit1)) in packed.as_chunks().0.iter().zip(planes) {
-        let codes = load(packed);
-        // The high and the low bits of bits 7:6, 5:4, 3:2, 1:0, brought to where the mask is taken from.
-        let highs =
-            [codes, _mm256_slli_epi16::<2>(codes), _mm256_slli_epi16::<4>(codes), _mm256_slli_epi16::<6>(codes)];
-        for (slot, high) in highs.into_iter().enumerate() {
-            let low = _mm256_movemask_epi8(_mm256_slli_epi16::<1>(high));
-            let high = _mm256_movemask_epi8(high);
-            wrong |= high & low;
-            let (plus, minus) = ((high & !low).to_le_bytes(), (!(high | low)).to_le_bytes());
-            match layout {
-                Strided::High32 => (bit0.as_chunks_mut().0[slot], bit1.as_chunks_mut().0[slot]) = (plus, minus),
-                Strided::Low32 => (bit0.as_chunks_mut().0[3 - slot], bit1.as_chunks_mut().0[3 - slot]) = (plus, minus),
-                // Two blocks side by side.
-                Strided::High16 => {
-                    let ([p0, p1, p2, p3], [m0, m1, m2, m3]) = (plus, minus);
-                    let (bit0, bit1) = (bit0.as_chunks_mut().0, bit1.as_chunks_mut().0);
-                    (bit0[slot], bit0[4 + slot]) = ([p0, p1], [p2, p3]);
-                    (bit1[slot], bit1[4 + slot]) = ([m0, m1], [m2, m3]);
-                }
-            }
-        }
+    match layout {
+        Strided::High32 => unstride_blocks(packed, bit0, bit1, |slots| slots),
+        Strided::Low32 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| [d, c, b, a]),
+        // Two blocks side by side: the low halves of the slots are one, the high halves the other.
+        Strided::High16 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| {
+            let low = |first: u32, second: u32| first & 0xffff | second << 16;
+            let high = |first: u32, second: u32| first >> 16 | second & 0xffff_0000;
+            [low(a, b), low(c, d), high(a, b), high(c, d)]
+        }),
     }
-    wrong != 0
+}
+
+/// `order` makes 16 bytes of a plane from the masks of bits 7:6, 5:4, 3:2 and 1:0.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn unstride_blocks(packed: &[u8], bit0: &mut [u8], bit1: &mut [u8], order: impl Fn([u32; 4]) -> [u32; 4]) -> bool {
+    let mut wrong = _mm256_setzero_si256();
+    let out = bit0.as_chunks_mut::<16>().0.iter_mut().zip(bit1.as_chunks_mut::<16>().0);
+    for (packed, (bit0, bit1)) in packed.as_chunks().0.iter().zip(out) {
+        let codes = load(packed);
+        // The low bit of every code, brought over its high bit.
+        let low = _mm256_add_epi8(codes, codes);
+        wrong = _mm256_or_si256(wrong, _mm256_and_si256(codes, low));
+        *bit0 = join_masks(order(slot_masks(_mm256_andnot_si256(low, codes))));
+        *bit1 = join_masks(order(slot_masks(_mm256_or_si256(codes, low)).map(|neither| !neither)));
+    }
+    _mm256_testz_si256(wrong, _mm256_set1_epi8(0xaa_u8.cast_signed())) == 0
+}
+
+fn join_masks([a, b, c, d]: [u32; 4]) -> [u8; 16] {
+    let [low, high] = [[a, b], [c, d]].map(|[low, high]| u64::from(low) | u64::from(high) << 32);
+    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
+}
+
+/// The bits 7, 5, 3 and 1 of every byte; to double a byte twice is to shift it by two places.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn slot_masks(bits: __m256i) -> [u32; 4] {
+    let mask = |bits| _mm256_movemask_epi8(bits).cast_unsigned();
+    let double = |bits| _mm256_add_epi8(bits, bits);
+    let second = double(double(bits));
+    let third = double(double(second));
+    let fourth = double(double(third));
+    [mask(bits), mask(second), mask(third), mask(fourth)]
 }
