@@ -186,7 +186,7 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 }
 
 /// The 6-bit scale and minimum of sub-block `j` of 8, as Q4_K and Q5_K pack them into 12 bytes.
-fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
+pub(crate) fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {

@@ -8,6 +8,7 @@
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
+use crate::dense::DenseType;
 use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
 use crate::isa::{Isa, IsaError};
 use crate::ternary::{self, TernaryKernels};
@@ -132,24 +133,24 @@ impl Kernels {
         unsafe { (self.float.dot)(a, b) }
     }
 
-    /// Dot product of f16 (little-endian bytes) and f32.
+    /// Decodes a row of whole blocks: what [`DenseType::decode`] gives, bit for bit.
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn dot_f16(&self, a: &[u8], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), 2 * b.len(), "two bytes per factor");
+    /// If `row` is not the bytes of `out.len()` weights.
+    pub fn decode_row(&self, dtype: DenseType, row: &[u8], out: &mut [f32]) {
+        assert_eq!(Some(row.len()), dtype.row_bytes(out.len()), "bytes of {} {} weights", out.len(), dtype.name());
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.dot_f16)(a, b) }
+        unsafe { (self.float.decode_row)(dtype, row, out) }
     }
 
-    /// Dot product of bf16 (little-endian bytes) and f32.
+    /// Dot product of a stored row and f32: the bits of [`Kernels::decode_row`] followed by [`Kernels::dot`].
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn dot_bf16(&self, a: &[u8], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), 2 * b.len(), "two bytes per factor");
+    /// If `row` is not the bytes of `x.len()` weights.
+    pub fn dot_row(&self, dtype: DenseType, row: &[u8], x: &[f32]) -> f32 {
+        assert_eq!(Some(row.len()), dtype.row_bytes(x.len()), "bytes of {} {} weights", x.len(), dtype.name());
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.dot_bf16)(a, b) }
+        unsafe { (self.float.dot_row)(dtype, row, x) }
     }
 
     /// f16 bits to f32.

@@ -132,14 +132,12 @@ fn symmetric_scale(values: &[f32; 16]) -> f32 {
     if largest == 0.0 {
         return best_scale;
     }
+    let squares = values.map(|value| value * value);
     for step in -9i8..=9 {
         let inverse = -(32.0 + 0.1 * f32::from(step)) / largest;
-        let (mut along, mut square) = (0f32, 0f32);
-        for &value in values {
-            let code = nearest(value * inverse).clamp(-32.0, 31.0);
-            along += value * value * value * code;
-            square += value * value * code * code;
-        }
+        let codes = values.map(|value| nearest(value * inverse).clamp(-32.0, 31.0));
+        let along = sum::<16>(|i| squares[i] * values[i] * codes[i]);
+        let square = sum::<16>(|i| squares[i] * codes[i] * codes[i]);
         // The error is what is left of the values after their projection on the codes, along^2 / square.
         if square > 0.0 && along * along > best_merit * square {
             (best_scale, best_merit) = (along / square, along * along / square);
@@ -164,8 +162,8 @@ fn affine_scale(values: &[f32; 32]) -> (f32, f32) {
         let Some((scale, minimum)) = weighted_line(&weights, values, &codes) else {
             continue;
         };
-        let residuals = codes.iter().zip(values).map(|(code, value)| scale * code + minimum - value);
-        let error = residuals.zip(&weights).map(|(residual, weight)| weight * residual * residual).sum::<f32>();
+        let residual = |i: usize| scale * codes[i] + minimum - values[i];
+        let error = sum::<32>(|i| weights[i] * residual(i) * residual(i));
         if error < best_error {
             (best, best_error) = ((scale, -minimum), error);
         }
@@ -176,20 +174,29 @@ fn affine_scale(values: &[f32; 32]) -> (f32, f32) {
 /// The line `scale * code + minimum` through the values of least weighted squared error, with `minimum <= 0` (the format
 /// holds no other). `None` where all codes are 0.
 fn weighted_line(weights: &[f32; 32], values: &[f32; 32], codes: &[f32; 32]) -> Option<(f32, f32)> {
-    let (mut w, mut x, mut l, mut ll, mut xl) = (0f32, 0f32, 0f32, 0f32, 0f32);
-    for ((&weight, &value), &code) in weights.iter().zip(values).zip(codes) {
-        w += weight;
-        x += weight * value;
-        l += weight * code;
-        ll += weight * code * code;
-        xl += weight * value * code;
-    }
+    let w = sum::<32>(|i| weights[i]);
+    let x = sum::<32>(|i| weights[i] * values[i]);
+    let l = sum::<32>(|i| weights[i] * codes[i]);
+    let ll = sum::<32>(|i| weights[i] * codes[i] * codes[i]);
+    let xl = sum::<32>(|i| weights[i] * values[i] * codes[i]);
     let determinant = w * ll - l * l;
     let minimum = (ll * x - l * xl) / determinant;
     if determinant > 0.0 && minimum <= 0.0 {
         return Some(((w * xl - x * l) / determinant, minimum));
     }
     (ll > 0.0).then(|| (xl / ll, 0.0))
+}
+
+/// The sum of `N` terms in eight lanes: one running total would leave the vector units idle.
+fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
+    let terms: [f32; N] = std::array::from_fn(term);
+    let mut lanes = [0f32; 8];
+    for terms in terms.as_chunks::<8>().0 {
+        for (total, term) in lanes.iter_mut().zip(terms) {
+            *total += term;
+        }
+    }
+    lanes.iter().sum()
 }
 
 fn reciprocal(x: f32) -> f32 {

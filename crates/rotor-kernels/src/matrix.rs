@@ -108,28 +108,19 @@ impl DenseMatrix {
                     // SAFETY: each task owns its rows of every token.
                     unsafe { out.slice(token * self.rows + row, 1)[0] = value };
                 };
-                match self.direct(kernels, row, x, tokens) {
-                    Some(value) => put(0, value),
-                    None => {
-                        buffer.resize(self.cols, 0.0);
-                        self.row(row, buffer);
-                        for (token, x) in x.chunks_exact(self.cols).enumerate() {
-                            put(token, kernels.dot(buffer, x));
-                        }
-                    }
+                let bytes = self.row_bytes(row);
+                // Both ways give the same bits, so a token's result does not depend on how many come with it.
+                if tokens == 1 {
+                    put(0, kernels.dot_row(self.dtype, bytes, x));
+                    continue;
+                }
+                buffer.resize(self.cols, 0.0);
+                kernels.decode_row(self.dtype, bytes, buffer);
+                for (token, x) in x.chunks_exact(self.cols).enumerate() {
+                    put(token, kernels.dot(buffer, x));
                 }
             }
         });
-    }
-
-    /// The product of one row and one token without a detour through f32, where there is such a kernel. It sums in the
-    /// order of [`Kernels::dot`], so that a token's result does not depend on how many come with it.
-    fn direct(&self, kernels: &Kernels, row: usize, x: &[f32], tokens: usize) -> Option<f32> {
-        match self.dtype {
-            DenseType::F16 if tokens == 1 => Some(kernels.dot_f16(self.row_bytes(row), x)),
-            DenseType::Bf16 if tokens == 1 => Some(kernels.dot_bf16(self.row_bytes(row), x)),
-            _ => None,
-        }
     }
 }
 

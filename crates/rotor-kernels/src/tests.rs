@@ -81,6 +81,18 @@ fn ternary_products_are_exact_at_the_bounds() {
     }
 }
 
+/// More threads than whole tiles to share out: found by the property test below.
+#[test]
+fn parts_of_the_rows_may_be_empty() {
+    let pool = Pool::new(4);
+    for kernels in kernels() {
+        for rows in [33, 70, 98, 130] {
+            let trits = random_trits(&mut fastrand::Rng::with_seed(1), rows * 64);
+            check_dot(kernels, &pool, rows, 64, &trits, &[7; 14 * 64]);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -153,13 +165,39 @@ proptest! {
             prop_assert_eq!(&encoded, &f16);
             let mut decoded = vec![0.0; len];
             kernels.decode_f16(&f16, &mut decoded);
-            let bytes: Vec<u8> = f16.iter().flat_map(|v| v.to_le_bytes()).collect();
-            // Same order, so the same bits as the product of the decoded numbers.
-            prop_assert_eq!(kernels.dot_f16(&bytes, &b).to_bits(), kernels.dot(&decoded, &b).to_bits());
-            let bf16: Vec<half::bf16> = a.iter().map(|v| half::bf16::from_f32(*v)).collect();
-            let bytes: Vec<u8> = bf16.iter().flat_map(|v| v.to_le_bytes()).collect();
-            let decoded: Vec<f32> = bf16.iter().map(|v| v.to_f32()).collect();
-            prop_assert_eq!(kernels.dot_bf16(&bytes, &b).to_bits(), kernels.dot(&decoded, &b).to_bits());
+        }
+    }
+}
+
+/// Stored rows: decoding and multiplying give the bits of the plain decoder and the plain product.
+#[test]
+fn stored_rows_decode_alike_everywhere() {
+    let mut rng = fastrand::Rng::with_seed(12);
+    for dtype in DenseType::ALL {
+        for blocks in [1, 2, 5, 37] {
+            let len = blocks * dtype.block_len();
+            // Random bytes but for finite scales: exponents of f16, bf16 and f32 fields stay in range.
+            let mut row: Vec<u8> = (0..blocks * dtype.block_bytes()).map(|_| rng.u8(..)).collect();
+            for block in row.chunks_exact_mut(dtype.block_bytes()) {
+                let fields: &[usize] = match dtype {
+                    DenseType::F32 => &[3],
+                    DenseType::F16 | DenseType::Bf16 | DenseType::Q4_0 | DenseType::Q5_0 | DenseType::Q8_0 => &[1],
+                    DenseType::Q4_1 | DenseType::Q5_1 | DenseType::Q4K | DenseType::Q5K => &[1, 3],
+                    DenseType::Q6K => &[209],
+                };
+                fields.iter().for_each(|at| block[*at] = block[*at] & 0x80 | 0x3c);
+            }
+            let x: Vec<f32> = (0..len).map(|_| rng.f32() - 0.5).collect();
+            let mut expected = vec![0.0; len];
+            dtype.decode(&row, &mut expected);
+            for kernels in kernels() {
+                let mut found = vec![f32::NAN; len];
+                kernels.decode_row(dtype, &row, &mut found);
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&found), bits(&expected), "{} on {}", dtype.name(), kernels.isa());
+                let products = (kernels.dot_row(dtype, &row, &x), kernels.dot(&expected, &x));
+                assert_eq!(products.0.to_bits(), products.1.to_bits(), "{} on {}", dtype.name(), kernels.isa());
+            }
         }
     }
 }

@@ -7,6 +7,9 @@
 mod gguf;
 mod graph;
 mod hf;
+#[cfg(test)]
+mod hostile;
+mod i2s_layout;
 mod map;
 pub mod metadata;
 mod source;

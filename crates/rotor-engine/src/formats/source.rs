@@ -1,10 +1,11 @@
 //! An opened model: one type over both containers, with everything but the weights checked.
 
 use super::graph::{Form, Graph, Matrix};
+use super::i2s_layout::Detection;
 use super::map::FileBytes;
 use super::metadata::Metadata;
 use super::table::TensorTable;
-use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf};
+use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::forms::{I2sLayout, Scales, TernaryForm, TernaryTensor, absmean_scale};
@@ -122,7 +123,17 @@ impl Source {
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
-        let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
+        let i2s_layout = match options.i2s_layout {
+            Some(given) => given,
+            None => match i2s_layout::detect(&table, &graph) {
+                Detection::Found(layout) => layout,
+                Detection::Unclear { doubtful } => {
+                    let doubt = "the weights fit the I2_S layout 64/16 a little better than 128/32, which is assumed";
+                    warnings.extend(doubtful.then(|| doubt.to_owned()));
+                    i2s_layout::DEFAULT
+                }
+            },
+        };
         let mut source = Self { config, table, graph, contents: Contents::Gguf(metadata), i2s_layout, warnings };
         source.warn_of_odd_scales();
         Ok(source)
@@ -130,7 +141,7 @@ impl Source {
 
     fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
         let hf::Opened { folder, table, config, graph, warnings } = opened;
-        let i2s_layout = options.i2s_layout.unwrap_or(I2sLayout::Blocks128);
+        let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
         let mut source = Self { config, table, graph, contents: Contents::HuggingFace(folder), i2s_layout, warnings };
         source.warn_of_odd_scales();
         source

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use tokenizers::tokenizer::PostProcessor as _;
 use tokenizers::{Encoding, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Token};
 
-/// Parts of a pipeline that have been held against the reference.
+/// Parts of a pipeline that are let through: those that the tests hold against the library's own loader.
 const NORMALIZERS: &str = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
 const PRE_TOKENIZERS: &str = "Sequence, Split, ByteLevel, Digits, Metaspace, Punctuation, Whitespace, WhitespaceSplit";
 const POST_PROCESSORS: &str = "Sequence, TemplateProcessing, ByteLevel";
@@ -435,6 +435,43 @@ mod tests {
             assert_eq!(tokenizer.decode(&ids), library.decode(&ids, true).unwrap(), "{text:?}");
         }
         assert_eq!(tokenizer.encode("hi hié", SpecialTokens::Parse).unwrap(), [9, 9, 3, 4]);
+    }
+
+    /// The same vocabulary behind every other normaliser, pre-tokenizer and post-processor that is let through.
+    #[test]
+    fn every_known_part_works_as_in_the_library() {
+        let prepend = json!({"type": "Prepend", "prepend": "\u{2581}"});
+        let split = |kind: &str| json!({"type": "Sequence", "pretokenizers": [{"type": kind}]});
+        let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
+        let template = llama2()["post_processor"].clone();
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
+        let variants = [
+            ("normalizer", json!({"type": "NFC"})),
+            ("normalizer", json!({"type": "NFD"})),
+            ("normalizer", json!({"type": "NFKC"})),
+            ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFKD"}, prepend]})),
+            ("normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true})),
+            ("pre_tokenizer", split("Whitespace")),
+            ("pre_tokenizer", split("WhitespaceSplit")),
+            ("pre_tokenizer", json!({"type": "Punctuation", "behavior": "Isolated"})),
+            ("pre_tokenizer", json!({"type": "Digits", "individual_digits": true})),
+            ("pre_tokenizer", metaspace("always")),
+            ("pre_tokenizer", metaspace("first")),
+            ("pre_tokenizer", metaspace("never")),
+            ("post_processor", json!({"type": "Sequence", "processors": [byte_level, template]})),
+        ];
+        for (part, value) in variants {
+            let mut json = llama2();
+            json["truncation"] = Value::Null;
+            json[part] = value.clone();
+            let tokenizer = open(&json, None).unwrap();
+            let library = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&json).unwrap()).unwrap();
+            for text in ["hi hi", " hi</s> hi</s>hi", "\u{ff48}i e\u{301}, hi! 12 ", "hi\n\thi"] {
+                let ids = tokenizer.encode_with_bos(text, SpecialTokens::Parse).unwrap();
+                assert_eq!(ids, library.encode(text, true).unwrap().get_ids(), "{value} {text:?}");
+            }
+        }
     }
 
     #[test]

@@ -219,6 +219,8 @@ fn texts_the_library_would_cut_wrongly_are_refused() {
     assert_eq!(tokenizer.decode(&ids), spaces(100_000));
     let error = tokenizer.encode(&spaces(100_001), SpecialTokens::AsText).unwrap_err();
     assert_eq!(error.to_string(), "the text has more than 100000 characters of whitespace in a row");
+    let error = tokenizer.encode(&"x".repeat((16 << 20) + 1), SpecialTokens::AsText).unwrap_err();
+    assert_eq!(error.to_string(), "the text is 16777217 bytes long; at most 16777216 are taken at once");
 }
 
 #[test]

@@ -2,45 +2,35 @@
 //! skipped.
 
 use crate::reference::{Bpe, alphabet, pieces, to_alphabet};
+use crate::text::Generator;
 use crate::{agrees, build};
 use rotor::chat::{ChatTemplate, Message, encode_chat};
-use rotor::formats::GgufVocabulary;
+use rotor::formats::{GgufVocabulary, OpenOptions, Source, TokenizerSource};
 use rotor::tokenizer::SpecialTokens;
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// The file that `variable` names, or a word on stderr, past the test harness's capture, that `test` did not run.
-fn file(variable: &str, test: &str, what: &str) -> Option<Vec<u8>> {
-    match std::env::var_os(variable) {
-        Some(path) => Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{variable}: {error}"))),
-        None => {
-            let message = format!("SKIPPED {test}: set {variable} to {what}\n");
-            std::io::stderr().write_all(message.as_bytes()).unwrap();
-            None
-        }
+fn file(variable: &str, test: &str, what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    if path.is_none() {
+        let message = format!("SKIPPED {test}: set {variable} to {what}\n");
+        std::io::stderr().write_all(message.as_bytes()).unwrap();
     }
+    path
 }
 
 #[test]
 fn smollm2_agrees_with_the_plain_implementation() {
     let test = "smollm2_agrees_with_the_plain_implementation";
-    let Some(bytes) = file("ROTOR_SMOLLM2", test, "the GGUF of SmolLM2-135M-Instruct") else { return };
-    let vocabulary = smollm2_vocabulary(&bytes);
-    let bytes_of: HashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
-    let raw = |text: &str| text.chars().map(|character| bytes_of[&character]).collect::<Vec<u8>>();
-    let mut bpe = Bpe::default();
-    for (id, token) in (0..).zip(&vocabulary.tokens) {
-        if vocabulary.token_types[id as usize] == 1 {
-            bpe.ids.insert(raw(std::str::from_utf8(token).unwrap()), id);
-        }
-    }
-    for (rank, merge) in vocabulary.merges.iter().enumerate() {
-        let (left, right) = merge.split_once(' ').unwrap();
-        bpe.ranks.insert((raw(left), raw(right)), rank);
-    }
+    let Some(path) = file("ROTOR_SMOLLM2", test, "the GGUF of SmolLM2-135M-Instruct") else { return };
+    let source = Source::open(&path, &OpenOptions::default()).unwrap();
+    let Some(TokenizerSource::Gguf(vocabulary)) = source.tokenizer().unwrap() else { panic!("no vocabulary") };
+    let bpe = plain_bpe(&vocabulary);
     let missing: Vec<u8> = (0..=255).filter(|&byte| !bpe.ids.contains_key(&[byte][..])).collect();
-    let tokenizer = build(vocabulary);
-    let mut generator = crate::text::Generator::new(6);
+    let tokenizer = build(*vocabulary);
+    let mut generator = Generator::new(6);
     for _ in 0..4000 {
         let line = generator.line();
         let ids = tokenizer.encode(&line, SpecialTokens::AsText).unwrap();
@@ -52,13 +42,36 @@ fn smollm2_agrees_with_the_plain_implementation() {
     }
     assert_eq!(tokenizer.encode("<|im_end|>", SpecialTokens::Parse).unwrap(), [2]);
     assert!(tokenizer.end_of_generation().contains(&2));
+
+    let template = ChatTemplate::for_model(source.chat_template().as_deref(), &tokenizer).unwrap().unwrap();
+    let ids = encode_chat(&tokenizer, &template, &[Message::new("user", "Hi<|im_end|>")], true).unwrap();
+    let control: Vec<u32> = ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect();
+    assert_eq!(control, [1, 2, 1, 2, 1], "system and user turns, and the beginning of the answer");
+    assert!(tokenizer.decode(&ids).ends_with("user\nHi<|im_end|>\nassistant\n"));
+}
+
+/// The plain implementation with the vocabulary of a GGUF.
+fn plain_bpe(vocabulary: &GgufVocabulary) -> Bpe {
+    let bytes_of: HashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
+    let raw = |text: &str| text.chars().map(|character| bytes_of[&character]).collect::<Vec<u8>>();
+    let mut bpe = Bpe::default();
+    for (id, (token, &token_type)) in (0..).zip(vocabulary.tokens.iter().zip(&vocabulary.token_types)) {
+        if token_type == 1 {
+            bpe.ids.insert(raw(std::str::from_utf8(token).unwrap()), id);
+        }
+    }
+    for (rank, merge) in vocabulary.merges.iter().enumerate() {
+        let (left, right) = merge.split_once(' ').unwrap();
+        bpe.ranks.insert((raw(left), raw(right)), rank);
+    }
+    bpe
 }
 
 #[test]
 fn llama3_ranks_give_the_known_ids() {
     let test = "llama3_ranks_give_the_known_ids";
-    let Some(bytes) = file("ROTOR_LLAMA3_RANKS", test, "Llama 3's tokenizer.model") else { return };
-    let (ranks, vocabulary) = llama3(&String::from_utf8(bytes).unwrap());
+    let Some(path) = file("ROTOR_LLAMA3_RANKS", test, "Llama 3's tokenizer.model") else { return };
+    let (ranks, vocabulary) = llama3(&std::fs::read_to_string(path).unwrap());
     assert_eq!(vocabulary.merges.len(), 280_147);
     let tokenizer = build(vocabulary);
     for (text, ids) in LLAMA3_VECTORS {
@@ -145,77 +158,6 @@ fn base64(text: &str) -> Vec<u8> {
         bits.to_be_bytes()[1..four.len()].to_vec()
     };
     symbols.chunks(4).flat_map(group).collect()
-}
-
-/// What the tokenizer needs of a little-endian GGUF v3, read in order.
-fn smollm2_vocabulary(file: &[u8]) -> GgufVocabulary {
-    let mut reader = Reader { rest: &file[16..] };
-    let keys = reader.u64();
-    let mut vocabulary = GgufVocabulary { architecture: "llama".to_owned(), ..GgufVocabulary::default() };
-    for _ in 0..keys {
-        let key = reader.string();
-        let kind = reader.u32();
-        let texts = |values: Vec<Vec<u8>>| values.into_iter().map(|value| String::from_utf8(value).unwrap()).collect();
-        let number = |values: &[Vec<u8>]| u32::from_le_bytes(values[0][..4].try_into().unwrap());
-        let values = reader.values(kind);
-        match String::from_utf8(key).unwrap().as_str() {
-            "tokenizer.ggml.model" => vocabulary.model = String::from_utf8(values[0].clone()).unwrap(),
-            "tokenizer.ggml.pre" => vocabulary.pre = Some(String::from_utf8(values[0].clone()).unwrap()),
-            "tokenizer.ggml.tokens" => vocabulary.tokens = values,
-            "tokenizer.ggml.merges" => vocabulary.merges = texts(values),
-            "tokenizer.ggml.token_type" => {
-                vocabulary.token_types = values.iter().map(|value| i32::from(value[0])).collect();
-            }
-            "tokenizer.ggml.bos_token_id" => vocabulary.bos = Some(number(&values)),
-            "tokenizer.ggml.eos_token_id" => vocabulary.eos = Some(number(&values)),
-            _ => {}
-        }
-    }
-    vocabulary
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn take(&mut self, length: usize) -> Vec<u8> {
-        let (taken, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        taken.to_vec()
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take(4).try_into().unwrap())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take(8).try_into().unwrap())
-    }
-
-    fn string(&mut self) -> Vec<u8> {
-        let length = self.u64() as usize;
-        self.take(length)
-    }
-
-    fn value(&mut self, kind: u32) -> Vec<u8> {
-        match kind {
-            0 | 1 | 7 => self.take(1),
-            2 | 3 => self.take(2),
-            4..=6 => self.take(4),
-            8 => self.string(),
-            _ => self.take(8),
-        }
-    }
-
-    fn values(&mut self, kind: u32) -> Vec<Vec<u8>> {
-        if kind != 9 {
-            return vec![self.value(kind)];
-        }
-        let kind = self.u32();
-        let count = self.u64();
-        (0..count).map(|_| self.value(kind)).collect()
-    }
 }
 
 const LLAMA3_VECTORS: &[(&str, &[u32])] = &[

@@ -3,6 +3,7 @@
 //! Sums run in four vectors of eight lanes, element `i` going to lane `i % 32`; the vectors are added pairwise, then the
 //! lanes. A tail shorter than a vector goes through a zero-padded one, so every length uses the same order.
 
+use super::avx2_rows::{decode_row, dot_row};
 use super::{BLOCK, FloatKernels, Rows, Softmax};
 use std::arch::x86_64::*;
 
@@ -14,8 +15,8 @@ pub(crate) const KERNELS: FloatKernels = FloatKernels {
     add,
     rotate,
     dot,
-    dot_f16,
-    dot_bf16,
+    decode_row,
+    dot_row,
     decode_f16,
     encode_f16,
     transpose_keys,
@@ -24,18 +25,18 @@ pub(crate) const KERNELS: FloatKernels = FloatKernels {
     accumulate,
 };
 
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load(x: &[f32; LANES]) -> __m256 {
+pub(super) fn load(x: &[f32; LANES]) -> __m256 {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store(value: __m256, out: &mut [f32; LANES]) {
+pub(super) fn store(value: __m256, out: &mut [f32; LANES]) {
     // SAFETY: 32 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), value) }
 }
@@ -58,21 +59,6 @@ fn load_f16(bits: &[u16; LANES]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_f16_bytes(bytes: &[u8; 2 * LANES]) -> __m256 {
-    // SAFETY: 16 readable bytes; the load needs no alignment.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn load_bf16_bytes(bytes: &[u8; 2 * LANES]) -> __m256 {
-    // SAFETY: 16 readable bytes; the load needs no alignment.
-    let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
-    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
 fn sum_lanes(v: __m256) -> f32 {
     let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -87,59 +73,36 @@ fn max_lanes(v: __m256) -> f32 {
     _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
 }
 
-/// Sum of products of vectors given by index, `whole` of them, then a last pair that may be padded.
-#[inline(always)]
-fn sum_products(whole: usize, pair: impl Fn(usize) -> (__m256, __m256), last: Option<(__m256, __m256)>) -> f32 {
-    // SAFETY: called from functions with these target features only (this one is inlined into them).
-    unsafe {
-        let mut sums = [_mm256_setzero_ps(); 4];
-        let fours = whole / 4 * 4;
-        for i in (0..fours).step_by(4) {
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let (a, b) = pair(i + lane);
-                *sum = _mm256_fmadd_ps(a, b, *sum);
-            }
-        }
-        for i in fours..whole {
-            let (a, b) = pair(i);
-            sums[i - fours] = _mm256_fmadd_ps(a, b, sums[i - fours]);
-        }
-        if let Some((a, b)) = last {
-            sums[whole - fours] = _mm256_fmadd_ps(a, b, sums[whole - fours]);
-        }
-        sum_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+/// The running sums of a dot product: element `i` goes to lane `i % 32`.
+pub(super) type Sums = [__m256; 4];
+
+/// The total of the running sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn total(sums: Sums) -> f32 {
+    sum_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+}
+
+/// Adds the products of fewer than 32 pairs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_tail(sums: &mut Sums, a: &[f32], b: &[f32]) {
+    for ((sum, a), b) in sums.iter_mut().zip(a.chunks(LANES)).zip(b.chunks(LANES)) {
+        *sum = _mm256_fmadd_ps(load_tail(a), load_tail(b), *sum);
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let last = (!a_tail.is_empty()).then(|| (load_tail(a_tail), load_tail(b_tail)));
-    let whole = a.len().min(b.len());
-    let (a, b) = (&a[..whole], &b[..whole]);
-    sum_products(whole, |i| (load(&a[i]), load(&b[i])), last)
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_f16(a: &[u8], b: &[f32]) -> f32 {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 2 * LANES }>(), b.as_chunks::<LANES>());
-    let mut padded = [0u8; 2 * LANES];
-    padded[..a_tail.len()].copy_from_slice(a_tail);
-    let last = (!b_tail.is_empty()).then(|| (load_f16_bytes(&padded), load_tail(b_tail)));
-    let whole = a.len().min(b.len());
-    let (a, b) = (&a[..whole], &b[..whole]);
-    sum_products(whole, |i| (load_f16_bytes(&a[i]), load(&b[i])), last)
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_bf16(a: &[u8], b: &[f32]) -> f32 {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 2 * LANES }>(), b.as_chunks::<LANES>());
-    let mut padded = [0u8; 2 * LANES];
-    padded[..a_tail.len()].copy_from_slice(a_tail);
-    let last = (!b_tail.is_empty()).then(|| (load_bf16_bytes(&padded), load_tail(b_tail)));
-    let whole = a.len().min(b.len());
-    let (a, b) = (&a[..whole], &b[..whole]);
-    sum_products(whole, |i| (load_bf16_bytes(&a[i]), load(&b[i])), last)
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 4 * LANES }>(), b.as_chunks::<{ 4 * LANES }>());
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks().0).zip(b.as_chunks().0) {
+            *sum = _mm256_fmadd_ps(load(a), load(b), *sum);
+        }
+    }
+    add_tail(&mut sums, a_tail, b_tail);
+    total(sums)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -3,8 +3,12 @@
 //! A reduction has one fixed order per ISA, whatever the number of tokens or threads: that is what makes a token's numbers
 //! independent of its batch. Between ISAs the orders differ, and results agree to about 1e-6 of the largest.
 
+use crate::dense::DenseType;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_rows;
 pub(crate) mod scalar;
 
 /// Positions whose keys are scored together in attention.
@@ -67,10 +71,10 @@ pub(crate) struct FloatKernels {
     pub rotate: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
     /// Dot product.
     pub dot: unsafe fn(a: &[f32], b: &[f32]) -> f32,
-    /// Dot product of f16 bits (little-endian bytes) and f32; the same order as `dot`.
-    pub dot_f16: unsafe fn(a: &[u8], b: &[f32]) -> f32,
-    /// Dot product of bf16 bits (little-endian bytes) and f32; the same order as `dot`.
-    pub dot_bf16: unsafe fn(a: &[u8], b: &[f32]) -> f32,
+    /// Decodes a row of whole blocks; bit for bit what [`DenseType::decode`] gives.
+    pub decode_row: unsafe fn(dtype: DenseType, row: &[u8], out: &mut [f32]),
+    /// Dot product of a stored row and f32, with the bits of `decode_row` followed by `dot`.
+    pub dot_row: unsafe fn(dtype: DenseType, row: &[u8], x: &[f32]) -> f32,
     /// f16 bits to f32.
     pub decode_f16: unsafe fn(from: &[u16], to: &mut [f32]),
     /// f32 to f16 bits, to nearest even.

@@ -1,7 +1,8 @@
 //! The reference: every operation in plain Rust, in the plainest order.
 
 use super::{BLOCK, FloatKernels, Rows, Softmax};
-use half::{bf16, f16};
+use crate::dense::DenseType;
+use half::f16;
 
 pub(crate) const KERNELS: FloatKernels = FloatKernels {
     quantize,
@@ -11,8 +12,8 @@ pub(crate) const KERNELS: FloatKernels = FloatKernels {
     add,
     rotate,
     dot,
-    dot_f16,
-    dot_bf16,
+    decode_row,
+    dot_row,
     decode_f16,
     encode_f16,
     transpose_keys,
@@ -70,15 +71,26 @@ fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    // From +0, which `Sum` does not start from.
+    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
 }
 
-fn dot_f16(a: &[u8], b: &[f32]) -> f32 {
-    a.as_chunks().0.iter().zip(b).map(|(a, b)| f16::from_le_bytes(*a).to_f32() * b).sum()
+fn decode_row(dtype: DenseType, row: &[u8], out: &mut [f32]) {
+    dtype.decode(row, out);
 }
 
-fn dot_bf16(a: &[u8], b: &[f32]) -> f32 {
-    a.as_chunks().0.iter().zip(b).map(|(a, b)| bf16::from_le_bytes(*a).to_f32() * b).sum()
+/// Block by block: a block decoded, then multiplied.
+fn dot_row(dtype: DenseType, row: &[u8], x: &[f32]) -> f32 {
+    let mut block = [0.0; 256];
+    let block = &mut block[..dtype.block_len()];
+    let mut sum = 0.0;
+    for (bytes, x) in row.chunks_exact(dtype.block_bytes()).zip(x.chunks_exact(dtype.block_len())) {
+        dtype.decode(bytes, block);
+        for (weight, x) in block.iter().zip(x) {
+            sum += weight * x;
+        }
+    }
+    sum
 }
 
 fn decode_f16(from: &[u16], to: &mut [f32]) {

@@ -329,6 +329,10 @@ impl TernaryMatrix {
         pool.run(token_tiles * row_parts, |worker, task| {
             let (tile, part) = (task / row_parts, task % row_parts);
             let rows = (part * part_rows).min(code_rows)..((part + 1) * part_rows).min(code_rows);
+            // Parts are whole tiles, so the last ones may be empty.
+            if rows.is_empty() {
+                return;
+            }
             // SAFETY: a worker runs one task at a time.
             let Worker { transposed, many: work } = unsafe { &mut work.slice(worker, 1)[0] };
             let first = tile * TOKEN_TILE;

@@ -1,0 +1,53 @@
+//! What several integration tests need.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use rotor::kv::KvCache;
+use rotor::model::{Logits, Model, Step, Workspace};
+use rotor::runtime::Runtime;
+use rotor_kernels::attention::KvType;
+use rotor_kernels::{Isa, Kernels};
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+
+/// Every checkpoint folder of tests/data/hf-tiny.
+pub(crate) fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny");
+    let mut folders: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert_eq!(folders.len(), 4, "four fixtures");
+    folders
+}
+
+/// One runtime per ISA of this CPU, two threads each.
+pub(crate) fn runtimes() -> Vec<Runtime> {
+    Isa::available().filter_map(Kernels::for_isa).map(|kernels| Runtime::with_kernels(kernels, 2)).collect()
+}
+
+/// What transformers computed for a checkpoint.
+pub(crate) struct Expected {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) logits: Vec<f32>,
+}
+
+impl Expected {
+    pub(crate) fn read(folder: &Path) -> Expected {
+        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let data = |name: &str| file.tensor(name).unwrap().data().to_vec();
+        let ids = data("input_ids").as_chunks().0.iter().map(|b| i64::from_le_bytes(*b).try_into().unwrap()).collect();
+        let logits = data("logits").as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        Expected { ids, logits }
+    }
+}
+
+/// Logits of every token, the ids being cut into steps of `chunk`.
+pub(crate) fn logits(model: &Model, ids: &[u32], chunk: usize, kind: KvType) -> Vec<f32> {
+    let mut cache = KvCache::new(model.config(), ids.len(), kind).unwrap();
+    let mut workspace = Workspace::new(model.runtime());
+    let mut all = Vec::new();
+    for tokens in ids.chunks(chunk) {
+        let step = Step { cache: &mut cache, tokens, logits: Logits::From(0) };
+        all.extend_from_slice(model.forward(&mut [step], &mut workspace).unwrap());
+    }
+    all
+}
