@@ -106,7 +106,7 @@ impl<'a> Binder<'a> {
 
     /// As [`find`](Self::find), where one has to exist.
     pub(super) fn require(&mut self, names: &[String]) -> Result<TensorId, FormatError> {
-        self.find(names).ok_or_else(|| FormatError::missing(format!("tensor {:?}", names.join("\" or \""))))
+        self.find(names).ok_or_else(|| FormatError::missing(format!("tensor \"{}\"", names.join("\" or \""))))
     }
 
     /// A vector of numbers.

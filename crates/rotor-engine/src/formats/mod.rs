@@ -146,7 +146,7 @@ pub struct SourceLinear<'a> {
     pub weight: Weight<'a>,
     /// Multiplies the product (`blk.N.attn_q.scale` in some GGUF files), 1 where absent.
     pub output_scale: f32,
-    /// RMSNorm over the input, before quantisation (`use_rms_norm`), with epsilon [`Config::linear_norm_eps`].
+    /// RMSNorm over the input, before quantisation (`use_rms_norm`), with epsilon [`Config::linear_norm_eps`](crate::Config::linear_norm_eps).
     pub input_norm: Option<Vec<f32>>,
 }
 

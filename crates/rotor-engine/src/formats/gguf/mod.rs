@@ -77,10 +77,18 @@ pub(super) fn graph(table: &TensorTable, config: &Config) -> Result<(Graph, Vec<
             graph.linears.insert(role, bind_linear(&mut binder, role)?);
         }
     }
+    warnings.extend(warn_of_plain_linears(&graph, config));
     // Its values are in the configuration already.
     let _ = binder.find(&[ROPE_FACTORS.into()]);
     refuse_leftovers(&binder, &mut warnings)?;
     Ok((graph, warnings))
+}
+
+/// A BitNet model quantises the inputs of its ternary linears; those of ordinary numbers are multiplied as they are.
+fn warn_of_plain_linears(graph: &Graph, config: &Config) -> Option<String> {
+    let plain = graph.linears.values().filter(|linear| matches!(linear.matrix.form, Form::Dense(_))).count();
+    let unusual = config.architecture == Architecture::BitNet && plain > 0;
+    unusual.then(|| format!("{plain} linears are stored as ordinary numbers; their inputs are not quantised"))
 }
 
 fn bind_linear(binder: &mut Binder<'_>, role: Role) -> Result<Linear, FormatError> {
