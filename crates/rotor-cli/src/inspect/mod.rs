@@ -16,18 +16,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use trits::Trits;
 
+/// Show what a model file holds and what it will take in memory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// List every tensor instead of one line per type.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env = true)]
     tensors: bool,
     /// Count the -1, 0 and +1 of every ternary tensor; this reads all weights.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env = true)]
     trits: bool,
     /// Print one JSON object.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
     open: OpenArgs,
