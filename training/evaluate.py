@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from corpus import DEFAULT_WORK
-from export import load
+from export import load, transformers_model
 from tokenizer import BOS
 
 Logits = Callable[[Tensor], Tensor]
@@ -54,8 +53,8 @@ def perplexity(values: Tensor) -> tuple[float, float]:
 
 
 def transformers_logits(folder: Path) -> Logits:
-    """The exported model in float32, as transformers runs it."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    """The exported model, as transformers runs it."""
+    model = transformers_model(folder)
     return lambda ids: model(ids, use_cache=False).logits
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetConfig, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetConfig, GenerationConfig, PreTrainedModel
 
 from corpus import DEFAULT_WORK
 from model import Config, Model, ternary
@@ -126,12 +126,23 @@ def write(folder: Path, model: Model, tokenizer: Tokenizer, mode: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def transformers_model(folder: Path) -> PreTrainedModel:
+    """A folder as transformers runs it, in float32.
+
+    transformers leaves the F16 embedding of a packed checkpoint in F16 whatever
+    dtype is asked for, and then cannot multiply by it: widening it is exact.
+    """
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model.get_input_embeddings().float()
+    return model.eval()
+
+
 @torch.no_grad()
 def check(folder: Path, model: Model, text: str) -> None:
     """Compare transformers' logits on a text with the training code's."""
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids[:, : model.config.context]
     reference = model(ids)
-    other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")(ids).logits
+    other = transformers_model(folder)(ids).logits
     difference = ((other - reference).abs().amax(-1) / reference.abs().amax()).flatten()
     agree = (other.argmax(-1) == reference.argmax(-1)).float().mean().item()
     print(

@@ -14,9 +14,10 @@ import re
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from corpus import DEFAULT_WORK
+from export import transformers_model
 
 MARGIN = 2e-2
 STEPS = 64
@@ -75,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = args.work / "export/packed"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = transformers_model(folder)
 
     found: list[dict[str, object]] = []
     endings: set[str] = set()
