@@ -26,6 +26,20 @@ from model import Config, Model, ternary
 from tokenizer import BOS, EOS
 
 TOLERANCE = 1e-4  # of the largest logit
+CARD = """---
+language: en
+license: apache-2.0
+library_name: transformers
+model_name: rotor-tiny
+tags: [bitnet, ternary]
+---
+
+# rotor-tiny, {form}
+
+A {millions:.1f}-million-parameter ternary language model trained on public-domain English prose.
+Also under the MIT licence, at your choice. What it can and cannot do, and how it was made: `models/rotor-tiny.md` in rotor's repository.
+transformers keeps an F16 embedding in F16: call `model.get_input_embeddings().float()` after loading.
+"""
 
 
 def load(checkpoint: Path) -> Model:
@@ -122,6 +136,8 @@ def write(folder: Path, model: Model, tokenizer: Tokenizer, mode: str) -> None:
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     ).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    (folder / "README.md").write_text(CARD.format(form=folder.name, millions=millions))
     settings = tokenizer_config(tokenizer, model.config.context)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 

@@ -6,8 +6,8 @@ best token leads the second by more than 2e-2 of the largest |logit|. A small mo
 is rarely that sure for long, so many prompts are continued at once, well past 64
 tokens: where a stretch of 64 clear steps turns up, all that came before it becomes
 the prompt. Of those the most varied are kept, since a model that repeats itself
-tests little. Half the prompts say something twice and begin it again, which
-invites the model to copy.
+tests little. Half the prompts say something several times over and begin it again,
+which invites the model to copy.
 
 The packed folder is what the GGUF holds, value for value, and transformers runs
 it in float32.
@@ -27,9 +27,11 @@ from export import transformers_model
 MARGIN = 2e-2
 STEPS = 64
 PROMPTS = 10
-SEARCH_STEPS = 192
+ENOUGH = 40  # to choose from
+SEARCH_STEPS = 160
 OPENING = 8
-COPIED = 40
+REPEATED = 24
+REPEATS = 6
 BATCH = 64
 
 
@@ -48,14 +50,15 @@ def greedy(model: PreTrainedModel, prompts: Tensor, steps: int) -> tuple[Tensor,
 
 
 def candidates(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Tensor]:
-    """Batches of prompts of one length: openings of paragraphs, plain and after two repetitions."""
-    plain, copied = [], []
+    """Batches of prompts of one length: openings of paragraphs, plain and after repetitions."""
+    plain, repeated = [], []
     for paragraph in text.split("\n\n"):
         ids = tokenizer(paragraph).input_ids
-        if len(ids) > COPIED:
+        if len(ids) > REPEATED:
             plain.append(ids[:OPENING])
-            copied.append(ids[:COPIED] + ids[1:COPIED] + ids[1:OPENING])
-    return [batch for kind in (plain, copied) for batch in torch.tensor(kind).split(BATCH)]
+            repeated.append(ids[:1] + ids[1:REPEATED] * REPEATS + ids[1:OPENING])
+    pairs = zip(torch.tensor(plain).split(BATCH), torch.tensor(repeated).split(BATCH))
+    return [batch for pair in pairs for batch in pair]
 
 
 def first_clear_run(clear: list[bool]) -> int | None:
@@ -94,6 +97,8 @@ def search(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
                 result = entry(model, tokenizer, prompt + tokens[:start])
                 if result:
                     found.setdefault(str(result["text"])[-40:], result)
+        if len(found) >= ENOUGH:
+            break
     return sorted(found.values(), key=lambda result: -len(set(result["ids"])))[:PROMPTS]
 
 

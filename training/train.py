@@ -158,7 +158,7 @@ class Run:
         source = batches(stream, WINDOWS[number], self.args.seed + number)
         for _ in range(self.step - first):
             next(source)
-        loss = torch.compile(loss_of)
+        loss = torch.compile(loss_of, dynamic=False)
         recent: list[float] = []
         while self.step < min(last, self.args.stop or last):
             started = time.monotonic()
@@ -177,7 +177,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--feed-forward", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--stop", type=int, default=0, help="end early, for trying a setting")
     parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--warm-up", type=int, default=150)
