@@ -177,7 +177,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--feed-forward", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--steps", type=int, default=2900)
     parser.add_argument("--stop", type=int, default=0, help="end early, for trying a setting")
     parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--warm-up", type=int, default=150)
