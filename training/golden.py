@@ -7,7 +7,7 @@ is rarely that sure for long, so many prompts are continued at once, well past 6
 tokens: where a stretch of 64 clear steps turns up, all that came before it becomes
 the prompt. Of those the most varied are kept, since a model that repeats itself
 tests little. Half the prompts say something several times over and begin it again,
-which invites the model to copy.
+which makes for long prompts as well as short ones.
 
 The packed folder is what the GGUF holds, value for value, and transformers runs
 it in float32.
@@ -116,7 +116,8 @@ def main() -> None:
         print(len(set(result["ids"])), json.dumps(result["prompt"]), "->", json.dumps(result["text"]))
     if len(found) < PROMPTS:
         raise SystemExit(f"only {len(found)} of {PROMPTS} prompts found")
-    args.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    lines = ",\n".join(json.dumps(result, ensure_ascii=False) for result in found)
+    args.out.write_text(f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":
