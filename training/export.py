@@ -37,7 +37,8 @@ tags: [bitnet, ternary]
 # rotor-tiny, {form}
 
 A {millions:.1f}-million-parameter ternary language model trained on public-domain English prose.
-Also under the MIT licence, at your choice. What it can and cannot do, and how it was made: `models/rotor-tiny.md` in rotor's repository.
+Also under the MIT licence, at your choice.
+What it can and cannot do, and how it was made: `models/rotor-tiny.md` in rotor's repository.
 transformers keeps an F16 embedding in F16: call `model.get_input_embeddings().float()` after loading.
 """
 

@@ -27,7 +27,6 @@ from export import transformers_model
 MARGIN = 2e-2
 STEPS = 64
 PROMPTS = 10
-ENOUGH = 40  # to choose from
 SEARCH_STEPS = 160
 OPENING = 8
 REPEATED = 24
@@ -87,18 +86,17 @@ def entry(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[
 
 
 def search(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> list[dict[str, object]]:
-    """The most varied continuations, each with an ending of its own."""
-    found: dict[str, dict[str, object]] = {}
+    """The most varied continuations, no two in the same words."""
+    found: dict[frozenset[int], dict[str, object]] = {}
     for prompts in candidates(tokenizer, text):
         chosen, clear = greedy(model, prompts, SEARCH_STEPS)
         for prompt, tokens, good in zip(prompts.tolist(), chosen.tolist(), clear.tolist()):
             start = first_clear_run(good)
-            if start is not None:
+            words = frozenset(tokens[start : start + STEPS]) if start is not None else None
+            if words and words not in found:
                 result = entry(model, tokenizer, prompt + tokens[:start])
                 if result:
-                    found.setdefault(str(result["text"])[-40:], result)
-        if len(found) >= ENOUGH:
-            break
+                    found[words] = result
     return sorted(found.values(), key=lambda result: -len(set(result["ids"])))[:PROMPTS]
 
 

@@ -74,7 +74,8 @@ def main() -> None:
     ids = tokenizer.encode(text).ids
     if tokenizer.decode(ids) != text:
         raise SystemExit("the held-out text does not survive encoding and decoding")
-    print(f"{tokenizer.get_vocab_size()} tokens, {len(text.encode()) / len(ids):.3f} bytes a token on the held-out text")
+    density = len(text.encode()) / len(ids)
+    print(f"{tokenizer.get_vocab_size()} tokens, {density:.3f} bytes a token on the held-out text")
 
 
 if __name__ == "__main__":
