@@ -8,6 +8,7 @@
 
 mod args;
 mod completions;
+mod convert;
 mod inspect;
 mod interrupt;
 mod load;

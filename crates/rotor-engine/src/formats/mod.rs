@@ -12,6 +12,7 @@ mod hostile;
 mod i2s_layout;
 mod map;
 pub mod metadata;
+mod roles;
 mod source;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,8 @@ mod testing;
 mod tests;
 
 pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+
+pub(crate) use roles::Naming;
 
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;

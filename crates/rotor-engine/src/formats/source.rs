@@ -67,16 +67,16 @@ pub struct TensorSummary<'a> {
 #[derive(Debug)]
 pub struct Source {
     config: Config,
-    table: TensorTable,
-    graph: Graph,
-    contents: Contents,
+    pub(super) table: TensorTable,
+    pub(super) graph: Graph,
+    pub(super) contents: Contents,
     i2s_layout: I2sLayout,
     warnings: Vec<String>,
 }
 
 /// What is particular to a container.
 #[derive(Debug)]
-enum Contents {
+pub(super) enum Contents {
     Gguf(Metadata),
     HuggingFace(hf::Folder),
 }

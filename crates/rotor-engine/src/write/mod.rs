@@ -6,6 +6,7 @@
 mod atomic;
 pub mod gguf;
 mod hugging_face;
+mod hyper;
 pub mod names;
 mod parallel;
 pub mod safetensors;
@@ -14,5 +15,6 @@ pub mod vocabulary;
 
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
 pub use hugging_face::config_json;
+pub use hyper::put_config_keys;
 pub use parallel::{FillStrip, Progress, write_strips};
 pub use tensors::TensorFile;

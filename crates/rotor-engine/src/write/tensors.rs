@@ -35,6 +35,7 @@ pub struct TensorFile {
 impl TensorFile {
     pub(super) fn create(target: &Path, layout: Layout) -> Result<Self, FormatError> {
         let mut file = AtomicFile::create(target)?;
+        file.hash();
         file.write(&layout.header)?;
         // A tensor without data (a shape with a 0) is complete already.
         let tensors = layout.tensors.into_iter().filter(|&(_, bytes, _)| bytes > 0);
@@ -76,16 +77,21 @@ impl TensorFile {
     ///
     /// [`FormatError::Io`] from the disk; [`FormatError::Invalid`] where announced data is missing.
     pub fn finish(self) -> Result<u64, FormatError> {
+        self.finish_hashed().map(|(size, _)| size)
+    }
+
+    /// As [`finish`](Self::finish), with the file's SHA-256 in hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub fn finish_hashed(self) -> Result<(u64, String), FormatError> {
         match self.pending.front() {
             Some(tensor) => {
                 let expected = format!("{} more bytes of tensor {:?}", tensor.left, tensor.name);
                 Err(self.mismatch(&expected, "the end".into()))
             }
-            None => {
-                let size = self.file.position();
-                self.file.commit()?;
-                Ok(size)
-            }
+            None => self.file.commit_hashed(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 const MAX_FILE: u64 = 256 << 20;
 
 /// Reads a file whole; `None` where there is none.
-pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
+pub(in super::super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
     let failed = |action| move |source| FormatError::Io { action, path: path.to_path_buf(), source };
     // Looked at by name first: opening a pipe would wait for its writer.
     match std::fs::metadata(path) {

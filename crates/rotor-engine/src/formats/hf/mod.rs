@@ -9,6 +9,8 @@ mod safetensors;
 mod tests;
 mod tokenizer;
 
+pub(super) use files::read_optional;
+pub(super) use safetensors::Texts;
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix};
@@ -31,6 +33,8 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// `config.json` as it is.
     pub(super) config: Map<String, Value>,
+    /// `__metadata__` of the safetensors files.
+    pub(super) texts: Texts,
 }
 
 /// Everything that opening a folder finds.
@@ -55,18 +59,18 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, FormatE
     let object = Object::new(&file, CONFIG);
     let (config, quantization) = hyper_parameters(&object, options).map_err(in_config)?;
     let tied = object.bool("tie_word_embeddings").map_err(in_config)?;
-    if !is_folder {
-        safetensors::add_file(&mut table, path, options.no_mmap)?;
+    let texts = if !is_folder {
+        safetensors::add_file(&mut table, path, options.no_mmap)?
     } else if folder.join(SINGLE_FILE).exists() {
-        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?;
+        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?
     } else if folder.join(safetensors::INDEX).exists() {
-        safetensors::add_shards(&mut table, folder, options.no_mmap)?;
+        safetensors::add_shards(&mut table, folder, options.no_mmap)?
     } else {
         let what = format!("{SINGLE_FILE} or {} in {}", safetensors::INDEX, folder.display());
         return Err(FormatError::missing(what));
-    }
+    };
     let (graph, warnings) = graph(&table, &config, &quantization, tied).map_err(|e| e.in_file(path))?;
-    let folder = Folder { path: folder.to_path_buf(), config: file };
+    let folder = Folder { path: folder.to_path_buf(), config: file, texts };
     Ok(Opened { folder, table, config, graph, warnings })
 }
 
@@ -226,5 +230,5 @@ fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
 /// The tensor names and types in the header of a safetensors file; what a fuzzer calls.
 pub(super) fn header(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
     let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
-    Ok(safetensors::tensors(bytes)?.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
+    Ok(safetensors::contents(bytes)?.0.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
 }

@@ -1,0 +1,128 @@
+//! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
+
+use super::Target;
+use super::pieces::uniform;
+use crate::config::{Activation, Architecture, Config};
+use crate::error::FormatError;
+use crate::formats::metadata::{Metadata, Value};
+use crate::formats::{GgufVocabulary, Source, SourceMetadata, TokenizerSource};
+use crate::forms::{I2sLayout, TernaryForm};
+use crate::write::gguf::GgufHeader;
+use crate::write::put_config_keys;
+use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
+use std::path::Path;
+
+/// `general.file_type` of a file whose linears have the form.
+fn file_type(form: TernaryForm) -> u32 {
+    match form {
+        TernaryForm::I2S(I2sLayout::Blocks128 | I2sLayout::Blocks64) => 40,
+        // Nothing else is written to a GGUF.
+        TernaryForm::HfPacked | TernaryForm::Master(_) => 0,
+    }
+}
+
+/// A header with the source's keys and no tensor yet; notes say what could not go over.
+pub(super) fn header(source: &Source, target: Target, notes: &mut Vec<String>) -> Result<GgufHeader, FormatError> {
+    let mut header = GgufHeader::new();
+    match source.metadata() {
+        SourceMetadata::Gguf(metadata) => pass_through(&mut header, metadata, target.form()),
+        SourceMetadata::HuggingFace(_) => made(&mut header, source, target.form(), notes)?,
+    }
+    Ok(header)
+}
+
+/// Every key as it is, but for those about the file itself.
+fn pass_through(header: &mut GgufHeader, metadata: &Metadata, form: TernaryForm) {
+    for (key, value) in metadata.iter() {
+        match (key, value) {
+            ("general.file_type", _) => header.u32(key, file_type(form)),
+            ("general.alignment", &Value::U32(alignment)) => header.alignment(alignment),
+            // The parts of a split become one file.
+            (key, _) if key.starts_with("split.") => {}
+            (key, value) => header.value(key, value),
+        }
+    }
+}
+
+fn made(
+    header: &mut GgufHeader,
+    source: &Source,
+    form: TernaryForm,
+    notes: &mut Vec<String>,
+) -> Result<(), FormatError> {
+    let config = source.config();
+    let vocabulary = vocabulary(source, notes)?;
+    let architecture = architecture(config);
+    header.string("general.architecture", architecture);
+    general(header, source);
+    header.u32("general.file_type", file_type(form));
+    header.u32("general.quantization_version", 2);
+    put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
+    if let Some(factor) = config.rope_factors.as_deref().and_then(uniform) {
+        header.string(&format!("{architecture}.rope.scaling.type"), "linear");
+        header.f32(&format!("{architecture}.rope.scaling.factor"), factor);
+    }
+    if let Some(vocabulary) = vocabulary {
+        put_gguf_keys(header, &vocabulary, source.chat_template().as_deref());
+    }
+    Ok(())
+}
+
+/// The name GGUF has for the graph.
+fn architecture(config: &Config) -> &'static str {
+    match (config.architecture, config.hidden_act) {
+        (Architecture::BitNet, Activation::ReluSquared) => "bitnet-b1.58",
+        (Architecture::BitNet, Activation::Silu) => "bitnet",
+        (Architecture::Llama, _) => "llama",
+    }
+}
+
+/// Name and the other `general.*` keys, which a folder keeps in the metadata of its safetensors file.
+fn general(header: &mut GgufHeader, source: &Source) {
+    let kept = source.safetensors_metadata();
+    let kept: Vec<_> = kept.iter().filter(|(key, _)| key.starts_with("general.")).collect();
+    if !kept.iter().any(|(key, _)| key.as_str() == "general.name") {
+        let folder = source.folder().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        if let Some(name) = source.config().name.clone().or(folder) {
+            header.string("general.name", &name);
+        }
+    }
+    for (key, value) in kept {
+        header.string(key, value);
+    }
+}
+
+/// The vocabulary as GGUF keys hold it, filled up to the rows of the embedding.
+fn vocabulary(source: &Source, notes: &mut Vec<String>) -> Result<Option<GgufVocabulary>, FormatError> {
+    let (tokenizer, config, ends, bos) = match source.tokenizer()? {
+        None => {
+            notes.push("the source has no tokenizer, and so the GGUF has none".into());
+            return Ok(None);
+        }
+        Some(TokenizerSource::Gguf(vocabulary)) => return Ok(Some(*vocabulary)),
+        Some(TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id }) => {
+            (tokenizer, tokenizer_config, eos_token_ids, bos_token_id)
+        }
+    };
+    let mut vocabulary = hugging_face::from_tokenizer_json(&tokenizer, config.as_deref())?;
+    let rows = source.config().vocab_size;
+    if vocabulary.tokens.len() > rows {
+        let expected = format!("at most {rows} tokens, the rows of the embedding");
+        return Err(FormatError::invalid("tokenizer.json", expected, vocabulary.tokens.len()));
+    }
+    pad(&mut vocabulary, rows);
+    vocabulary.bos = vocabulary.bos.or(bos);
+    set_ends(&mut vocabulary, &ends, notes);
+    Ok(Some(vocabulary))
+}
+
+/// GGUF has three names for tokens that end a text; a folder has a list of them.
+fn set_ends(vocabulary: &mut GgufVocabulary, ends: &[u32], notes: &mut Vec<String>) {
+    vocabulary.eos = vocabulary.eos.or(ends.first().copied());
+    let mut others = ends.iter().copied().filter(|&id| Some(id) != vocabulary.eos);
+    vocabulary.eot = others.next();
+    vocabulary.eom = others.next();
+    for id in others {
+        notes.push(format!("token {id} ends a text in the source; a GGUF has no key left to say so"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The tensors of the file to be written, and how each gets its bytes.
+
+use super::Target;
+use super::pieces::{Content, Piece};
+use crate::error::FormatError;
+use crate::formats::{DenseTensor, RowOrder, Source};
+use crate::forms::{Encoder, Scales, TernaryForm, TernaryTensor};
+use crate::write::{Progress, TensorFile, write_strips};
+use rotor_kernels::DenseType;
+use rotor_kernels::encode::{ENCODABLE, encode_row};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of the source that are read before their pages are let go.
+const RELEASE_AFTER: usize = 16 << 20;
+
+/// A tensor of the file.
+#[derive(Debug)]
+pub(super) struct Planned<'a> {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) stored: Stored,
+    pub(super) bytes: u64,
+    data: Data<'a>,
+}
+
+/// What a tensor's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stored {
+    Dense(DenseType),
+    Ternary(TernaryForm),
+}
+
+#[derive(Debug)]
+enum Data<'a> {
+    Dense { tensor: DenseTensor<'a>, row_order: RowOrder },
+    Trits(Trits<'a>),
+    Bytes(Vec<u8>),
+}
+
+/// Trits to be encoded.
+#[derive(Debug)]
+pub(super) struct Trits<'a> {
+    pub(super) tensor: TernaryTensor<'a>,
+    pub(super) scales: Scales,
+    row_order: RowOrder,
+    encoder: Encoder,
+    zeros: AtomicU64,
+}
+
+impl Trits<'_> {
+    /// How many were 0, once they are written.
+    pub(super) fn zeros(&self) -> u64 {
+        self.zeros.load(Ordering::Relaxed)
+    }
+}
+
+/// The tensors that the pieces become in a file of `target`'s kind.
+pub(super) fn plan<'a>(pieces: Vec<Piece<'a>>, target: Target) -> Result<Vec<Planned<'a>>, FormatError> {
+    let mut planned = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece.content {
+            Content::Ternary { ref tensor, ref scales } if target == Target::HuggingFace => {
+                let Scales::Tensor(scale) = *scales else {
+                    let why = "a Hugging Face folder holds one scale for the whole tensor, and this tensor has several";
+                    return Err(FormatError::unsupported(format!("tensor {:?} as hf", tensor.name), why));
+                };
+                planned.push(Planned::numbers(format!("{}_scale", piece.name), vec![1], &[scale]));
+                planned.push(Planned::trits(piece, TernaryForm::HfPacked)?);
+            }
+            Content::Ternary { .. } => planned.push(Planned::trits(piece, target.form())?),
+            Content::Values(ref values) => planned.push(Planned::numbers(piece.name, piece.shape, values)),
+            Content::Dense { tensor, dtype } => planned.push(Planned::dense(piece, tensor, dtype)?),
+        }
+    }
+    Ok(planned)
+}
+
+impl<'a> Planned<'a> {
+    fn numbers(name: String, shape: Vec<usize>, values: &[f32]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let stored = Stored::Dense(DenseType::F32);
+        Self { name, shape, stored, bytes: bytes.len() as u64, data: Data::Bytes(bytes) }
+    }
+
+    fn trits(piece: Piece<'a>, form: TernaryForm) -> Result<Self, FormatError> {
+        let Piece { name, shape, row_order, content, .. } = piece;
+        let Content::Ternary { tensor, scales } = content else {
+            return Err(FormatError::invalid(format!("tensor {name:?}"), "ternary weights", "others"));
+        };
+        let encoder = Encoder::new(tensor.name, form, tensor.rows, tensor.cols, scales.clone())?;
+        let bytes = (encoder.strips() * encoder.strip_bytes() + encoder.tail().len()) as u64;
+        let shape = if form == TernaryForm::HfPacked { vec![encoder.strips(), encoder.strip_bytes()] } else { shape };
+        let trits = Trits { tensor, scales, row_order, encoder, zeros: AtomicU64::new(0) };
+        Ok(Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(trits) })
+    }
+
+    fn dense(piece: Piece<'a>, tensor: DenseTensor<'a>, dtype: DenseType) -> Result<Self, FormatError> {
+        let Piece { name, shape, row_order, .. } = piece;
+        let refuse = |why: String| {
+            FormatError::unsupported(
+                format!("tensor {:?} [{}, {}] as {}", tensor.name, tensor.rows, tensor.cols, dtype.name()),
+                why,
+            )
+        };
+        if dtype != tensor.dtype && !ENCODABLE.contains(&dtype) {
+            return Err(refuse("that type is only read".into()));
+        }
+        let Some(row) = dtype.row_bytes(tensor.cols) else {
+            return Err(refuse(format!("its rows are no multiple of {}", dtype.block_len())));
+        };
+        let bytes = row as u64 * tensor.rows as u64;
+        Ok(Self { name, shape, stored: Stored::Dense(dtype), bytes, data: Data::Dense { tensor, row_order } })
+    }
+
+    /// The trits, if these are some.
+    pub(super) fn ternary(&self) -> Option<&Trits<'a>> {
+        match &self.data {
+            Data::Trits(trits) => Some(trits),
+            Data::Dense { .. } | Data::Bytes(_) => None,
+        }
+    }
+
+    /// The dense tensor of the source and the type it gets.
+    pub(super) fn recoded(&self) -> Option<(&DenseTensor<'a>, DenseType)> {
+        match (&self.data, self.stored) {
+            (Data::Dense { tensor, .. }, Stored::Dense(dtype)) if tensor.dtype != dtype => Some((tensor, dtype)),
+            _ => None,
+        }
+    }
+
+    /// Makes the tensor's bytes and writes them.
+    pub(super) fn write(
+        &self,
+        source: &Source,
+        file: &mut TensorFile,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), FormatError> {
+        match (&self.data, self.stored) {
+            (Data::Bytes(bytes), _) => progress.write(file, bytes),
+            (Data::Trits(trits), _) => trits.write(source, file, progress),
+            (Data::Dense { tensor, row_order }, Stored::Dense(dtype)) => {
+                write_dense(source, tensor, *row_order, dtype, file, progress)
+            }
+            (Data::Dense { tensor, .. }, Stored::Ternary(form)) => {
+                Err(FormatError::invalid(format!("tensor {:?}", tensor.name), form.name(), tensor.dtype.name()))
+            }
+        }
+    }
+}
+
+impl Trits<'_> {
+    fn write(&self, source: &Source, file: &mut TensorFile, progress: &mut Progress<'_>) -> Result<(), FormatError> {
+        let Trits { tensor, encoder, .. } = self;
+        write_strips(file, progress, encoder.strips(), encoder.strip_bytes(), &|strip, out| {
+            let mut zeros = 0;
+            let mut read = |row: usize, trits: &mut [i8]| {
+                tensor.read_row(self.row_order.graph_row(row), trits)?;
+                zeros += trits.iter().filter(|&&trit| trit == 0).count() as u64;
+                Ok(())
+            };
+            encoder.encode_strip(strip, &mut read, out)?;
+            self.zeros.fetch_add(zeros, Ordering::Relaxed);
+            Ok(())
+        })?;
+        source.release(tensor.bytes);
+        let tail = encoder.tail();
+        if tail.is_empty() { Ok(()) } else { progress.write(file, &tail) }
+    }
+}
+
+fn write_dense(
+    source: &Source,
+    tensor: &DenseTensor<'_>,
+    row_order: RowOrder,
+    dtype: DenseType,
+    file: &mut TensorFile,
+    progress: &mut Progress<'_>,
+) -> Result<(), FormatError> {
+    let (Some(from), Some(to)) = (tensor.dtype.row_bytes(tensor.cols), dtype.row_bytes(tensor.cols)) else {
+        return Err(FormatError::invalid(format!("tensor {:?}", tensor.name), "whole blocks", tensor.cols));
+    };
+    let stored = |row: usize| {
+        let begin = tensor.row_order.stored_row(row_order.graph_row(row)) * from;
+        &tensor.bytes[begin..begin + from]
+    };
+    let rows_at_once = (RELEASE_AFTER / from.max(1)).max(1);
+    for first in (0..tensor.rows).step_by(rows_at_once) {
+        let rows = rows_at_once.min(tensor.rows - first);
+        write_strips(file, progress, rows, to, &|row, out| {
+            if dtype == tensor.dtype {
+                out.copy_from_slice(stored(first + row));
+                return Ok(());
+            }
+            let mut values = vec![0.0; tensor.cols];
+            tensor.dtype.decode(stored(first + row), &mut values);
+            encode_row(dtype, &values, out).ok_or_else(|| FormatError::unsupported(dtype.name(), "it is only read"))
+        })?;
+        if tensor.row_order == row_order {
+            source.release(&tensor.bytes[first * from..(first + rows) * from]);
+        }
+    }
+    source.release(tensor.bytes);
+    Ok(())
+}
