@@ -7,7 +7,7 @@ use crate::synth::HeadName;
 use crate::terminal::{message, print, print_json, printable};
 use crate::units;
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
-use rotor::convert::{ConvertOptions, Report, Target, convert};
+use rotor::convert::{ConvertOptions, Phase, Report, Target, convert};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// How the embedding and the head are stored [default: without loss, as in the source where possible].
     #[arg(long, value_name = "TYPE", env = "ROTOR_HEAD", hide_env_values = true)]
     head: Option<HeadName>,
+    /// Read the output again and compare every trit, scale and number before it gets its name.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_VERIFY", hide_env_values = true)]
+    verify: bool,
     /// Print one JSON object.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
     json: bool,
@@ -40,9 +43,17 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     for warning in source.warnings() {
         message(format_args!("warning: {}", printable(warning)));
     }
-    let options = ConvertOptions { target: args.target, head: args.head.map(HeadName::dense_type) };
-    let bar = Bar::bytes("converting", 0);
-    let report = convert(&source, &args.output, &options, &mut |done, total| bar.set(done, total))?;
+    let head = args.head.map(HeadName::dense_type);
+    let options = ConvertOptions { target: args.target, head, verify: args.verify };
+    let mut bar = None;
+    let report = convert(&source, &args.output, &options, &mut |phase, done, total| {
+        let of_phase = |(shown, _): &(Phase, Bar)| *shown == phase;
+        let (_, bar) = match bar.take().filter(of_phase) {
+            Some(shown) => bar.insert(shown),
+            None => bar.insert((phase, begin(phase))),
+        };
+        bar.set(done, total);
+    })?;
     drop(bar);
     if args.json {
         print_json(&serde_json::to_value(&report)?)?;
@@ -50,6 +61,13 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         print(&printable(&text(args, &report)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn begin(phase: Phase) -> Bar {
+    match phase {
+        Phase::Writing => Bar::bytes("converting", 0),
+        Phase::Verifying => Bar::steps("verifying"),
+    }
 }
 
 /// The report for people.
@@ -70,6 +88,9 @@ fn text(args: &Args, report: &Report) -> String {
         0.0 => writeln!(text, "  every scale is held exactly"),
         rounding => writeln!(text, "  scales rounded by at most {rounding:e} of their value"),
     };
+    if report.verified {
+        text.push_str("  read again: every trit, scale and number is as in the source\n");
+    }
     for recoded in &report.recoded {
         let _ = writeln!(text, "  {}: {} to {}", recoded.name, recoded.from, recoded.to);
     }

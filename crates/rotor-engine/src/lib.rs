@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod chat;
+pub mod compare;
 pub mod config;
 pub mod convert;
 pub mod engine;

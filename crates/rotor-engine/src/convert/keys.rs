@@ -1,10 +1,11 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
-use super::Target;
 use super::pieces::uniform;
+use super::{Target, card};
 use crate::config::{Activation, Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
+use crate::formats::metadata_json;
 use crate::formats::{GgufVocabulary, Source, SourceMetadata, TokenizerSource};
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::write::gguf::GgufHeader;
@@ -54,7 +55,7 @@ fn made(
     let vocabulary = vocabulary(source, notes)?;
     let architecture = architecture(config);
     header.string("general.architecture", architecture);
-    general(header, source);
+    general(header, source)?;
     header.u32("general.file_type", file_type(form));
     header.u32("general.quantization_version", 2);
     put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
@@ -77,19 +78,46 @@ fn architecture(config: &Config) -> &'static str {
     }
 }
 
-/// Name and the other `general.*` keys, which a folder keeps in the metadata of its safetensors file.
-fn general(header: &mut GgufHeader, source: &Source) {
-    let kept = source.safetensors_metadata();
-    let kept: Vec<_> = kept.iter().filter(|(key, _)| key.starts_with("general.")).collect();
-    if !kept.iter().any(|(key, _)| key.as_str() == "general.name") {
+/// Name, licence and the like: as a GGUF had them from which the folder was made, or as its model card says.
+fn general(header: &mut GgufHeader, source: &Source) -> Result<(), FormatError> {
+    if let Some(kept) = kept_general(source)? {
+        kept.iter().for_each(|(key, value)| header.value(key, value));
+        return Ok(());
+    }
+    let card = source.side_file("README.md")?.unwrap_or_default();
+    let card = String::from_utf8_lossy(&card);
+    if !card::has_name(&card) {
         let folder = source.folder().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         if let Some(name) = source.config().name.clone().or(folder) {
             header.string("general.name", &name);
         }
     }
-    for (key, value) in kept {
-        header.string(key, value);
+    card::put(header, &card);
+    Ok(())
+}
+
+/// Where a folder keeps the `general.*` keys of the GGUF it was made from.
+pub(super) const GENERAL: &str = "rotor.general";
+
+/// The keys that were kept there, where the folder was made from a GGUF.
+fn kept_general(source: &Source) -> Result<Option<Metadata>, FormatError> {
+    let texts = source.safetensors_metadata();
+    let Some(text) = texts.get(GENERAL) else { return Ok(None) };
+    let pairs = serde_json::from_str(text).map_err(|error| FormatError::invalid(GENERAL, "a JSON object", error))?;
+    metadata_json::from_json(pairs).map(Some)
+}
+
+/// The `general.*` keys for which a folder has no place, but for those about the file.
+pub(super) fn general_of(metadata: &Metadata) -> Result<String, FormatError> {
+    const OF_THE_FILE: [&str; 4] =
+        ["general.architecture", "general.file_type", "general.quantization_version", "general.alignment"];
+    let mut general = Metadata::default();
+    for (key, value) in metadata.iter() {
+        if key.starts_with("general.") && !OF_THE_FILE.contains(&key) {
+            general.insert(key.to_owned(), value.clone())?;
+        }
     }
+    Ok(metadata_json::to_json(&general).to_string())
 }
 
 /// The vocabulary as GGUF keys hold it, filled up to the rows of the embedding.

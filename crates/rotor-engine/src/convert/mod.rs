@@ -4,6 +4,7 @@
 //! source's pages let go. What a target cannot hold is refused by name before anything is written, or, where only the weights
 //! tell, before the file has its name.
 
+mod card;
 mod dense;
 mod folder;
 mod keys;
@@ -13,9 +14,9 @@ mod report;
 
 pub use report::{Recoded, Report, TernaryReport, WrittenFile};
 
+use crate::compare::{Allowed, compare_allowing};
 use crate::error::FormatError;
-use crate::formats::metadata::Value;
-use crate::formats::{Naming, Source, SourceMetadata};
+use crate::formats::{Naming, OpenOptions, Source, SourceMetadata};
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
@@ -82,9 +83,23 @@ pub struct ConvertOptions {
     pub target: Target,
     /// The type of the embedding and the head; `None` keeps the source's numbers exactly.
     pub head: Option<DenseType>,
+    /// Reads everything again and compares it before the output has its name.
+    pub verify: bool,
 }
 
-/// Converts an opened model to the file or folder `output`; `progress` hears of bytes done and bytes in all.
+/// What a conversion is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Writing; progress counts bytes.
+    Writing,
+    /// Reading again; progress counts tensors.
+    Verifying,
+}
+
+/// Hears of what is done and of how much there is in all.
+pub type Tell<'a> = dyn FnMut(Phase, u64, u64) + 'a;
+
+/// Converts an opened model to the file or folder `output`.
 ///
 /// # Errors
 ///
@@ -95,7 +110,7 @@ pub fn convert(
     source: &Source,
     output: &Path,
     options: &ConvertOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Tell<'_>,
 ) -> Result<Report, FormatError> {
     let inputs: Vec<&Path> = source.paths().iter().map(AsRef::as_ref).chain(source.folder()).collect();
     refuse_overwriting(&inputs, output)?;
@@ -103,15 +118,19 @@ pub fn convert(
     let (mut pieces, mut notes) = pieces::pieces(source, naming)?;
     dense::choose(source, &mut pieces, options.target, naming != source.naming(), options.head)?;
     if options.target == Target::HuggingFace {
-        return to_folder(source, pieces, output, options.target, notes, progress);
+        return to_folder(source, pieces, output, options, notes, progress);
     }
     let mut header = keys::header(source, options.target, &mut notes)?;
     let planned = plan::plan(pieces, options.target)?;
     announce_gguf(&mut header, &planned);
     let mut file = header.create(output)?;
-    write_data(source, &planned, &mut file, progress)?;
-    let (bytes, sha256) = file.finish_hashed()?;
+    write_data(source, &planned, &mut file, &mut |done, total| progress(Phase::Writing, done, total))?;
     let mut report = Report::new(options.target.name(), &planned, notes);
+    if options.verify {
+        verify(source, &file.flushed()?, options, progress)?;
+        report.verified = true;
+    }
+    let (bytes, sha256) = file.finish_hashed()?;
     report.files.push(WrittenFile { name: file_name(output), bytes, sha256 });
     Ok(report)
 }
@@ -144,28 +163,51 @@ fn to_folder(
     source: &Source,
     pieces: Vec<pieces::Piece<'_>>,
     output: &Path,
-    target: Target,
+    options: &ConvertOptions,
     notes: Vec<String>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Tell<'_>,
 ) -> Result<Report, FormatError> {
     let folder = AtomicFolder::create(output)?;
     let mut files = folder::write(source, &pieces, folder.path())?;
-    let mut planned = plan::plan(pieces, target)?;
+    let mut planned = plan::plan(pieces, options.target)?;
     let mut header = SafetensorsHeader::new();
-    header.metadata("format", "pt");
-    general_metadata(&mut header, source);
+    folder_metadata(&mut header, source)?;
     // Wide types first: safetensors has no padding to align the others with.
     planned.sort_by_key(|tensor| std::cmp::Reverse(dtype(tensor).bitsize()));
     for tensor in &planned {
         header.tensor(&tensor.name, dtype(tensor), &tensor.shape);
     }
     let mut file = header.create(&folder.path().join("model.safetensors"))?;
-    write_data(source, &planned, &mut file, progress)?;
+    write_data(source, &planned, &mut file, &mut |done, total| progress(Phase::Writing, done, total))?;
     let (bytes, sha256) = file.finish_hashed()?;
+    if options.verify {
+        verify(source, folder.path(), options, progress)?;
+    }
     folder.commit()?;
     files.push(WrittenFile { name: "model.safetensors".into(), bytes, sha256 });
-    let report = Report::new(target.name(), &planned, notes);
-    Ok(Report { files, ..report })
+    let report = Report::new(options.target.name(), &planned, notes);
+    Ok(Report { files, verified: options.verify, ..report })
+}
+
+/// Opens what was written and compares it with the source: every trit, every scale, every number.
+fn verify(
+    source: &Source,
+    written: &Path,
+    options: &ConvertOptions,
+    progress: &mut Tell<'_>,
+) -> Result<(), FormatError> {
+    let i2s_layout = if let Target::I2S(layout) = options.target { Some(layout) } else { None };
+    let open = OpenOptions { i2s_layout, hidden_act: None, no_mmap: false };
+    let found = Source::open(written, &open)?;
+    let allowed = Allowed { f16_scales: false, head: options.head };
+    let mut tell = |done, total| progress(Phase::Verifying, done, total);
+    let comparison = compare_allowing(source, &found, allowed, &mut tell)?;
+    let first = comparison.config.first().map(|difference| difference.to_string());
+    let first = first.or(comparison.tensors.first().map(|difference| difference.to_string()));
+    match first {
+        None => Ok(()),
+        Some(found) => Err(FormatError::invalid("what was written", "the same model", found)),
+    }
 }
 
 /// What safetensors calls a tensor's type; packed trits and quantised numbers are bytes.
@@ -176,22 +218,16 @@ fn dtype(tensor: &Planned<'_>) -> Dtype {
     }
 }
 
-/// The texts among the `general.*` keys (name, licence, ...), for which config.json has no place.
-fn general_metadata(header: &mut SafetensorsHeader, source: &Source) {
+/// The `__metadata__` of a folder's weights: a folder's own, or what only a GGUF has keys for.
+fn folder_metadata(header: &mut SafetensorsHeader, source: &Source) -> Result<(), FormatError> {
+    header.metadata("format", "pt");
     match source.metadata() {
-        SourceMetadata::Gguf(metadata) => {
-            let texts =
-                metadata.iter().filter(|(key, _)| key.starts_with("general.") && *key != "general.architecture");
-            for (key, value) in texts {
-                if let (Value::String(_), Some(text)) = (value, value.as_str()) {
-                    header.metadata(key, text);
-                }
-            }
-        }
+        SourceMetadata::Gguf(metadata) => header.metadata(keys::GENERAL, &keys::general_of(metadata)?),
         SourceMetadata::HuggingFace(_) => {
             for (key, text) in source.safetensors_metadata().iter().filter(|(key, _)| key.as_str() != "format") {
                 header.metadata(key, text);
             }
         }
     }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod i2s_layout;
 mod map;
 pub mod metadata;
+pub(crate) mod metadata_json;
 mod roles;
 mod source;
 mod table;

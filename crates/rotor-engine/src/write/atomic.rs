@@ -108,6 +108,16 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// Where the file is until it is committed, with everything written so far.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] naming the target.
+    pub fn flushed(&mut self) -> Result<PathBuf, FormatError> {
+        self.file.flush().map_err(io_error("write", &self.target))?;
+        Ok(self.file.get_ref().path().to_path_buf())
+    }
+
     /// As [`commit`](Self::commit); returns the size in bytes and the SHA-256 in hexadecimal, empty where none was computed.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::AtomicFile;
 use crate::error::FormatError;
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A tensor whose data is still to come.
 #[derive(Clone, Debug)]
@@ -69,6 +69,15 @@ impl TensorFile {
             self.pending.pop_front();
         }
         Ok(())
+    }
+
+    /// Where the file is until it has its name, with everything written so far.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] from the disk.
+    pub fn flushed(&mut self) -> Result<PathBuf, FormatError> {
+        self.file.flushed()
     }
 
     /// Syncs the file and gives it its name. Returns its size in bytes.
