@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{DenseTensor, Part, Role, Source, SourceLinear, Weight};
+use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::write::names;
 use rotor_kernels::DenseType;
@@ -222,7 +222,7 @@ impl Filled<'_> {
         match role {
             // A model of fewer layers has nothing there.
             Role::Layer(layer, _) if layer >= source.config().num_hidden_layers => Ok(Filled::Nothing),
-            Role::Layer(_, part) if Part::LINEARS.contains(&part) => source.linear(role).map(Filled::Linear),
+            role if role.is_linear() => source.linear(role).map(Filled::Linear),
             Role::TokenEmbedding | Role::Output => Ok(source.matrix(role)?.map_or(Filled::Nothing, plain)),
             _ => Ok(source.vector(role)?.map_or(Filled::Nothing, Filled::Vector)),
         }

@@ -113,7 +113,7 @@ fn dense(tensor: DenseTensor<'_>) -> Content<'_> {
 /// The matrix of a role; `None` for a norm.
 fn weight(source: &Source, role: Role) -> Result<Option<Weight<'_>>, FormatError> {
     match role {
-        Role::Layer(_, part) if Part::LINEARS.contains(&part) => source.linear(role).map(|linear| Some(linear.weight)),
+        role if role.is_linear() => source.linear(role).map(|linear| Some(linear.weight)),
         Role::TokenEmbedding | Role::Output => source.matrix(role),
         _ => Ok(None),
     }
@@ -130,7 +130,7 @@ fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
         };
         let row_order = target_order(naming, config, role);
         let content = match role {
-            Role::Layer(_, part) if Part::LINEARS.contains(&part) => {
+            role if role.is_linear() => {
                 let linear = source.linear(role)?;
                 refuse_input_norm(source, role, naming)?;
                 linear_content(linear, row_order)?

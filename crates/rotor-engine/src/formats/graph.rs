@@ -65,6 +65,11 @@ impl Part {
 }
 
 impl Role {
+    /// Whether this is one of the seven projections of a layer.
+    pub fn is_linear(self) -> bool {
+        matches!(self, Role::Layer(_, part) if Part::LINEARS.contains(&part))
+    }
+
     /// The shape this role has, as rows and columns; a vector has one row.
     pub fn shape(self, config: &Config) -> (usize, usize) {
         let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
