@@ -16,6 +16,7 @@ pub mod kv;
 pub mod linear;
 pub mod model;
 pub mod plan;
+pub mod planes;
 pub mod runtime;
 pub mod sample;
 pub mod statistics;

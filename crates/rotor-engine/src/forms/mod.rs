@@ -1,19 +1,31 @@
-//! Ternary forms: how published files store trits, one file per form.
+//! Ternary forms: how published files store trits, one file per family.
 //!
 //! Every form answers one question: which trits does row `r` hold? Packing, conversion and inspection are written
-//! against that answer ([`TernaryTensor::read_row`]), so a form is one file here and one row in [`TernaryForm`].
+//! against that answer ([`TernaryTensor::read_row`]), so a form is one file here and one row in [`FORMS`].
 //! The other direction is [`Encoder`]: it asks for rows and gives bytes, a strip at a time.
 
+mod blocks;
 mod encode;
 mod hf_packed;
 mod i2s;
+mod iq_bn;
 mod master;
+mod scales;
+mod stored;
+mod table;
+mod tl;
 
 pub use encode::{Encoder, ReadRow};
 pub use master::absmean_scale;
+pub use scales::Scales;
+pub use stored::exact_scales_key;
+pub(crate) use stored::{exact_scales, inner_scales};
+pub use table::{FORMS, FormInfo, ScaleCapability};
+pub use tl::{KernelConfig, TlTile};
 
 use crate::error::FormatError;
 use crate::formats::RowOrder;
+use crate::planes;
 use rotor_kernels::DenseType;
 
 /// How the trits of a tensor are stored. docs/formats.md draws each layout.
@@ -21,33 +33,30 @@ use rotor_kernels::DenseType;
 pub enum TernaryForm {
     /// Microsoft's I2_S in one of its layouts.
     I2S(I2sLayout),
+    /// Blocks of 256 with an f16 scale, five trits to a byte.
+    Tq1_0,
+    /// Blocks of 256 with an f16 scale, four trits to a byte.
+    Tq2_0,
+    /// Blocks of 128 with an f16 scale, eight weights to a byte; -1 and +1 only.
+    Q1_0,
+    /// Blocks of 64 with an f16 scale, four weights to a byte.
+    Q2_0,
+    /// Rows with an f16 scale, five trits to a byte.
+    Iq1Bn,
+    /// Rows with an f32 scale, four trits to a byte.
+    Iq2Bn,
+    /// Pairs of weights in the tiles of a lookup kernel.
+    Tl1(TlTile),
+    /// Triples of weights in the tiles of a lookup kernel.
+    Tl2(TlTile),
     /// Hugging Face packed U8 `[ceil(rows/4), cols]`, four row quarters to a byte.
     HfPacked,
+    /// BitNet's 2-bit codes, each row on a new byte.
+    BitNet,
+    /// Rotor planes: `bit0` in [`TernaryTensor::bytes`], `bit1` in [`TernaryTensor::bit1`], each row on a new byte.
+    Rotor,
     /// Float master weights, quantised by their absolute mean when read.
     Master(DenseType),
-}
-
-impl TernaryForm {
-    /// The name people type and read (`i2_s`, `hf`).
-    pub const fn name(self) -> &'static str {
-        match self {
-            TernaryForm::I2S(I2sLayout::Blocks128) => "i2_s",
-            TernaryForm::I2S(I2sLayout::Blocks64) => "i2_s_64",
-            TernaryForm::HfPacked => "hf",
-            TernaryForm::Master(_) => "master",
-        }
-    }
-
-    /// Bytes of the packed trits of a `[rows, cols]` tensor, without the scale that I2_S appends.
-    ///
-    /// `None` where the form cannot hold the shape, or the size exceeds what this machine can address.
-    pub fn packed_len(self, rows: usize, cols: usize) -> Option<usize> {
-        match self {
-            TernaryForm::I2S(_) => i2s::packed_len(rows, cols),
-            TernaryForm::HfPacked => hf_packed::packed_len(rows, cols),
-            TernaryForm::Master(dtype) => dtype.row_bytes(cols)?.checked_mul(rows),
-        }
-    }
 }
 
 /// Where I2_S keeps which element; nothing in the file says so.
@@ -57,22 +66,29 @@ pub enum I2sLayout {
     Blocks128,
     /// 64 elements to 16 bytes, as NEON builds write.
     Blocks64,
+    /// Four rows to a row of bytes, as x86 builds without activation parallelism write.
+    Rows4,
+    /// Four consecutive elements to a byte, as one revision of the quantiser writes.
+    Sequential,
 }
 
-/// Scales of a ternary tensor; they always multiply.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scales {
-    /// One for the whole tensor.
-    Tensor(f32),
-    /// One per row.
-    Rows(Vec<f32>),
-    /// `groups` per row, row-major: each covers `cols / groups` columns.
-    Groups {
-        /// Groups per row.
-        groups: usize,
-        /// `rows * groups` scales.
-        values: Vec<f32>,
-    },
+impl TernaryForm {
+    /// The name people type and read (`i2_s`, `hf`).
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// The form's row of [`FORMS`].
+    pub fn info(self) -> &'static FormInfo {
+        table::info(self)
+    }
+
+    /// Bytes of the packed trits of a `[rows, cols]` tensor, without the scale that I2_S appends and of one plane only.
+    ///
+    /// `None` where the form cannot hold the shape, or the size exceeds what this machine can address.
+    pub fn packed_len(self, rows: usize, cols: usize) -> Option<usize> {
+        (self.info().packed_len)(self, rows, cols)
+    }
 }
 
 /// A ternary tensor as stored: borrowed bytes, their form, and its scales.
@@ -88,7 +104,9 @@ pub struct TernaryTensor<'a> {
     pub form: TernaryForm,
     /// The packed trits, checked to be long enough for the shape.
     pub bytes: &'a [u8],
-    /// Scales.
+    /// The second plane of [`TernaryForm::Rotor`]; empty in every other form.
+    pub bit1: &'a [u8],
+    /// Scales, rows in the order of the file.
     pub scales: Scales,
     /// How rows must be permuted to come out in the order the graph wants.
     pub row_order: RowOrder,
@@ -96,6 +114,16 @@ pub struct TernaryTensor<'a> {
 
 /// What the decoders write for a code that stands for no trit, so that one check serves every form.
 const INVALID: i8 = 2;
+
+/// Why a row cannot be decoded.
+enum RowError {
+    /// The bytes end before the row.
+    Truncated,
+    /// The row holds something that is no trit, which the decoder itself has found.
+    Invalid,
+    /// Anything else, as it is to be told.
+    Other(FormatError),
+}
 
 impl TernaryTensor<'_> {
     /// Writes the trits (-1, 0, +1) of the graph's row `row` to `out`.
@@ -124,38 +152,44 @@ impl TernaryTensor<'_> {
     ///
     /// As [`read_row`](Self::read_row).
     pub fn read_stored_row(&self, row: usize, out: &mut [i8]) -> Result<(), FormatError> {
-        self.decode(row, out)?;
+        match self.decode(row, out) {
+            Ok(()) => {}
+            Err(RowError::Invalid) => return Err(self.invalid_codes(row, out)),
+            Err(RowError::Other(error)) => return Err(error),
+            Err(RowError::Truncated) => {
+                return Err(FormatError::Truncated {
+                    what: format!("tensor {:?}", self.name),
+                    needed: self.form.packed_len(self.rows, self.cols).map_or(u64::MAX, |len| len as u64),
+                    found: self.bytes.len() as u64,
+                });
+            }
+        }
         // A fold, not `contains`: without an early exit it becomes a few vector instructions.
         let any_invalid = out.iter().fold(false, |seen, &trit| seen | (trit == INVALID));
         if any_invalid { Err(self.invalid_codes(row, out)) } else { Ok(()) }
     }
 
     /// Decodes a stored row; codes that stand for no trit become [`INVALID`].
-    fn decode(&self, row: usize, out: &mut [i8]) -> Result<(), FormatError> {
+    fn decode(&self, row: usize, out: &mut [i8]) -> Result<(), RowError> {
         assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
         assert_eq!(out.len(), self.cols, "output length against the columns of {}", self.name);
-        let complete = match self.form {
-            TernaryForm::I2S(layout) => i2s::decode_row(layout, self.bytes, row, out),
-            TernaryForm::HfPacked => hf_packed::decode_row(self.rows, self.bytes, row, out),
-            TernaryForm::Master(dtype) => {
-                let Scales::Tensor(scale) = self.scales else {
-                    return Err(FormatError::unsupported(
-                        format!("tensor {:?}", self.name),
-                        "master weights are quantised by one scale for the whole tensor",
-                    ));
-                };
-                master::decode_row(self.name, dtype, scale, self.bytes, row, out)?
-            }
-        };
-        complete.ok_or_else(|| FormatError::Truncated {
-            what: format!("tensor {:?}", self.name),
-            needed: self.form.packed_len(self.rows, self.cols).map_or(u64::MAX, |len| len as u64),
-            found: self.bytes.len() as u64,
-        })
+        (self.form.info().decode_row)(self, row, out)
     }
 
     /// The error for a stored row known to hold an invalid code: counts them in the whole tensor.
     fn invalid_codes(&self, known_bad: usize, scratch: &mut [i8]) -> FormatError {
+        let shape = (self.rows, self.cols);
+        let found = match self.form {
+            TernaryForm::BitNet => planes::check_codes(shape, self.bytes).err().map(|invalid| invalid.to_string()),
+            TernaryForm::Rotor => planes::check_planes(shape, self.bytes, self.bit1).err().map(|e| e.to_string()),
+            _ => None,
+        };
+        let found = found.unwrap_or_else(|| self.count_invalid(known_bad, scratch));
+        FormatError::invalid(format!("tensor {:?}", self.name), "only codes for -1, 0 and +1", found)
+    }
+
+    /// How many codes stand for no trit and where the first is, in words.
+    fn count_invalid(&self, known_bad: usize, scratch: &mut [i8]) -> String {
         let (mut count, mut first) = (0usize, None);
         for row in 0..self.rows {
             // A row that cannot be decoded at all is another error's business.
@@ -167,11 +201,7 @@ impl TernaryTensor<'_> {
             first = first.or(column.map(|column| (row, column)));
         }
         let (row, column) = first.unwrap_or((known_bad, 0));
-        FormatError::invalid(
-            format!("tensor {:?}", self.name),
-            "only codes for -1, 0 and +1",
-            format!("{count} invalid, the first at row {row}, column {column}"),
-        )
+        format!("{count} invalid, the first at row {row}, column {column}")
     }
 }
 
@@ -188,6 +218,7 @@ mod tests {
             cols,
             form,
             bytes,
+            bit1: &[],
             scales: Scales::Tensor(1.0),
             row_order: RowOrder::AsStored,
         }
