@@ -7,7 +7,7 @@
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
-use crate::forms::{Scales, TernaryTensor};
+use crate::forms::TernaryTensor;
 use crate::write::names;
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::encode_row;
@@ -106,8 +106,6 @@ pub enum Difference {
 /// What the second model may have otherwise than the first and still be what was asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Allowed {
-    /// Scales rounded to f16.
-    pub(crate) f16_scales: bool,
     /// The embedding and the head encoded to this type.
     pub(crate) head: Option<DenseType>,
 }
@@ -285,7 +283,7 @@ fn compare_linears(
         (Weight::Ternary(x), Weight::Ternary(y)) => {
             trits = x.rows as u64 * x.cols as u64;
             let scales = (ScalesOf::new(x, a.output_scale), ScalesOf::new(y, b.output_scale));
-            let parts = over_rows(x.rows, |rows| compare_trits(x, y, &scales, rows, allowed.f16_scales))?;
+            let parts = over_rows(x.rows, |rows| compare_trits(x, y, &scales, rows))?;
             differences.extend(parts.into_iter().reduce(Trits::join).into_iter().flat_map(Trits::differences));
         }
         (Weight::Dense(x), Weight::Dense(y)) => {
@@ -313,22 +311,13 @@ struct ScalesOf<'a> {
 
 impl<'a> ScalesOf<'a> {
     fn new(tensor: &'a TernaryTensor<'a>, factor: f32) -> Self {
-        let groups = if let Scales::Groups { groups, .. } = tensor.scales { groups } else { 1 };
-        Self { tensor, factor, groups }
+        Self { tensor, factor, groups: tensor.scales.groups() }
     }
 
     /// The scale of column `col` of row `row`.
     fn at(&self, row: usize, col: usize) -> f32 {
-        let stored = self.tensor.row_order.stored_row(row);
-        self.factor
-            * match &self.tensor.scales {
-                Scales::Tensor(scale) => *scale,
-                Scales::Rows(scales) => scales[stored],
-                Scales::Groups { groups, values } => {
-                    let group = col * groups / self.tensor.cols;
-                    values[stored * groups + group]
-                }
-            }
+        let group = col * self.groups / self.tensor.cols;
+        self.factor * self.tensor.scales.get(self.tensor.row_order.stored_row(row), group)
     }
 }
 
@@ -367,7 +356,6 @@ fn compare_trits(
     b: &TernaryTensor<'_>,
     scales: &(ScalesOf<'_>, ScalesOf<'_>),
     rows: Range<usize>,
-    f16_scales: bool,
 ) -> Result<Trits, FormatError> {
     let (mut left, mut right) = (vec![0i8; a.cols], vec![0i8; a.cols]);
     let mut found = Trits::default();
@@ -385,21 +373,14 @@ fn compare_trits(
         for part in 0..parts {
             let cols = part * a.cols / parts..(part + 1) * a.cols / parts;
             let (x, y) = (scales.0.at(row, cols.start), scales.1.at(row, cols.start));
-            let is_same = x.to_bits() == y.to_bits() || (f16_scales && rounded(&scales.0, row, cols.start) == y);
             // A run of zeros has no scale of its own.
-            if !is_same && left[cols].iter().any(|&trit| trit != 0) {
+            if x.to_bits() != y.to_bits() && left[cols].iter().any(|&trit| trit != 0) {
                 found.scales += 1;
                 found.first_scale = found.first_scale.or(Some((row, x, y)));
             }
         }
     }
     Ok(found)
-}
-
-/// A scale that was stored as f16.
-fn rounded(scales: &ScalesOf<'_>, row: usize, col: usize) -> f32 {
-    let unscaled = ScalesOf { factor: 1.0, ..*scales }.at(row, col);
-    half::f16::from_f32(unscaled).to_f32() * scales.factor
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {

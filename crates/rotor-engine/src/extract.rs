@@ -234,7 +234,7 @@ impl Array<'_> {
     /// The array's bytes, little-endian and row-major.
     fn bytes(&self) -> Result<Vec<u8>, FormatError> {
         match self.content {
-            Content::Scales(scales) => Ok(le_bytes(scale_values(scales))),
+            Content::Scales(scales) => Ok(le_bytes(scales.values())),
             Content::Dense(tensor) => {
                 let mut values = vec![0f32; tensor.bytes.len() / tensor.dtype.block_bytes() * tensor.dtype.block_len()];
                 tensor.dtype.decode(tensor.bytes, &mut values);
@@ -257,9 +257,10 @@ impl Array<'_> {
                 true
             }),
             Content::F32(tensor) => rows_of(tensor, 4 * tensor.cols, |row, trits, out| {
-                let (values, scales) = (out.as_chunks_mut::<4>().0, &tensor.scales);
+                let (values, groups) = (out.as_chunks_mut::<4>().0, tensor.scales.groups());
                 for (col, (out, &trit)) in values.iter_mut().zip(trits).enumerate() {
-                    *out = (f32::from(trit) * scale_at(scales, row, col, trits.len())).to_le_bytes();
+                    let scale = tensor.scales.get(row, col * groups / trits.len());
+                    *out = (f32::from(trit) * scale).to_le_bytes();
                 }
                 true
             }),
@@ -286,22 +287,6 @@ fn rows_of(
         }
     }
     Ok(bytes)
-}
-
-fn scale_values(scales: &Scales) -> &[f32] {
-    match scales {
-        Scales::Tensor(scale) => std::slice::from_ref(scale),
-        Scales::Rows(values) | Scales::Groups { values, .. } => values,
-    }
-}
-
-/// The scale of a stored row's column.
-fn scale_at(scales: &Scales, row: usize, col: usize, cols: usize) -> f32 {
-    match scales {
-        Scales::Tensor(scale) => *scale,
-        Scales::Rows(values) => values[row],
-        Scales::Groups { groups, values } => values[row * groups + col * groups / cols],
-    }
 }
 
 fn write_safetensors(arrays: &[Array<'_>], output: &Path) -> Result<(), FormatError> {
@@ -341,7 +326,7 @@ fn write_npy(arrays: &mut Vec<Array<'_>>, output: &Path) -> Result<Vec<(String, 
     file.commit()?;
     *arrays = others;
     let left_out = scales.iter().filter_map(|array| match array.content {
-        Content::Scales(scales) => Some((array.name.clone(), scale_values(scales).to_vec())),
+        Content::Scales(scales) => Some((array.name.clone(), scales.values().to_vec())),
         _ => None,
     });
     Ok(left_out.collect())

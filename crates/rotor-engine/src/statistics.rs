@@ -3,7 +3,7 @@
 use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{Role, Source, Weight};
-use crate::forms::{Scales, TernaryTensor};
+use crate::forms::TernaryTensor;
 use serde::Serialize;
 
 /// The weights of one ternary tensor, or of several together.
@@ -91,11 +91,7 @@ impl TritStatistics {
             }
             Ok(counted)
         })?;
-        let scales = match &tensor.scales {
-            Scales::Tensor(scale) => std::slice::from_ref(scale),
-            Scales::Rows(values) | Scales::Groups { values, .. } => values,
-        };
-        let scaled = scales.iter().fold(Self::default(), |range, &scale| {
+        let scaled = tensor.scales.values().iter().fold(Self::default(), |range, &scale| {
             range.join(Self { scale_min: scale, scale_max: scale, ..Self::default() })
         });
         Ok(parts.into_iter().fold(scaled, Self::join))

@@ -4,6 +4,7 @@ use super::Target;
 use super::pieces::{Content, Piece};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Source};
+use crate::forms::TernaryForm;
 use crate::write::safetensors;
 use half::f16;
 use rotor_kernels::DenseType;
@@ -28,7 +29,7 @@ pub(super) fn choose(
             _ if target.is_gguf() && renamed && is_head && fits_f16(source, tensor) => DenseType::F16,
             _ => tensor.dtype,
         };
-        if target == Target::HuggingFace && safetensors::dtype(*dtype).is_none() {
+        if target.form() == TernaryForm::HfPacked && safetensors::dtype(*dtype).is_none() {
             let hint = if is_head { "; ask for one of them for the head" } else { "" };
             let why = format!("a Hugging Face folder holds f32, f16 and bf16{hint}");
             return Err(FormatError::unsupported(format!("tensor {:?} as {}", tensor.name, dtype.name()), why));

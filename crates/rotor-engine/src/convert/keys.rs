@@ -1,25 +1,45 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
 use super::pieces::uniform;
+use super::plan::Planned;
 use super::{Target, card};
 use crate::config::{Activation, Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
 use crate::formats::metadata_json;
 use crate::formats::{GgufVocabulary, Source, SourceMetadata, TokenizerSource};
-use crate::forms::{I2sLayout, TernaryForm};
+use crate::forms::{Scales, TernaryForm, exact_scales_key};
 use crate::write::gguf::GgufHeader;
 use crate::write::put_config_keys;
 use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
 use std::path::Path;
 
-/// `general.file_type` of a file whose linears have the form.
+/// `general.file_type` of a file whose linears have the form. Two projects gave the number 40 to two forms.
 fn file_type(form: TernaryForm) -> u32 {
     match form {
-        TernaryForm::I2S(I2sLayout::Blocks128 | I2sLayout::Blocks64) => 40,
-        // Nothing else is written to a GGUF.
-        TernaryForm::HfPacked | TernaryForm::Master(_) => 0,
+        TernaryForm::Tq1_0 => 36,
+        TernaryForm::Tq2_0 => 37,
+        TernaryForm::Q2_0 => 41,
+        // I2_S and Q1_0; nothing else is written to a GGUF.
+        _ => 40,
     }
+}
+
+/// Adds the exact scales of tensors whose form rounds them.
+pub(super) fn put_exact_scales(header: &mut GgufHeader, planned: &[Planned<'_>]) {
+    for tensor in planned {
+        let Some(trits) = tensor.ternary().filter(|trits| *trits.encoder.scales() != trits.scales) else { continue };
+        let key = exact_scales_key(&tensor.name);
+        match &trits.scales {
+            Scales::Tensor(scale) => header.f32(&key, *scale),
+            Scales::Rows(values) | Scales::Groups { values, .. } => header.f32s(&key, values),
+        }
+    }
+}
+
+/// Whether a key is about the file it is in and not about the model.
+pub(super) fn is_of_the_file(key: &str) -> bool {
+    key.starts_with("split.") || key.starts_with(exact_scales_key("").as_str())
 }
 
 /// A header with the source's keys and no tensor yet; notes say what could not go over.
@@ -38,8 +58,8 @@ fn pass_through(header: &mut GgufHeader, metadata: &Metadata, form: TernaryForm)
         match (key, value) {
             ("general.file_type", _) => header.u32(key, file_type(form)),
             ("general.alignment", &Value::U32(alignment)) => header.alignment(alignment),
-            // The parts of a split become one file.
-            (key, _) if key.starts_with("split.") => {}
+            // The parts of a split become one file, and scales are rounded anew.
+            (key, _) if is_of_the_file(key) => {}
             (key, value) => header.value(key, value),
         }
     }

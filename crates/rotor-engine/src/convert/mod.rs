@@ -11,6 +11,7 @@ mod keys;
 mod pieces;
 mod plan;
 mod report;
+mod rotor;
 
 pub use report::{Recoded, Report, TernaryReport, WrittenFile};
 
@@ -22,6 +23,7 @@ use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
 use crate::write::{AtomicFolder, Progress, TensorFile, refuse_overwriting};
 use ::safetensors::Dtype;
+use pieces::Piece;
 use plan::{Planned, Stored};
 use rotor_kernels::DenseType;
 use std::path::Path;
@@ -29,37 +31,59 @@ use std::str::FromStr;
 
 /// What to convert to; the `--type` of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A GGUF with I2_S linears.
-    I2S(I2sLayout),
-    /// A Hugging Face folder with packed linears whose scales multiply.
-    HuggingFace,
+pub struct Target(TernaryForm);
+
+/// The kind of file a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Container {
+    Gguf,
+    Folder,
+    Rotor,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Target; 3] =
-        [Target::I2S(I2sLayout::Blocks128), Target::I2S(I2sLayout::Blocks64), Target::HuggingFace];
+    pub const ALL: [Target; 9] = [
+        Target(TernaryForm::I2S(I2sLayout::Blocks128)),
+        Target(TernaryForm::I2S(I2sLayout::Blocks64)),
+        Target(TernaryForm::Tq1_0),
+        Target(TernaryForm::Tq2_0),
+        Target(TernaryForm::Q1_0),
+        Target(TernaryForm::Q2_0),
+        Target(TernaryForm::BitNet),
+        Target(TernaryForm::Rotor),
+        Target(TernaryForm::HfPacked),
+    ];
 
     /// The name people type.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Target::I2S(I2sLayout::Blocks128) => "i2_s",
-            Target::I2S(I2sLayout::Blocks64) => "i2_s_64",
-            Target::HuggingFace => "hf",
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// The form of its linears.
+    pub const fn form(self) -> TernaryForm {
+        self.0
+    }
+
+    const fn container(self) -> Container {
+        match self.0 {
+            TernaryForm::HfPacked => Container::Folder,
+            TernaryForm::Rotor | TernaryForm::BitNet => Container::Rotor,
+            _ => Container::Gguf,
         }
     }
 
     /// Whether the output is a GGUF file.
     const fn is_gguf(self) -> bool {
-        matches!(self, Target::I2S(_))
+        matches!(self.container(), Container::Gguf)
     }
 
-    /// The form of its linears.
-    const fn form(self) -> TernaryForm {
-        match self {
-            Target::I2S(layout) => TernaryForm::I2S(layout),
-            Target::HuggingFace => TernaryForm::HfPacked,
+    /// Whose names its tensors have.
+    fn naming(self, source: &Source) -> Naming {
+        match self.container() {
+            Container::Gguf => Naming::Gguf,
+            Container::Folder => Naming::HuggingFace,
+            Container::Rotor => source.naming(),
         }
     }
 }
@@ -114,99 +138,148 @@ pub fn convert(
 ) -> Result<Report, FormatError> {
     let inputs: Vec<&Path> = source.paths().iter().map(AsRef::as_ref).chain(source.folder()).collect();
     refuse_overwriting(&inputs, output)?;
-    let naming = if options.target == Target::HuggingFace { Naming::HuggingFace } else { Naming::Gguf };
-    let (mut pieces, mut notes) = pieces::pieces(source, naming)?;
-    dense::choose(source, &mut pieces, options.target, naming != source.naming(), options.head)?;
-    if options.target == Target::HuggingFace {
-        return to_folder(source, pieces, output, options, notes, progress);
+    let target = options.target;
+    let (mut pieces, notes) = pieces::pieces(source, target)?;
+    let renamed = target.naming(source) != source.naming();
+    dense::choose(source, &mut pieces, target, renamed, options.head)?;
+    let conversion = Conversion { source, options, notes };
+    match target.container() {
+        Container::Gguf => conversion.to_gguf(pieces, output, progress),
+        Container::Folder => conversion.to_folder(pieces, output, progress),
+        Container::Rotor => conversion.to_rotor(pieces, output, progress),
     }
-    let mut header = keys::header(source, options.target, &mut notes)?;
-    let planned = plan::plan(pieces, options.target)?;
-    announce_gguf(&mut header, &planned);
-    let mut file = header.create(output)?;
-    write_data(source, &planned, &mut file, &mut |done, total| progress(Phase::Writing, done, total))?;
-    let mut report = Report::new(options.target.name(), &planned, notes);
-    if options.verify {
-        verify(source, &file.flushed()?, options, progress)?;
-        report.verified = true;
-    }
-    let (bytes, sha256) = file.finish_hashed()?;
-    report.files.push(WrittenFile { name: file_name(output), bytes, sha256 });
-    Ok(report)
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// What every kind of output needs.
+struct Conversion<'a> {
+    source: &'a Source,
+    options: &'a ConvertOptions,
+    notes: Vec<String>,
+}
+
+impl Conversion<'_> {
+    fn to_gguf(
+        mut self,
+        pieces: Vec<Piece<'_>>,
+        output: &Path,
+        progress: &mut Tell<'_>,
+    ) -> Result<Report, FormatError> {
+        let mut header = keys::header(self.source, self.options.target, &mut self.notes)?;
+        let planned = plan::plan(pieces, self.options.target)?;
+        keys::put_exact_scales(&mut header, &planned);
+        announce_gguf(&mut header, &planned);
+        let file = header.create(output)?;
+        self.to_file(file, &planned, output, progress)
+    }
+
+    fn to_rotor(self, pieces: Vec<Piece<'_>>, output: &Path, progress: &mut Tell<'_>) -> Result<Report, FormatError> {
+        let mut header = SafetensorsHeader::new();
+        rotor::put_metadata(&mut header, self.source, &pieces)?;
+        let mut planned = plan::plan(pieces, self.options.target)?;
+        rotor::put_shapes(&mut header, &planned)?;
+        announce_safetensors(&mut header, &mut planned);
+        let file = header.create(output)?;
+        self.to_file(file, &planned, output, progress)
+    }
+
+    /// Writes one file, which is the whole output.
+    fn to_file(
+        self,
+        mut file: TensorFile,
+        planned: &[Planned<'_>],
+        output: &Path,
+        progress: &mut Tell<'_>,
+    ) -> Result<Report, FormatError> {
+        self.write_data(planned, &mut file, progress)?;
+        if self.options.verify {
+            let written = file.flushed()?;
+            let open = self.open_options();
+            let found = match self.options.target.container() {
+                Container::Rotor => Source::open_rotor(&written, &open)?,
+                Container::Gguf | Container::Folder => Source::open(&written, &open)?,
+            };
+            self.verify(&found, progress)?;
+        }
+        let (bytes, sha256) = file.finish_hashed()?;
+        let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(self.report(planned, vec![WrittenFile { name, bytes, sha256 }]))
+    }
+
+    fn to_folder(self, pieces: Vec<Piece<'_>>, output: &Path, progress: &mut Tell<'_>) -> Result<Report, FormatError> {
+        const WEIGHTS: &str = "model.safetensors";
+        let folder = AtomicFolder::create(output)?;
+        let mut files = folder::write(self.source, &pieces, folder.path())?;
+        let mut planned = plan::plan(pieces, self.options.target)?;
+        let mut header = SafetensorsHeader::new();
+        folder_metadata(&mut header, self.source)?;
+        announce_safetensors(&mut header, &mut planned);
+        let mut file = header.create(&folder.path().join(WEIGHTS))?;
+        self.write_data(&planned, &mut file, progress)?;
+        let (bytes, sha256) = file.finish_hashed()?;
+        files.push(WrittenFile { name: WEIGHTS.into(), bytes, sha256 });
+        if self.options.verify {
+            self.verify(&Source::open(folder.path(), &self.open_options())?, progress)?;
+        }
+        folder.commit()?;
+        Ok(self.report(&planned, files))
+    }
+
+    fn write_data(
+        &self,
+        planned: &[Planned<'_>],
+        file: &mut TensorFile,
+        progress: &mut Tell<'_>,
+    ) -> Result<(), FormatError> {
+        let mut tell = |done, total| progress(Phase::Writing, done, total);
+        let mut progress = Progress::new(file.total(), &mut tell);
+        planned.iter().try_for_each(|tensor| tensor.write(self.source, file, &mut progress))
+    }
+
+    /// How to open what was written: nothing is left to be found out.
+    fn open_options(&self) -> OpenOptions {
+        let i2s_layout = if let TernaryForm::I2S(layout) = self.options.target.form() { Some(layout) } else { None };
+        OpenOptions { i2s_layout, ..OpenOptions::default() }
+    }
+
+    /// Compares what was written with the source: every trit, every scale, every number.
+    fn verify(&self, found: &Source, progress: &mut Tell<'_>) -> Result<(), FormatError> {
+        let mut tell = |done, total| progress(Phase::Verifying, done, total);
+        let comparison = compare_allowing(self.source, found, Allowed { head: self.options.head }, &mut tell)?;
+        let config = comparison.config.first().map(ToString::to_string);
+        let different = config.or(comparison.tensors.first().map(ToString::to_string));
+        match different {
+            None => Ok(()),
+            Some(found) => Err(FormatError::invalid("what was written", "the model that was read", found)),
+        }
+    }
+
+    fn report(self, planned: &[Planned<'_>], files: Vec<WrittenFile>) -> Report {
+        let report = Report::new(self.options.target.name(), planned, self.notes);
+        Report { files, verified: self.options.verify, ..report }
+    }
 }
 
 fn announce_gguf(header: &mut GgufHeader, planned: &[Planned<'_>]) {
     for tensor in planned {
         let type_id = match tensor.stored {
             Stored::Dense(dtype) => gguf::type_id(dtype),
-            Stored::Ternary(_) => gguf::I2_S,
+            // Every form that is written to a GGUF has an id.
+            Stored::Ternary(form) => form.info().gguf_type.unwrap_or(gguf::I2_S),
         };
         header.tensor(&tensor.name, &tensor.shape, type_id, tensor.bytes);
     }
 }
 
-fn write_data(
-    source: &Source,
-    planned: &[Planned<'_>],
-    file: &mut TensorFile,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), FormatError> {
-    let mut progress = Progress::new(file.total(), progress);
-    planned.iter().try_for_each(|tensor| tensor.write(source, file, &mut progress))
-}
-
-fn to_folder(
-    source: &Source,
-    pieces: Vec<pieces::Piece<'_>>,
-    output: &Path,
-    options: &ConvertOptions,
-    notes: Vec<String>,
-    progress: &mut Tell<'_>,
-) -> Result<Report, FormatError> {
-    let folder = AtomicFolder::create(output)?;
-    let mut files = folder::write(source, &pieces, folder.path())?;
-    let mut planned = plan::plan(pieces, options.target)?;
-    let mut header = SafetensorsHeader::new();
-    folder_metadata(&mut header, source)?;
-    // Wide types first: safetensors has no padding to align the others with.
+/// Wide types come first: safetensors has no padding to align the others with.
+fn announce_safetensors(header: &mut SafetensorsHeader, planned: &mut [Planned<'_>]) {
     planned.sort_by_key(|tensor| std::cmp::Reverse(dtype(tensor).bitsize()));
-    for tensor in &planned {
-        header.tensor(&tensor.name, dtype(tensor), &tensor.shape);
-    }
-    let mut file = header.create(&folder.path().join("model.safetensors"))?;
-    write_data(source, &planned, &mut file, &mut |done, total| progress(Phase::Writing, done, total))?;
-    let (bytes, sha256) = file.finish_hashed()?;
-    if options.verify {
-        verify(source, folder.path(), options, progress)?;
-    }
-    folder.commit()?;
-    files.push(WrittenFile { name: "model.safetensors".into(), bytes, sha256 });
-    let report = Report::new(options.target.name(), &planned, notes);
-    Ok(Report { files, verified: options.verify, ..report })
-}
-
-/// Opens what was written and compares it with the source: every trit, every scale, every number.
-fn verify(
-    source: &Source,
-    written: &Path,
-    options: &ConvertOptions,
-    progress: &mut Tell<'_>,
-) -> Result<(), FormatError> {
-    let i2s_layout = if let Target::I2S(layout) = options.target { Some(layout) } else { None };
-    let open = OpenOptions { i2s_layout, hidden_act: None, no_mmap: false };
-    let found = Source::open(written, &open)?;
-    let allowed = Allowed { f16_scales: false, head: options.head };
-    let mut tell = |done, total| progress(Phase::Verifying, done, total);
-    let comparison = compare_allowing(source, &found, allowed, &mut tell)?;
-    let first = comparison.config.first().map(|difference| difference.to_string());
-    let first = first.or(comparison.tensors.first().map(|difference| difference.to_string()));
-    match first {
-        None => Ok(()),
-        Some(found) => Err(FormatError::invalid("what was written", "the same model", found)),
+    for tensor in planned {
+        match (tensor.stored, tensor.dense_shape()) {
+            (Stored::Dense(quantised), Some((rows, cols))) if safetensors::dtype(quantised).is_none() => {
+                header.tensor(&tensor.name, Dtype::U8, &[rows, quantised.row_bytes(cols).unwrap_or(0)]);
+            }
+            _ => header.tensor(&tensor.name, dtype(tensor), &tensor.shape),
+        }
     }
 }
 

@@ -3,15 +3,20 @@
 //! Between files that name tensors alike, every tensor goes over under its own name and with its rows as they are. Between
 //! GGUF and Hugging Face the roles of the graph are the dictionary, and the rows of a Llama's q and k change their order.
 
+use super::Target;
 use crate::config::{Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Naming, Part, Role, RowOrder, Source, SourceLinear, TensorSummary, Weight};
-use crate::forms::{Scales, TernaryForm, TernaryTensor};
+use crate::forms::{Scales, TernaryTensor};
 use crate::write::names;
 use rotor_kernels::DenseType;
+use std::collections::HashSet;
 
 /// The divisors of rotary frequencies in a GGUF.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// What a GGUF's `.scale` tensors are called in a Rotor file.
+const OUTPUT_SCALE: &str = ".output_scale";
 
 /// A tensor on its way.
 #[derive(Clone, Debug)]
@@ -46,9 +51,11 @@ impl Piece<'_> {
 /// The pieces, and sentences about what does not go over.
 pub(super) type Pieces<'a> = (Vec<Piece<'a>>, Vec<String>);
 
-/// Every tensor of `source` for a file with names of the kind `naming`.
-pub(super) fn pieces(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
-    let (pieces, notes) = if naming == source.naming() { kept(source)? } else { renamed(source, naming)? };
+/// Every tensor of `source` for a file of `target`'s kind.
+pub(super) fn pieces(source: &Source, target: Target) -> Result<Pieces<'_>, FormatError> {
+    let naming = target.naming(source);
+    let (pieces, notes) =
+        if naming == source.naming() { (kept(source, target)?, Vec::new()) } else { renamed(source, naming)? };
     if pieces.iter().any(|piece| matches!(piece.content, Content::Ternary { .. })) {
         return Ok((pieces, notes));
     }
@@ -56,54 +63,53 @@ pub(super) fn pieces(source: &Source, naming: Naming) -> Result<Pieces<'_>, Form
 }
 
 /// Every tensor under its own name, in the order of the file.
-fn kept(source: &Source) -> Result<Pieces<'_>, FormatError> {
-    let roles = source.role_names();
+fn kept(source: &Source, target: Target) -> Result<Vec<Piece<'_>>, FormatError> {
+    let (roles, companions) = (source.role_names(), source.companions());
     let mut pieces = Vec::new();
-    for tensor in source.tensors() {
+    for tensor in source.tensors().filter(|tensor| !companions.contains(tensor.name)) {
         let role = roles.get(tensor.name).copied();
-        if is_packed_scale(source, &roles, tensor.name)? {
-            continue; // It goes with its weight.
-        }
         let weight = match role {
             Some(role) => weight(source, role)?,
             None => None,
         };
-        let content = match weight {
-            Some(Weight::Ternary(tensor)) => Content::Ternary { scales: tensor.scales.clone(), tensor },
-            // A dense tensor by name, since a role's rows may come in another order.
-            _ => dense(source.dense(tensor.name)?),
-        };
-        let row_order = match &content {
-            Content::Ternary { tensor, .. } => tensor.row_order,
-            _ => RowOrder::AsStored,
-        };
         let TensorSummary { name, shape, .. } = tensor;
-        let shape = matrix_shape(&content).unwrap_or_else(|| shape.to_vec());
-        pieces.push(Piece { name: name.to_owned(), shape, role, row_order, content });
+        pieces.push(match weight {
+            Some(Weight::Ternary(tensor)) => Piece {
+                name: name.to_owned(),
+                shape: vec![tensor.rows, tensor.cols],
+                role,
+                row_order: tensor.row_order,
+                content: Content::Ternary { scales: tensor.scales.clone(), tensor },
+            },
+            // A dense tensor by name, since a role's rows may come in another order.
+            _ => Piece {
+                name: name.to_owned(),
+                shape: shape.to_vec(),
+                role,
+                row_order: RowOrder::AsStored,
+                content: dense(source.dense(name)?),
+            },
+        });
     }
-    Ok((pieces, Vec::new()))
+    if source.naming() == Naming::Gguf {
+        name_output_scales(&mut pieces, target);
+    }
+    Ok(pieces)
 }
 
-/// A ternary tensor's shape, which is not that of the array its trits are packed in.
-fn matrix_shape(content: &Content<'_>) -> Option<Vec<usize>> {
-    match content {
-        Content::Ternary { tensor, .. } => Some(vec![tensor.rows, tensor.cols]),
-        Content::Dense { .. } | Content::Values(_) => None,
+/// What multiplies a linear's output is `NAME.scale` in a GGUF. Beside planes and codes that is the name of the scale of the
+/// weights, and the other is `NAME.output_scale`.
+fn name_output_scales(pieces: &mut [Piece<'_>], target: Target) {
+    let is_ternary = |piece: &&Piece<'_>| matches!(piece.content, Content::Ternary { .. });
+    let ternary = pieces.iter().filter(is_ternary);
+    let stems: HashSet<String> =
+        ternary.filter_map(|piece| Some(piece.name.strip_suffix(".weight")?.to_owned())).collect();
+    let (from, to) = if target.is_gguf() { (OUTPUT_SCALE, ".scale") } else { (".scale", OUTPUT_SCALE) };
+    for piece in pieces {
+        if let Some(stem) = piece.name.strip_suffix(from).filter(|stem| stems.contains(*stem)) {
+            piece.name = format!("{stem}{to}");
+        }
     }
-}
-
-/// Whether `name` is the `weight_scale` of a packed weight.
-fn is_packed_scale(
-    source: &Source,
-    roles: &std::collections::HashMap<&str, Role>,
-    name: &str,
-) -> Result<bool, FormatError> {
-    let Some(&role) = name.strip_suffix("_scale").and_then(|weight| roles.get(weight)) else { return Ok(false) };
-    let form = match weight(source, role)? {
-        Some(Weight::Ternary(tensor)) => Some(tensor.form),
-        _ => None,
-    };
-    Ok(form == Some(TernaryForm::HfPacked))
 }
 
 fn dense(tensor: DenseTensor<'_>) -> Content<'_> {
@@ -193,15 +199,8 @@ fn linear_content(linear: SourceLinear<'_>, order: RowOrder) -> Result<Content<'
 
 /// The scales of a tensor for rows in `order`, times `factor`.
 fn scales_in(tensor: &TernaryTensor<'_>, order: RowOrder, factor: f32) -> Scales {
-    let stored = |row: usize| tensor.row_order.stored_row(order.graph_row(row));
-    match &tensor.scales {
-        Scales::Tensor(scale) => Scales::Tensor(scale * factor),
-        Scales::Rows(scales) => Scales::Rows((0..tensor.rows).map(|row| scales[stored(row)] * factor).collect()),
-        Scales::Groups { groups, values } => {
-            let row = |row: usize| values[stored(row) * groups..][..*groups].iter().map(|scale| scale * factor);
-            Scales::Groups { groups: *groups, values: (0..tensor.rows).flat_map(row).collect() }
-        }
-    }
+    let ordered = tensor.scales.reordered(tensor.rows, |row| tensor.row_order.stored_row(order.graph_row(row)));
+    if factor == 1.0 { ordered } else { ordered.map(|scale| scale * factor) }
 }
 
 /// Divisors of the rotary frequencies: a tensor in a GGUF where one number does not say it all.
@@ -233,12 +232,15 @@ pub(super) fn uniform(factors: &[f32]) -> Option<f32> {
 
 /// Tensors without a role. Opening refuses those that would change a result.
 fn left_behind(source: &Source) -> Vec<String> {
-    let roles = source.role_names();
+    let (roles, companions) = (source.role_names(), source.companions());
     let has_place = |name: &str| {
         roles.contains_key(name)
             || name == ROPE_FACTORS
-            || name.strip_suffix("_scale").is_some_and(|weight| roles.contains_key(weight))
-            || name.strip_suffix(".scale").is_some_and(|stem| roles.contains_key(format!("{stem}.weight").as_str()))
+            || companions.contains(name)
+            || name
+                .strip_suffix(".scale")
+                .or(name.strip_suffix(OUTPUT_SCALE))
+                .is_some_and(|stem| roles.contains_key(format!("{stem}.weight").as_str()))
             || name.ends_with(".rms_norm.weight")
     };
     let tensors = source.tensors().filter(|tensor| !has_place(tensor.name));

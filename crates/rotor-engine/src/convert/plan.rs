@@ -8,6 +8,7 @@ use crate::forms::{Encoder, Scales, TernaryForm, TernaryTensor};
 use crate::write::{Progress, TensorFile, write_strips};
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::{ENCODABLE, encode_row};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the source that are read before their pages are let go.
@@ -41,9 +42,12 @@ enum Data<'a> {
 #[derive(Debug)]
 pub(super) struct Trits<'a> {
     pub(super) tensor: TernaryTensor<'a>,
+    /// The scales before they were rounded to what the form holds.
     pub(super) scales: Scales,
+    pub(super) encoder: Encoder,
     row_order: RowOrder,
-    encoder: Encoder,
+    /// The strips of the encoder that this tensor holds: all, or those of one plane.
+    strips: Range<usize>,
     zeros: AtomicU64,
 }
 
@@ -58,21 +62,50 @@ impl Trits<'_> {
 pub(super) fn plan<'a>(pieces: Vec<Piece<'a>>, target: Target) -> Result<Vec<Planned<'a>>, FormatError> {
     let mut planned = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        match piece.content {
-            Content::Ternary { ref tensor, ref scales } if target == Target::HuggingFace => {
-                let Scales::Tensor(scale) = *scales else {
-                    let why = "a Hugging Face folder holds one scale for the whole tensor, and this tensor has several";
-                    return Err(FormatError::unsupported(format!("tensor {:?} as hf", tensor.name), why));
+        let Piece { name, shape, row_order, content, .. } = piece;
+        match content {
+            Content::Ternary { tensor, scales } => {
+                let encoder = Encoder::new(tensor.name, target.form(), tensor.rows, tensor.cols, scales.clone())?;
+                let scale_name = match target.form() {
+                    TernaryForm::HfPacked => Some(format!("{name}_scale")),
+                    TernaryForm::Rotor | TernaryForm::BitNet => Some(format!("{}.scale", stem(&name)?)),
+                    _ => None, // Among the weights.
                 };
-                planned.push(Planned::numbers(format!("{}_scale", piece.name), vec![1], &[scale]));
-                planned.push(Planned::trits(piece, TernaryForm::HfPacked)?);
+                planned.extend(
+                    scale_name.map(|name| Planned::numbers(name, scales_shape(&scales, tensor.rows), scales.values())),
+                );
+                let strips = encoder.strips();
+                let part = |name, strips| Planned::trits(name, (&tensor, &scales, &encoder, row_order), strips);
+                match target.form() {
+                    TernaryForm::Rotor => {
+                        planned.push(part(format!("{}.bit0", stem(&name)?), 0..strips / 2));
+                        planned.push(part(format!("{}.bit1", stem(&name)?), strips / 2..strips));
+                    }
+                    TernaryForm::BitNet => planned.push(part(format!("{}.codes", stem(&name)?), 0..strips)),
+                    _ => planned.push(part(name, 0..strips)),
+                }
             }
-            Content::Ternary { .. } => planned.push(Planned::trits(piece, target.form())?),
-            Content::Values(ref values) => planned.push(Planned::numbers(piece.name, piece.shape, values)),
-            Content::Dense { tensor, dtype } => planned.push(Planned::dense(piece, tensor, dtype)?),
+            Content::Values(ref values) => planned.push(Planned::numbers(name, shape, values)),
+            Content::Dense { tensor, dtype } => planned.push(Planned::dense(name, shape, row_order, tensor, dtype)?),
         }
     }
     Ok(planned)
+}
+
+/// A weight's name less its ending, to which others are put.
+pub(super) fn stem(name: &str) -> Result<&str, FormatError> {
+    name.strip_suffix(".weight").ok_or_else(|| {
+        FormatError::unsupported(format!("tensor {name:?} in a Rotor file"), "its name ends otherwise than .weight")
+    })
+}
+
+/// `[1]`, `[rows]` or `[rows, groups]`.
+fn scales_shape(scales: &Scales, rows: usize) -> Vec<usize> {
+    match scales {
+        Scales::Tensor(_) => vec![1],
+        Scales::Rows(_) => vec![rows],
+        Scales::Groups { groups, .. } => vec![rows, *groups],
+    }
 }
 
 impl<'a> Planned<'a> {
@@ -82,20 +115,32 @@ impl<'a> Planned<'a> {
         Self { name, shape, stored, bytes: bytes.len() as u64, data: Data::Bytes(bytes) }
     }
 
-    fn trits(piece: Piece<'a>, form: TernaryForm) -> Result<Self, FormatError> {
-        let Piece { name, shape, row_order, content, .. } = piece;
-        let Content::Ternary { tensor, scales } = content else {
-            return Err(FormatError::invalid(format!("tensor {name:?}"), "ternary weights", "others"));
+    fn trits(
+        name: String,
+        (tensor, scales, encoder, row_order): (&TernaryTensor<'a>, &Scales, &Encoder, RowOrder),
+        strips: Range<usize>,
+    ) -> Self {
+        let form = encoder.form();
+        let bytes = (strips.len() * encoder.strip_bytes() + encoder.tail().len()) as u64;
+        let shape = match form {
+            // Arrays of bytes, where a GGUF has the shape of the matrix.
+            TernaryForm::HfPacked | TernaryForm::Rotor | TernaryForm::BitNet => {
+                vec![strips.len(), encoder.strip_bytes()]
+            }
+            _ => vec![tensor.rows, tensor.cols],
         };
-        let encoder = Encoder::new(tensor.name, form, tensor.rows, tensor.cols, scales.clone())?;
-        let bytes = (encoder.strips() * encoder.strip_bytes() + encoder.tail().len()) as u64;
-        let shape = if form == TernaryForm::HfPacked { vec![encoder.strips(), encoder.strip_bytes()] } else { shape };
-        let trits = Trits { tensor, scales, row_order, encoder, zeros: AtomicU64::new(0) };
-        Ok(Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(trits) })
+        let (tensor, scales, encoder) = (tensor.clone(), scales.clone(), encoder.clone());
+        let trits = Trits { tensor, scales, row_order, encoder, strips, zeros: AtomicU64::new(0) };
+        Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(trits) }
     }
 
-    fn dense(piece: Piece<'a>, tensor: DenseTensor<'a>, dtype: DenseType) -> Result<Self, FormatError> {
-        let Piece { name, shape, row_order, .. } = piece;
+    fn dense(
+        name: String,
+        shape: Vec<usize>,
+        row_order: RowOrder,
+        tensor: DenseTensor<'a>,
+        dtype: DenseType,
+    ) -> Result<Self, FormatError> {
         let refuse = |why: String| {
             FormatError::unsupported(
                 format!("tensor {:?} [{}, {}] as {}", tensor.name, tensor.rows, tensor.cols, dtype.name()),
@@ -112,11 +157,19 @@ impl<'a> Planned<'a> {
         Ok(Self { name, shape, stored: Stored::Dense(dtype), bytes, data: Data::Dense { tensor, row_order } })
     }
 
-    /// The trits, if these are some.
+    /// The trits, if these are some and not the second plane of others.
     pub(super) fn ternary(&self) -> Option<&Trits<'a>> {
         match &self.data {
-            Data::Trits(trits) => Some(trits),
-            Data::Dense { .. } | Data::Bytes(_) => None,
+            Data::Trits(trits) if trits.strips.start == 0 => Some(trits),
+            _ => None,
+        }
+    }
+
+    /// Rows and columns where these are numbers.
+    pub(super) fn dense_shape(&self) -> Option<(usize, usize)> {
+        match &self.data {
+            Data::Dense { tensor, .. } => Some((tensor.rows, tensor.cols)),
+            Data::Trits(_) | Data::Bytes(_) => None,
         }
     }
 
@@ -151,18 +204,19 @@ impl<'a> Planned<'a> {
 impl Trits<'_> {
     fn write(&self, source: &Source, file: &mut TensorFile, progress: &mut Progress<'_>) -> Result<(), FormatError> {
         let Trits { tensor, encoder, .. } = self;
-        write_strips(file, progress, encoder.strips(), encoder.strip_bytes(), &|strip, out| {
+        write_strips(file, progress, self.strips.len(), encoder.strip_bytes(), &|strip, out| {
             let mut zeros = 0;
             let mut read = |row: usize, trits: &mut [i8]| {
                 tensor.read_row(self.row_order.graph_row(row), trits)?;
                 zeros += trits.iter().filter(|&&trit| trit == 0).count() as u64;
                 Ok(())
             };
-            encoder.encode_strip(strip, &mut read, out)?;
+            encoder.encode_strip(self.strips.start + strip, &mut read, out)?;
             self.zeros.fetch_add(zeros, Ordering::Relaxed);
             Ok(())
         })?;
         source.release(tensor.bytes);
+        source.release(tensor.bit1);
         let tail = encoder.tail();
         if tail.is_empty() { Ok(()) } else { progress.write(file, &tail) }
     }

@@ -1,7 +1,6 @@
 //! What a conversion did, for people and programs.
 
 use super::plan::Planned;
-use crate::forms::Scales;
 use serde::Serialize;
 
 /// What was converted and how it came out.
@@ -26,7 +25,7 @@ pub struct Report {
 /// A ternary tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TernaryReport {
-    /// The name in the target.
+    /// The name in the source.
     pub name: String,
     /// Rows.
     pub rows: usize,
@@ -101,18 +100,17 @@ impl Report {
 impl TernaryReport {
     fn of(planned: &Planned<'_>) -> Option<Self> {
         let trits = planned.ternary()?;
-        let scales = match &trits.scales {
-            Scales::Tensor(scale) => std::slice::from_ref(scale),
-            Scales::Rows(values) | Scales::Groups { values, .. } => values,
-        };
+        let scales = trits.scales.values();
+        let rounding = scales.iter().zip(trits.encoder.scales().values()).filter(|(exact, held)| exact != held);
+        let rounding = rounding.map(|(exact, held)| ((held - exact) / exact).abs()).fold(0.0, f32::max);
         Some(Self {
-            name: planned.name.clone(),
+            name: trits.tensor.name.to_owned(),
             rows: trits.tensor.rows,
             cols: trits.tensor.cols,
             zeros: trits.zeros(),
             scale_min: scales.iter().copied().fold(f32::INFINITY, f32::min),
             scale_max: scales.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-            scale_rounding: 0.0,
+            scale_rounding: rounding,
         })
     }
 

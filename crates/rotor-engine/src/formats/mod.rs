@@ -14,6 +14,7 @@ mod map;
 pub mod metadata;
 pub(crate) mod metadata_json;
 mod roles;
+pub(crate) mod rotor;
 mod source;
 mod table;
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! An opened model seen tensor by tensor: what a converter asks and an engine does not.
 
+use super::graph::{Form, ScalePlace};
 use super::source::Contents;
 use super::table::{Storage, TensorId};
 use super::{DenseTensor, Part, Role, RowOrder, Source, hf};
 use crate::error::FormatError;
+use crate::forms::TernaryForm;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Whose names the tensors have.
@@ -35,7 +37,10 @@ impl Source {
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.contents {
             Contents::Gguf(_) => None,
-            Contents::HuggingFace(folder) => Some(&folder.path),
+            Contents::HuggingFace(folder) => match &folder.files {
+                hf::Files::Folder(path) => Some(path),
+                hf::Files::Memory(_) => None,
+            },
         }
     }
 
@@ -55,7 +60,7 @@ impl Source {
     pub(crate) fn side_file(&self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
         match &self.contents {
             Contents::Gguf(_) => Ok(None),
-            Contents::HuggingFace(folder) => hf::read_optional(&folder.path.join(name)),
+            Contents::HuggingFace(folder) => folder.files.read(name),
         }
     }
 
@@ -81,6 +86,23 @@ impl Source {
         let vectors = graph.vectors.iter().map(|(&role, &tensor)| (tensor, role));
         let named = linears.chain(matrices).chain(vectors);
         named.map(|(tensor, role)| (self.table.tensor(tensor).name.as_str(), role)).collect()
+    }
+
+    /// The tensors that a weight's scales and second plane are in, which go wherever the weight goes.
+    pub(crate) fn companions(&self) -> HashSet<&str> {
+        let graph = &self.graph;
+        let matrices = graph.linears.values().map(|linear| &linear.matrix).chain(graph.matrices.values());
+        let mut names = HashSet::new();
+        for matrix in matrices {
+            let Form::Ternary { form, scales, bit1 } = matrix.form else { continue };
+            let beside = if let ScalePlace::Tensor(id) = scales { Some(id) } else { None };
+            names.extend(beside.into_iter().chain(bit1).map(|id| self.table.tensor(id).name.as_str()));
+            if form == TernaryForm::HfPacked {
+                let scale = self.table.find(&format!("{}_scale", self.table.tensor(matrix.tensor).name));
+                names.extend(scale.map(|id| self.table.tensor(id).name.as_str()));
+            }
+        }
+        names
     }
 
     /// A norm as stored.

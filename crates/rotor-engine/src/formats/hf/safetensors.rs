@@ -28,7 +28,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(in super::super) type Texts = BTreeMap<String, String>;
 
 /// The tensors of one file, in the order of their bytes, and its `__metadata__`.
-pub(super) fn contents(bytes: &[u8]) -> Result<(Vec<Tensor>, Texts), FormatError> {
+pub(in super::super) fn contents(bytes: &[u8]) -> Result<(Vec<Tensor>, Texts), FormatError> {
     let header_len = check_front(bytes)?;
     let broken = |found: &dyn std::fmt::Display| FormatError::invalid("safetensors header", "a sound header", found);
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
