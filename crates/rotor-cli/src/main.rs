@@ -9,6 +9,8 @@
 mod args;
 mod completions;
 mod convert;
+mod diff;
+mod extract;
 mod inspect;
 mod interrupt;
 mod load;

@@ -7,8 +7,8 @@ use crate::config::{Activation, Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
 use crate::formats::metadata_json;
-use crate::formats::{GgufVocabulary, Source, SourceMetadata, TokenizerSource};
-use crate::forms::{Scales, TernaryForm, exact_scales_key};
+use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata, TokenizerSource};
+use crate::forms::{I2sLayout, Scales, TernaryForm, exact_scales_key};
 use crate::write::gguf::GgufHeader;
 use crate::write::put_config_keys;
 use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
@@ -39,7 +39,7 @@ pub(super) fn put_exact_scales(header: &mut GgufHeader, planned: &[Planned<'_>])
 
 /// Whether a key is about the file it is in and not about the model.
 pub(super) fn is_of_the_file(key: &str) -> bool {
-    key.starts_with("split.") || key.starts_with(exact_scales_key("").as_str())
+    key.starts_with("split.") || key == I2S_LAYOUT_KEY || key.starts_with(exact_scales_key("").as_str())
 }
 
 /// A header with the source's keys and no tensor yet; notes say what could not go over.
@@ -48,6 +48,10 @@ pub(super) fn header(source: &Source, target: Target, notes: &mut Vec<String>) -
     match source.metadata() {
         SourceMetadata::Gguf(metadata) => pass_through(&mut header, metadata, target.form()),
         SourceMetadata::HuggingFace(_) => made(&mut header, source, target.form(), notes)?,
+    }
+    // Without a word a reader has to look at the weights, and takes the usual layout where they do not tell.
+    if target.form() == TernaryForm::I2S(I2sLayout::Blocks64) {
+        header.string(I2S_LAYOUT_KEY, "64");
     }
     Ok(header)
 }

@@ -144,9 +144,9 @@ pub fn convert(
     dense::choose(source, &mut pieces, target, renamed, options.head)?;
     let conversion = Conversion { source, options, notes };
     match target.container() {
-        Container::Gguf => conversion.to_gguf(pieces, output, progress),
-        Container::Folder => conversion.to_folder(pieces, output, progress),
-        Container::Rotor => conversion.to_rotor(pieces, output, progress),
+        Container::Gguf => conversion.write_gguf(pieces, output, progress),
+        Container::Folder => conversion.write_folder(pieces, output, progress),
+        Container::Rotor => conversion.write_rotor(pieces, output, progress),
     }
 }
 
@@ -158,7 +158,7 @@ struct Conversion<'a> {
 }
 
 impl Conversion<'_> {
-    fn to_gguf(
+    fn write_gguf(
         mut self,
         pieces: Vec<Piece<'_>>,
         output: &Path,
@@ -169,21 +169,26 @@ impl Conversion<'_> {
         keys::put_exact_scales(&mut header, &planned);
         announce_gguf(&mut header, &planned);
         let file = header.create(output)?;
-        self.to_file(file, &planned, output, progress)
+        self.write_file(file, &planned, output, progress)
     }
 
-    fn to_rotor(self, pieces: Vec<Piece<'_>>, output: &Path, progress: &mut Tell<'_>) -> Result<Report, FormatError> {
+    fn write_rotor(
+        self,
+        pieces: Vec<Piece<'_>>,
+        output: &Path,
+        progress: &mut Tell<'_>,
+    ) -> Result<Report, FormatError> {
         let mut header = SafetensorsHeader::new();
         rotor::put_metadata(&mut header, self.source, &pieces)?;
         let mut planned = plan::plan(pieces, self.options.target)?;
         rotor::put_shapes(&mut header, &planned)?;
         announce_safetensors(&mut header, &mut planned);
         let file = header.create(output)?;
-        self.to_file(file, &planned, output, progress)
+        self.write_file(file, &planned, output, progress)
     }
 
     /// Writes one file, which is the whole output.
-    fn to_file(
+    fn write_file(
         self,
         mut file: TensorFile,
         planned: &[Planned<'_>],
@@ -205,7 +210,12 @@ impl Conversion<'_> {
         Ok(self.report(planned, vec![WrittenFile { name, bytes, sha256 }]))
     }
 
-    fn to_folder(self, pieces: Vec<Piece<'_>>, output: &Path, progress: &mut Tell<'_>) -> Result<Report, FormatError> {
+    fn write_folder(
+        self,
+        pieces: Vec<Piece<'_>>,
+        output: &Path,
+        progress: &mut Tell<'_>,
+    ) -> Result<Report, FormatError> {
         const WEIGHTS: &str = "model.safetensors";
         let folder = AtomicFolder::create(output)?;
         let mut files = folder::write(self.source, &pieces, folder.path())?;

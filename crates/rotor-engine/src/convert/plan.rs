@@ -34,7 +34,7 @@ pub(super) enum Stored {
 #[derive(Debug)]
 enum Data<'a> {
     Dense { tensor: DenseTensor<'a>, row_order: RowOrder },
-    Trits(Trits<'a>),
+    Trits(Box<Trits<'a>>),
     Bytes(Vec<u8>),
 }
 
@@ -131,7 +131,7 @@ impl<'a> Planned<'a> {
         };
         let (tensor, scales, encoder) = (tensor.clone(), scales.clone(), encoder.clone());
         let trits = Trits { tensor, scales, row_order, encoder, strips, zeros: AtomicU64::new(0) };
-        Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(trits) }
+        Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(Box::new(trits)) }
     }
 
     fn dense(

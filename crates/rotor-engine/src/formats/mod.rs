@@ -24,6 +24,7 @@ mod tests;
 
 pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
+pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;
 
 use crate::forms::TernaryTensor;

@@ -101,10 +101,11 @@ impl Source {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
         let is_safetensors = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
         let is_folder = path.is_dir();
-        if is_safetensors && !is_folder {
-            if let Some(file) = rotor::open(path, options.no_mmap)? {
-                return Self::from_rotor(file, options).map_err(|e| e.in_file(path));
-            }
+        if is_safetensors
+            && !is_folder
+            && let Some(file) = rotor::open(path, options.no_mmap)?
+        {
+            return Self::from_rotor(file, options).map_err(|e| e.in_file(path));
         }
         if is_safetensors || is_folder {
             return hf::open(path, options).map(|opened| Self::from_folder(opened, options));
@@ -138,8 +139,9 @@ impl Source {
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
-        let i2s_layout = match options.i2s_layout {
-            Some(given) => given,
+        let named = i2s_layout::named(&metadata)?;
+        let i2s_layout = match options.i2s_layout.or(named) {
+            Some(known) => known,
             None => match i2s_layout::detect(&table, &graph) {
                 Detection::Found(layout) => layout,
                 Detection::Unclear { doubtful } => {
