@@ -314,3 +314,6 @@ fn folder_metadata(header: &mut SafetensorsHeader, source: &Source) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
