@@ -197,7 +197,8 @@ impl Conversion<'_> {
     ) -> Result<Report, FormatError> {
         self.write_data(planned, &mut file, progress)?;
         if self.options.verify {
-            let written = file.flushed()?;
+            let (written, whole) = file.flushed()?;
+            file = whole;
             let open = self.open_options();
             let found = match self.options.target.container() {
                 Container::Rotor => Source::open_rotor(&written, &open)?,

@@ -2,19 +2,23 @@
 
 use super::Target;
 use super::pieces::{Content, Piece};
+use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, RowOrder, Source};
 use crate::forms::{Encoder, Scales, TernaryForm, TernaryTensor};
+use crate::planes;
+use crate::statistics::occurrences;
 use crate::write::{Progress, TensorFile, write_strips};
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::{ENCODABLE, encode_row};
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the source that are read before their pages are let go.
 const RELEASE_AFTER: usize = 16 << 20;
 
 /// A tensor of the file.
+///
+/// The two planes of [`TernaryForm::Rotor`] are made together: `bit1` follows whatever is planned under `bit0`.
 #[derive(Debug)]
 pub(super) struct Planned<'a> {
     pub(super) name: String,
@@ -33,8 +37,13 @@ pub(super) enum Stored {
 
 #[derive(Debug)]
 enum Data<'a> {
-    Dense { tensor: DenseTensor<'a>, row_order: RowOrder },
+    Dense {
+        tensor: DenseTensor<'a>,
+        row_order: RowOrder,
+    },
     Trits(Box<Trits<'a>>),
+    /// Written with the plane before.
+    SecondPlane,
     Bytes(Vec<u8>),
 }
 
@@ -46,8 +55,6 @@ pub(super) struct Trits<'a> {
     pub(super) scales: Scales,
     pub(super) encoder: Encoder,
     row_order: RowOrder,
-    /// The strips of the encoder that this tensor holds: all, or those of one plane.
-    strips: Range<usize>,
     zeros: AtomicU64,
 }
 
@@ -74,15 +81,14 @@ pub(super) fn plan<'a>(pieces: Vec<Piece<'a>>, target: Target) -> Result<Vec<Pla
                 planned.extend(
                     scale_name.map(|name| Planned::numbers(name, scales_shape(&scales, tensor.rows), scales.values())),
                 );
-                let strips = encoder.strips();
-                let part = |name, strips| Planned::trits(name, (&tensor, &scales, &encoder, row_order), strips);
+                let trits = Trits { tensor, scales, encoder, row_order, zeros: AtomicU64::new(0) };
                 match target.form() {
                     TernaryForm::Rotor => {
-                        planned.push(part(format!("{}.bit0", stem(&name)?), 0..strips / 2));
-                        planned.push(part(format!("{}.bit1", stem(&name)?), strips / 2..strips));
+                        planned.push(Planned::trits(format!("{}.bit0", stem(&name)?), trits));
+                        planned.extend(planned.last().map(Planned::second_plane));
                     }
-                    TernaryForm::BitNet => planned.push(part(format!("{}.codes", stem(&name)?), 0..strips)),
-                    _ => planned.push(part(name, 0..strips)),
+                    TernaryForm::BitNet => planned.push(Planned::trits(format!("{}.codes", stem(&name)?), trits)),
+                    _ => planned.push(Planned::trits(name, trits)),
                 }
             }
             Content::Values(ref values) => planned.push(Planned::numbers(name, shape, values)),
@@ -115,23 +121,22 @@ impl<'a> Planned<'a> {
         Self { name, shape, stored, bytes: bytes.len() as u64, data: Data::Bytes(bytes) }
     }
 
-    fn trits(
-        name: String,
-        (tensor, scales, encoder, row_order): (&TernaryTensor<'a>, &Scales, &Encoder, RowOrder),
-        strips: Range<usize>,
-    ) -> Self {
-        let form = encoder.form();
-        let bytes = (strips.len() * encoder.strip_bytes() + encoder.tail().len()) as u64;
+    fn trits(name: String, trits: Trits<'a>) -> Self {
+        let Trits { tensor, encoder, .. } = &trits;
+        let (form, strips) = (encoder.form(), encoder.strips() / encoder.tensors());
+        let bytes = (strips * encoder.strip_bytes() + encoder.tail().len()) as u64;
         let shape = match form {
             // Arrays of bytes, where a GGUF has the shape of the matrix.
-            TernaryForm::HfPacked | TernaryForm::Rotor | TernaryForm::BitNet => {
-                vec![strips.len(), encoder.strip_bytes()]
-            }
+            TernaryForm::HfPacked | TernaryForm::Rotor | TernaryForm::BitNet => vec![strips, encoder.strip_bytes()],
             _ => vec![tensor.rows, tensor.cols],
         };
-        let (tensor, scales, encoder) = (tensor.clone(), scales.clone(), encoder.clone());
-        let trits = Trits { tensor, scales, row_order, encoder, strips, zeros: AtomicU64::new(0) };
         Self { name, shape, stored: Stored::Ternary(form), bytes, data: Data::Trits(Box::new(trits)) }
+    }
+
+    /// The plane after this one.
+    fn second_plane(&self) -> Self {
+        let name = self.name.trim_end_matches('0').to_owned() + "1";
+        Self { name, shape: self.shape.clone(), data: Data::SecondPlane, ..*self }
     }
 
     fn dense(
@@ -160,8 +165,8 @@ impl<'a> Planned<'a> {
     /// The trits, if these are some and not the second plane of others.
     pub(super) fn ternary(&self) -> Option<&Trits<'a>> {
         match &self.data {
-            Data::Trits(trits) if trits.strips.start == 0 => Some(trits),
-            _ => None,
+            Data::Trits(trits) => Some(trits),
+            Data::Dense { .. } | Data::SecondPlane | Data::Bytes(_) => None,
         }
     }
 
@@ -169,7 +174,7 @@ impl<'a> Planned<'a> {
     pub(super) fn dense_shape(&self) -> Option<(usize, usize)> {
         match &self.data {
             Data::Dense { tensor, .. } => Some((tensor.rows, tensor.cols)),
-            Data::Trits(_) | Data::Bytes(_) => None,
+            Data::Trits(_) | Data::SecondPlane | Data::Bytes(_) => None,
         }
     }
 
@@ -190,6 +195,8 @@ impl<'a> Planned<'a> {
     ) -> Result<(), FormatError> {
         match (&self.data, self.stored) {
             (Data::Bytes(bytes), _) => progress.write(file, bytes),
+            (Data::SecondPlane, _) => Ok(()),
+            (Data::Trits(trits), Stored::Ternary(TernaryForm::Rotor)) => trits.write_planes(source, file, progress),
             (Data::Trits(trits), _) => trits.write(source, file, progress),
             (Data::Dense { tensor, row_order }, Stored::Dense(dtype)) => {
                 write_dense(source, tensor, *row_order, dtype, file, progress)
@@ -202,23 +209,51 @@ impl<'a> Planned<'a> {
 }
 
 impl Trits<'_> {
+    /// The trits of the target's row `row`, counted.
+    fn read(&self, row: usize, trits: &mut [i8]) -> Result<(), FormatError> {
+        self.tensor.read_row(self.row_order.graph_row(row), trits)?;
+        self.zeros.fetch_add(occurrences(trits, 0), Ordering::Relaxed);
+        Ok(())
+    }
+
     fn write(&self, source: &Source, file: &mut TensorFile, progress: &mut Progress<'_>) -> Result<(), FormatError> {
-        let Trits { tensor, encoder, .. } = self;
-        write_strips(file, progress, self.strips.len(), encoder.strip_bytes(), &|strip, out| {
-            let mut zeros = 0;
-            let mut read = |row: usize, trits: &mut [i8]| {
-                tensor.read_row(self.row_order.graph_row(row), trits)?;
-                zeros += trits.iter().filter(|&&trit| trit == 0).count() as u64;
-                Ok(())
-            };
-            encoder.encode_strip(self.strips.start + strip, &mut read, out)?;
-            self.zeros.fetch_add(zeros, Ordering::Relaxed);
-            Ok(())
+        let encoder = &self.encoder;
+        write_strips(file, progress, encoder.strips(), encoder.strip_bytes(), &|strip, out| {
+            encoder.encode_strip(strip, &mut |row, trits| self.read(row, trits), out)
         })?;
-        source.release(tensor.bytes);
-        source.release(tensor.bit1);
+        self.release(source);
         let tail = encoder.tail();
         if tail.is_empty() { Ok(()) } else { progress.write(file, &tail) }
+    }
+
+    /// Both planes in one pass over the trits. They are in memory meanwhile, a quarter of a byte for each weight of one tensor.
+    fn write_planes(
+        &self,
+        source: &Source,
+        file: &mut TensorFile,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), FormatError> {
+        let (rows, cols, row_bytes) = (self.tensor.rows, self.tensor.cols, self.encoder.strip_bytes());
+        let parts = over_rows(rows, |rows| {
+            let (mut bit0, mut bit1) = (vec![0; rows.len() * row_bytes], vec![0; rows.len() * row_bytes]);
+            let mut trits = vec![0; cols];
+            let planes = bit0.chunks_exact_mut(row_bytes).zip(bit1.chunks_exact_mut(row_bytes));
+            for (row, (bit0, bit1)) in rows.zip(planes) {
+                self.read(row, &mut trits)?;
+                planes::trits_to_planes((1, cols), &trits, bit0, bit1).map_err(|invalid| {
+                    FormatError::invalid(format!("tensor {:?}", self.tensor.name), "only -1, 0 and +1", invalid)
+                })?;
+            }
+            Ok((bit0, bit1))
+        })?;
+        self.release(source);
+        parts.iter().try_for_each(|(bit0, _)| progress.write(file, bit0))?;
+        parts.iter().try_for_each(|(_, bit1)| progress.write(file, bit1))
+    }
+
+    fn release(&self, source: &Source) {
+        source.release(self.tensor.bytes);
+        source.release(self.tensor.bit1);
     }
 }
 

@@ -89,6 +89,15 @@ impl AtomicFile {
         self.written
     }
 
+    /// A second handle to the file, for syncing it.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] where the system refuses.
+    pub(super) fn handle(&self) -> Result<File, FormatError> {
+        self.file.get_ref().as_file().try_clone().map_err(io_error("write", &self.target))
+    }
+
     /// Computes the SHA-256 of what is written from here on.
     pub fn hash(&mut self) {
         self.hash = Some(Sha256::new());

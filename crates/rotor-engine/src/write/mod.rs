@@ -4,6 +4,7 @@
 //! the program before that (an error, Ctrl-C, a full disk) leaves what was there untouched.
 
 mod atomic;
+mod background;
 pub mod gguf;
 mod hugging_face;
 mod hyper;
