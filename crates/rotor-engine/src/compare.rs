@@ -17,6 +17,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::thread;
 
+/// Bytes of numbers that are compared before their pages are let go.
+const RELEASE_AFTER: usize = 16 << 20;
+
 /// How two models compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
@@ -252,54 +255,81 @@ fn compare_role(
     if a.nature() != b.nature() {
         return Ok((vec![Difference::Nature { first: a.nature(), second: b.nature() }], 0));
     }
-    let compared = match (&a, &b) {
-        (Filled::Vector(a), Filled::Vector(b)) => (Values::of(0, a, b).difference().into_iter().collect(), 0),
-        (Filled::Linear(a), Filled::Linear(b)) => compare_linears(a, b, role, allowed)?,
-        // Two absent ones; `nature` told the others apart.
-        _ => (Vec::new(), 0),
-    };
-    for (source, filled) in [(first, &a), (second, &b)] {
-        if let Filled::Linear(linear) = filled {
-            let (Weight::Ternary(TernaryTensor { bytes, .. }) | Weight::Dense(DenseTensor { bytes, .. })) =
-                linear.weight;
-            source.release(bytes);
-        }
-    }
-    Ok(compared)
-}
-
-fn compare_linears(
-    a: &SourceLinear<'_>,
-    b: &SourceLinear<'_>,
-    role: Role,
-    allowed: Allowed,
-) -> Result<(Vec<Difference>, u64), FormatError> {
-    let mut differences = Vec::new();
-    if let (Some(a), Some(b)) = (&a.input_norm, &b.input_norm) {
-        differences.extend(Values::of(0, a, b).difference());
-    }
-    let mut trits = 0;
-    match (&a.weight, &b.weight) {
-        (Weight::Ternary(x), Weight::Ternary(y)) => {
-            trits = x.rows as u64 * x.cols as u64;
-            let scales = (ScalesOf::new(x, a.output_scale), ScalesOf::new(y, b.output_scale));
-            let parts = over_rows(x.rows, |rows| compare_trits(x, y, &scales, rows))?;
-            differences.extend(parts.into_iter().reduce(Trits::join).into_iter().flat_map(Trits::differences));
-        }
-        (Weight::Dense(x), Weight::Dense(y)) => {
+    match (&a, &b) {
+        (Filled::Vector(a), Filled::Vector(b)) => Ok((Values::of(0, a, b).difference().into_iter().collect(), 0)),
+        (Filled::Linear(a), Filled::Linear(b)) => {
             let is_head = matches!(role, Role::TokenEmbedding | Role::Output);
             let head = allowed.head.filter(|_| is_head);
-            let parts = over_rows(x.rows, |rows| compare_dense(x, y, rows, head))?;
-            differences.extend(parts.into_iter().reduce(Values::join).and_then(Values::difference));
-            if a.output_scale != b.output_scale {
-                let (first, second) = (a.output_scale, b.output_scale);
-                differences.push(Difference::Scales { count: 1, row: 0, first, second });
-            }
+            Linears { first, second, a, b }.compare(head)
         }
-        // `nature` told them apart.
-        _ => {}
+        // Two absent ones; `nature` told the others apart.
+        _ => Ok((Vec::new(), 0)),
     }
-    Ok((differences, trits))
+}
+
+/// Linears of the same nature.
+struct Linears<'a> {
+    first: &'a Source,
+    second: &'a Source,
+    a: &'a SourceLinear<'a>,
+    b: &'a SourceLinear<'a>,
+}
+
+impl Linears<'_> {
+    /// The differences, and how many trits were compared.
+    fn compare(&self, head: Option<DenseType>) -> Result<(Vec<Difference>, u64), FormatError> {
+        let Self { a, b, .. } = self;
+        let mut differences = Vec::new();
+        if let (Some(a), Some(b)) = (&a.input_norm, &b.input_norm) {
+            differences.extend(Values::of(0, a, b).difference());
+        }
+        let mut trits = 0;
+        match (&a.weight, &b.weight) {
+            (Weight::Ternary(x), Weight::Ternary(y)) => {
+                trits = x.rows as u64 * x.cols as u64;
+                let scales = (ScalesOf::new(x, a.output_scale), ScalesOf::new(y, b.output_scale));
+                let parts = over_rows(0..x.rows, |rows| compare_trits(x, y, &scales, rows))?;
+                differences.extend(parts.into_iter().reduce(Trits::join).into_iter().flat_map(Trits::differences));
+                self.release([x.bytes, x.bit1], [y.bytes, y.bit1]);
+            }
+            (Weight::Dense(x), Weight::Dense(y)) => {
+                differences.extend(self.compare_dense(x, y, head)?.difference());
+                if a.output_scale != b.output_scale {
+                    let (first, second) = (a.output_scale, b.output_scale);
+                    differences.push(Difference::Scales { count: 1, row: 0, first, second });
+                }
+            }
+            // `nature` told them apart.
+            _ => {}
+        }
+        Ok((differences, trits))
+    }
+
+    /// In parts, whose pages are let go: an embedding can be half of the model.
+    fn compare_dense(
+        &self,
+        x: &DenseTensor<'_>,
+        y: &DenseTensor<'_>,
+        head: Option<DenseType>,
+    ) -> Result<Values, FormatError> {
+        let per_row = |tensor: &DenseTensor<'_>| tensor.bytes.len() / tensor.rows.max(1);
+        let rows_at_once = (RELEASE_AFTER / per_row(x).max(per_row(y)).max(1)).max(1);
+        let mut found = Values::default();
+        for first in (0..x.rows).step_by(rows_at_once) {
+            let rows = first..x.rows.min(first + rows_at_once);
+            let parts = over_rows(rows.clone(), |rows| compare_dense(x, y, rows, head))?;
+            found = parts.into_iter().fold(found, Values::join);
+            // Where rows change places these are others' bytes; they are read again when their turn comes.
+            let part = |tensor: &DenseTensor<'_>| rows.start * per_row(tensor)..rows.end * per_row(tensor);
+            self.release([&x.bytes[part(x)], &[]], [&y.bytes[part(y)], &[]]);
+        }
+        Ok(found)
+    }
+
+    fn release(&self, first: [&[u8]; 2], second: [&[u8]; 2]) {
+        first.into_iter().for_each(|bytes| self.first.release(bytes));
+        second.into_iter().for_each(|bytes| self.second.release(bytes));
+    }
 }
 
 /// The scales of a tensor by the graph's rows.
@@ -461,18 +491,83 @@ fn read_numbers(tensor: &DenseTensor<'_>, row: usize, out: &mut [f32]) -> Result
 
 /// Shares rows out among the cores; the results are in the order of the rows.
 pub(crate) fn over_rows<T: Send>(
-    rows: usize,
+    rows: Range<usize>,
     work: impl Fn(Range<usize>) -> Result<T, FormatError> + Sync,
 ) -> Result<Vec<T>, FormatError> {
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = rows.div_ceil(threads).max(1);
+    let share = rows.len().div_ceil(threads).max(1);
+    let end = rows.end;
     thread::scope(|scope| {
         let work = &work;
         let workers: Vec<_> =
-            (0..rows).step_by(share).map(|first| scope.spawn(move || work(first..rows.min(first + share)))).collect();
+            rows.clone().step_by(share).map(|first| scope.spawn(move || work(first..end.min(first + share)))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::OpenOptions;
+    use crate::synth::{Preset, SynthOptions, synthesize};
+
+    fn tiny(seed: u64) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        synthesize(Preset::Tiny, &path, &SynthOptions { seed, ..SynthOptions::default() }, &mut |_, _| {}).unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    fn compared(first: &[u8], second: &[u8]) -> Comparison {
+        let open = |bytes: &[u8]| Source::from_bytes(bytes.to_vec(), &OpenOptions::default()).unwrap();
+        compare(&open(first), &open(second), &mut |_, _| {}).unwrap()
+    }
+
+    /// Where a tensor's bytes are in a file.
+    fn bytes_of(file: &[u8], name: &str) -> Range<usize> {
+        let source = Source::from_bytes(file.to_vec(), &OpenOptions::default()).unwrap();
+        let bytes = source.tensors().find(|tensor| tensor.name == name).unwrap().bytes.to_vec();
+        let start = file.windows(bytes.len()).position(|window| window == bytes).unwrap();
+        start..start + bytes.len()
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_found_and_placed() {
+        let model = tiny(1);
+        assert!(compared(&model, &model).is_same());
+
+        let at = bytes_of(&model, "blk.1.ffn_down.weight");
+        let mut trit = model.clone();
+        // Byte 32 of row 1: columns 0, 32, 64 and 96 of block 6; a row has 192 bytes.
+        trit[at.start + 192] ^= 0b0100_0000 | (trit[at.start + 192] >> 1 & 0b0100_0000);
+        let found = compared(&model, &trit);
+        let [TensorDifference { tensor, difference: Difference::Trits { count: 1, row: 1, col: 0, .. } }] =
+            found.tensors.as_slice()
+        else {
+            panic!("{found:?}");
+        };
+        assert_eq!(tensor, "blk.1.ffn_down.weight");
+
+        let mut scale = model.clone();
+        scale[at.end - 32] ^= 1;
+        let found = compared(&model, &scale);
+        assert!(matches!(found.tensors[0].difference, Difference::Scales { count: 256, row: 0, .. }), "{found:?}");
+
+        let mut number = model.clone();
+        number[bytes_of(&model, "token_embd.weight").start + 2 * (256 + 5)] ^= 1;
+        let found = compared(&model, &number);
+        assert!(
+            matches!(found.tensors[0].difference, Difference::Values { count: 1, row: 1, col: 5, .. }),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn another_seed_is_another_model() {
+        let found = compared(&tiny(1), &tiny(2));
+        assert!(found.config.is_empty() && found.tensors.len() > 40, "{found:?}");
+    }
 }

@@ -331,3 +331,6 @@ fn write_npy(arrays: &mut Vec<Array<'_>>, output: &Path) -> Result<Vec<(String, 
     });
     Ok(left_out.collect())
 }
+
+#[cfg(test)]
+mod tests;

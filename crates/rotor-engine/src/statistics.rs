@@ -80,7 +80,7 @@ impl TritStatistics {
     ///
     /// Those of [`TernaryTensor::read_row`].
     pub fn of(tensor: &TernaryTensor<'_>) -> Result<Self, FormatError> {
-        let parts = over_rows(tensor.rows, |rows| {
+        let parts = over_rows(0..tensor.rows, |rows| {
             let (mut counted, mut trits) = (Self::default(), vec![0i8; tensor.cols]);
             for row in rows {
                 tensor.read_stored_row(row, &mut trits)?;

@@ -234,7 +234,7 @@ impl Trits<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(), FormatError> {
         let (rows, cols, row_bytes) = (self.tensor.rows, self.tensor.cols, self.encoder.strip_bytes());
-        let parts = over_rows(rows, |rows| {
+        let parts = over_rows(0..rows, |rows| {
             let (mut bit0, mut bit1) = (vec![0; rows.len() * row_bytes], vec![0; rows.len() * row_bytes]);
             let mut trits = vec![0; cols];
             let planes = bit0.chunks_exact_mut(row_bytes).zip(bit1.chunks_exact_mut(row_bytes));

@@ -140,7 +140,8 @@ proptest! {
         if result.is_ok() {
             let back = folder.path().join("back.gguf");
             run(&open(&between), &back, &options("q2_0")).unwrap();
-            prop_assert!(compare(&source, &open(&back), &mut |_, _| {}).unwrap().is_same());
+            let comparison = compare(&source, &open(&back), &mut |_, _| {}).unwrap();
+            prop_assert!(comparison.is_same(), "{:?}", comparison);
         }
     }
 }

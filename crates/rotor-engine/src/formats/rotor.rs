@@ -180,3 +180,139 @@ fn put_in_order(tensors: &mut [Tensor], order: &str) -> Result<(), FormatError> 
     tensors.sort_by_key(|tensor| places.get(tensor.name.as_str()).copied().unwrap_or(usize::MAX));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{OpenOptions, Source};
+    use crate::convert::{ConvertOptions, convert};
+    use crate::synth::{Preset, SynthOptions, synthesize};
+    use ::safetensors::tensor::TensorView;
+    use ::safetensors::{Dtype, SafeTensors};
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+    use tempfile::TempDir;
+
+    /// Name, type, shape and bytes.
+    type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
+
+    /// A sound file's parts, to be spoilt.
+    struct Parts {
+        folder: TempDir,
+        tensors: Vec<Entry>,
+        texts: HashMap<String, String>,
+    }
+
+    impl Parts {
+        fn new(form: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (model, path) = (folder.path().join("m.gguf"), folder.path().join("m.safetensors"));
+            synthesize(Preset::Tiny, &model, &SynthOptions::default(), &mut |_, _| {}).unwrap();
+            let source = Source::open(&model, &OpenOptions::default()).unwrap();
+            let head = Some(rotor_kernels::DenseType::Q8_0);
+            let options = ConvertOptions { target: form.parse().unwrap(), head, verify: false };
+            convert(&source, &path, &options, &mut |_, _, _| {}).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let read = SafeTensors::deserialize(&bytes).unwrap();
+            let entry = |(name, tensor): (&str, TensorView<'_>)| {
+                (name.to_owned(), tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec())
+            };
+            let tensors = read.iter().map(entry).collect();
+            let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+            Self { folder, tensors, texts: metadata.metadata().clone().unwrap() }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("spoilt.safetensors")
+        }
+
+        fn open(&self) -> Result<Source, crate::FormatError> {
+            let views = self
+                .tensors
+                .iter()
+                .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+            let bytes = ::safetensors::serialize(views, Some(self.texts.clone())).unwrap();
+            std::fs::write(self.path(), bytes).unwrap();
+            Source::open(&self.path(), &OpenOptions::default())
+        }
+
+        fn tensor(&mut self, name: &str) -> &mut Entry {
+            self.tensors.iter_mut().find(|entry| entry.0 == name).unwrap()
+        }
+    }
+
+    const Q: &str = "blk.0.attn_q";
+
+    #[test]
+    fn tensors_may_come_in_any_order() {
+        for form in ["rotor", "bitnet"] {
+            let mut parts = Parts::new(form);
+            parts.tensors.reverse();
+            parts.texts.remove("rotor.order");
+            parts.open().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_sound_is_refused_by_name() {
+        type Spoil = fn(&mut Parts);
+        let cases: [(Spoil, &str); 16] = [
+            (
+                |p| p.texts.insert("rotor.version".into(), "2".into()).map(drop).unwrap(),
+                "rotor.version \"2\" is not supported",
+            ),
+            (|p| p.texts.remove("rotor.gguf").map(drop).unwrap(), "rotor.gguf or rotor.huggingface is missing"),
+            (|p| drop(p.texts.insert("rotor.huggingface".into(), "{}".into())), "rotor.gguf: expected it or"),
+            (|p| drop(p.texts.insert("rotor.gguf".into(), "[]".into())), "rotor.gguf: expected a JSON object"),
+            (|p| drop(p.texts.insert("rotor.gguf".into(), "{\"k\": 1}".into())), "metadata key k: expected one value"),
+            (|p| drop(p.texts.insert("rotor.order".into(), "{}".into())), "rotor.order: expected a JSON array"),
+            (|p| p.texts.remove("rotor.shape.blk.0.attn_q").map(drop).unwrap(), "rotor.shape.blk.0.attn_q is missing"),
+            (|p| drop(p.texts.insert("rotor.shape.blk.0.attn_q".into(), "[256]".into())), "expected \"[rows,cols]\""),
+            (|p| drop(p.texts.insert("rotor.shape.blk.0.attn_q".into(), "[0,256]".into())), "expected \"[rows,cols]\""),
+            (|p| drop(p.texts.insert("rotor.shape.blk.0.attn_q".into(), "[256,300]".into())), "expected u8 [256, 38]"),
+            (
+                |p| drop(p.texts.insert("rotor.shape.blk.0.attn_q".into(), format!("[{0},{0}]", usize::MAX))),
+                "tensor \"blk.0.attn_q.bit0\": expected u8",
+            ),
+            (|p| drop(p.texts.insert("rotor.type.token_embd".into(), "q9_9".into())), "type \"q9_9\" of tensor"),
+            (|p| p.tensor("blk.0.attn_q.bit1").0 = "other".into(), "tensor \"blk.0.attn_q.bit1\" is missing"),
+            (|p| p.tensor("blk.0.attn_q.bit1").2 = vec![32, 256], "expected u8 [256, 32], as bit0"),
+            (|p| p.tensor("blk.0.attn_q.scale").0 = "other".into(), "tensor \"blk.0.attn_q.scale\" is missing"),
+            (|p| p.tensor("blk.0.attn_norm.weight").0 = "other".into(), "tensor \"blk.0.attn_norm.weight\" is missing"),
+        ];
+        for (spoil, message) in cases {
+            let mut parts = Parts::new("rotor");
+            spoil(&mut parts);
+            let error = parts.open().unwrap_err().to_string();
+            assert!(error.contains(message), "{error:?} does not contain {message:?}");
+        }
+    }
+
+    #[test]
+    fn weights_that_are_not_sound_are_refused_when_they_are_read() {
+        type Spoil = fn(&mut Parts);
+        let cases: [(&str, Spoil, &str); 4] = [
+            (
+                "rotor",
+                |p| (p.tensor("blk.0.attn_q.bit0").3[40], p.tensor("blk.0.attn_q.bit1").3[40]) = (1, 1),
+                "1 invalid",
+            ),
+            ("bitnet", |p| p.tensor("blk.0.attn_q.codes").3[70] = 3, "1 invalid"),
+            ("rotor", |p| p.tensor("blk.0.attn_q.scale").3 = f32::NAN.to_le_bytes().to_vec(), "finite numbers"),
+            (
+                "rotor",
+                |p| {
+                    let scale = p.tensor("blk.0.attn_q.scale");
+                    (scale.2, scale.3) = (vec![3], vec![0; 12]);
+                },
+                "expected 1, 256, or a number for each of equal groups",
+            ),
+        ];
+        for (form, spoil, message) in cases {
+            let mut parts = Parts::new(form);
+            spoil(&mut parts);
+            let source = parts.open().unwrap();
+            let error = crate::statistics::ternary(&source).unwrap_err().to_string();
+            assert!(error.contains(Q) && error.contains(message), "{error}");
+        }
+    }
+}
