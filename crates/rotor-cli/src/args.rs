@@ -1,6 +1,6 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
-use crate::{completions, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::KvType;
 use rotor::config::{Activation, limits};
@@ -31,6 +31,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(Box<run::Args>),
     Inspect(inspect::Args),
+    Convert(convert::Args),
+    Extract(extract::Args),
+    Diff(diff::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
@@ -44,6 +47,9 @@ impl Command {
         match self {
             Command::Run(args) => run::execute(*args),
             Command::Inspect(args) => inspect::execute(&args),
+            Command::Convert(args) => convert::execute(&args),
+            Command::Extract(args) => extract::execute(&args),
+            Command::Diff(args) => diff::execute(&args),
             Command::Tokenize(args) => tokenize::execute(&args),
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
