@@ -26,9 +26,11 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+mod planes;
 pub(crate) mod scalar;
 
 pub use activations::Activations;
+pub use planes::{Orientation, Planes, TileScratch};
 
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
@@ -49,6 +51,9 @@ pub const TOKEN_TILE: usize = 16;
 pub const CHUNK_COLS: usize = 32;
 /// Bytes of codes per row and chunk.
 pub const CHUNK_CODES: usize = 8;
+
+/// Tiles that a task of the few-token kernels takes.
+const RUN: usize = 4;
 
 /// The ternary kernels of one ISA.
 pub(crate) struct TernaryKernels {
@@ -270,31 +275,12 @@ impl TernaryMatrix {
         out: &mut [T],
         finish: impl Fn(usize, usize, i32) -> T + Sync,
     ) {
-        const RUN: usize = 4;
         let out = SharedMut::new(out);
         pool.run(self.tile_count().div_ceil(RUN), |_, task| {
             let tiles = task * RUN..((task + 1) * RUN).min(self.tile_count());
             let rows = tiles.start * TILE_ROWS..(tiles.end * TILE_ROWS).min(self.rows);
             let packed = self.tiles(tiles.clone());
-            let mut sums = [[0i32; RUN * TILE_ROWS]; 4];
-            for first in (0..x.tokens()).step_by(4) {
-                let group = first..(first + 4).min(x.tokens());
-                let mut prepared: [&[u8]; 4] = [&[]; 4];
-                for (slot, token) in prepared.iter_mut().zip(group.clone()) {
-                    *slot = x.prepared(token);
-                }
-                let mut outputs = sums.each_mut().map(|row| &mut row[..tiles.len() * TILE_ROWS]);
-                // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the prepared activations are
-                // `prepared_len` long for the same padded columns (checked by `multiply`), the outputs hold whole tiles.
-                unsafe { (kernels.few)(packed, self.units, &prepared[..group.len()], &mut outputs[..group.len()]) };
-                for (sums, token) in sums.iter().zip(group) {
-                    // SAFETY: each task owns its rows of every token.
-                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                    for ((out, sum), row) in out.iter_mut().zip(sums).zip(rows.clone()) {
-                        *out = finish(token, row, *sum);
-                    }
-                }
-            }
+            multiply_tiles(kernels, packed, tiles.len(), rows, self.rows, x, &out, &finish);
         });
     }
 
@@ -314,7 +300,6 @@ impl TernaryMatrix {
         scratch.reserve(pool.threads(), chunks, code_rows);
         let codes_len = chunks * code_rows * CHUNK_CODES;
         let codes = SharedMut::new(&mut scratch.codes[..codes_len]);
-        const RUN: usize = 4;
         pool.run(self.tile_count().div_ceil(RUN), |_, task| {
             let tiles = task * RUN..((task + 1) * RUN).min(self.tile_count());
             let (packed, first_row) = (self.tiles(tiles.clone()), tiles.start * TILE_ROWS);
@@ -353,6 +338,41 @@ impl TernaryMatrix {
                 }
             }
         });
+    }
+}
+
+/// Multiplies `count` tiles, at most [`RUN`], by the prepared activations, four tokens per pass over the weights, and writes
+/// the outputs of `live` rows: `out[token][row]`, `rows` to a token.
+#[expect(clippy::too_many_arguments, reason = "one product of a task, for weights that are packed and for planes")]
+fn multiply_tiles<T: Copy>(
+    kernels: &TernaryKernels,
+    packed: &[u8],
+    count: usize,
+    live: std::ops::Range<usize>,
+    rows: usize,
+    x: &Activations,
+    out: &SharedMut<'_, T>,
+    finish: &impl Fn(usize, usize, i32) -> T,
+) {
+    let mut sums = [[0i32; RUN * TILE_ROWS]; 4];
+    for first in (0..x.tokens()).step_by(4) {
+        let group = first..(first + 4).min(x.tokens());
+        let mut prepared: [&[u8]; 4] = [&[]; 4];
+        for (slot, token) in prepared.iter_mut().zip(group.clone()) {
+            *slot = x.prepared(token);
+        }
+        let units = packed.len() / count / UNIT_BYTES;
+        let mut outputs = sums.each_mut().map(|row| &mut row[..count * TILE_ROWS]);
+        // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the prepared activations are
+        // `prepared_len` long for the same padded columns (checked by the callers), the outputs hold whole tiles.
+        unsafe { (kernels.few)(packed, units, &prepared[..group.len()], &mut outputs[..group.len()]) };
+        for (sums, token) in sums.iter().zip(group) {
+            // SAFETY: each task owns its rows of every token.
+            let out = unsafe { out.slice(token * rows + live.start, live.len()) };
+            for ((out, sum), row) in out.iter_mut().zip(sums).zip(live.clone()) {
+                *out = finish(token, row, *sum);
+            }
+        }
     }
 }
 
