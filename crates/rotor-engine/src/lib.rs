@@ -13,6 +13,7 @@ pub mod kv;
 pub mod linear;
 pub mod model;
 pub mod plan;
+pub mod planes;
 pub mod runtime;
 pub mod sample;
 pub mod synth;

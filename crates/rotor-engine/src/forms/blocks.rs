@@ -1,0 +1,147 @@
+//! Forms whose rows are blocks with an f16 scale each: TQ1_0, TQ2_0, Q1_0 and Q2_0. docs/formats.md draws them.
+
+use half::f16;
+
+/// How a block form cuts a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Weights of a block.
+    pub(super) weights: usize,
+    /// Bytes of a block.
+    pub(super) bytes: usize,
+    /// Where in them the scale is.
+    pub(super) scale_at: usize,
+    /// Decodes one block; what stands for no trit comes out as 2.
+    pub(super) decode: fn(block: &[u8], out: &mut [i8]),
+    /// Encodes one block's trits; the scale is written apart.
+    pub(super) encode: fn(trits: &[i8], block: &mut [u8]),
+}
+
+pub(super) const TQ1_0: Block =
+    Block { weights: 256, bytes: 54, scale_at: 52, decode: decode_tq1_0, encode: encode_tq1_0 };
+pub(super) const TQ2_0: Block =
+    Block { weights: 256, bytes: 66, scale_at: 64, decode: decode_tq2_0, encode: encode_tq2_0 };
+pub(super) const Q1_0: Block = Block { weights: 128, bytes: 18, scale_at: 0, decode: decode_q1_0, encode: encode_q1_0 };
+pub(super) const Q2_0: Block = Block { weights: 64, bytes: 18, scale_at: 0, decode: decode_q2_0, encode: encode_q2_0 };
+
+impl Block {
+    /// Bytes of a row; `None` where blocks do not divide it.
+    pub(super) fn row_bytes(&self, cols: usize) -> Option<usize> {
+        cols.is_multiple_of(self.weights).then(|| cols / self.weights).and_then(|n| n.checked_mul(self.bytes))
+    }
+
+    /// Decodes row `row`; `None` where `bytes` ends before it or blocks do not divide it.
+    pub(super) fn decode_row(&self, bytes: &[u8], row: usize, out: &mut [i8]) -> Option<()> {
+        let row_bytes = self.row_bytes(out.len())?;
+        let begin = row.checked_mul(row_bytes)?;
+        let stored = bytes.get(begin..begin.checked_add(row_bytes)?)?;
+        for (block, out) in stored.chunks_exact(self.bytes).zip(out.chunks_exact_mut(self.weights)) {
+            (self.decode)(block, out);
+        }
+        Some(())
+    }
+
+    /// The scale of a whole block.
+    pub(super) fn scale(&self, block: &[u8]) -> f32 {
+        match block.get(self.scale_at..).and_then(<[u8]>::first_chunk) {
+            Some(&bytes) => f16::from_le_bytes(bytes).to_f32(),
+            None => f32::NAN,
+        }
+    }
+
+    /// Encodes a row of whole blocks.
+    pub(super) fn encode_row(&self, trits: &[i8], scale: impl Fn(usize) -> f16, out: &mut [u8]) {
+        let blocks = trits.chunks_exact(self.weights).zip(out.chunks_exact_mut(self.bytes));
+        for (index, (trits, block)) in blocks.enumerate() {
+            (self.encode)(trits, block);
+            block[self.scale_at..self.scale_at + 2].copy_from_slice(&scale(index).to_le_bytes());
+        }
+    }
+}
+
+/// The next base-3 digit of bytes that hold fractions of 256: its place is above the byte after a multiplication by 3.
+///
+/// `digit = 3 * byte >> 8` and the rest, `3 * byte mod 256`, holds the digits after it.
+fn next_digits(fractions: &mut [u8], out: &mut [i8]) {
+    for (out, fraction) in out.iter_mut().zip(fractions) {
+        *out = i8::from(*fraction >= 86) + i8::from(*fraction >= 171) - 1;
+        *fraction = fraction.wrapping_mul(3);
+    }
+}
+
+/// Base-3 digits, the most significant first, as the smallest fraction of 256 that has them: `ceil(value * 256 / 243)`.
+pub(super) fn fraction(digits: impl Iterator<Item = i8>) -> u8 {
+    let value = digits.fold(0u16, |value, trit| 3 * value + (trit + 1) as u16);
+    (value * 256).div_ceil(243) as u8
+}
+
+fn decode_tq1_0(block: &[u8], out: &mut [i8]) {
+    // Bytes, digits to a byte, and the first weight of each of the three parts.
+    for (bytes, digits, first) in [(0..32, 5, 0), (32..48, 5, 160), (48..52, 4, 240)] {
+        let mut fractions = [0u8; 32];
+        let fractions = &mut fractions[..bytes.len()];
+        fractions.copy_from_slice(&block[bytes]);
+        for out in out[first..].chunks_exact_mut(fractions.len()).take(digits) {
+            next_digits(fractions, out);
+        }
+    }
+}
+
+fn encode_tq1_0(trits: &[i8], block: &mut [u8]) {
+    for (bytes, digits, first) in [(0..32, 5, 0), (32..48, 5, 160), (48..52, 4, 240)] {
+        let width = bytes.len();
+        for (at, byte) in block[bytes].iter_mut().enumerate() {
+            // A fifth digit that is not there is zero, which is a trit of -1.
+            *byte = fraction((0..5).map(|n| if n < digits { trits[first + n * width + at] } else { -1 }));
+        }
+    }
+}
+
+fn decode_tq2_0(block: &[u8], out: &mut [i8]) {
+    for (codes, out) in block[..64].as_chunks::<32>().0.iter().zip(out.chunks_exact_mut(128)) {
+        for (slot, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (out, byte) in out.iter_mut().zip(codes) {
+                *out = ((byte >> (2 * slot)) & 3) as i8 - 1;
+            }
+        }
+    }
+}
+
+fn encode_tq2_0(trits: &[i8], block: &mut [u8]) {
+    for (codes, trits) in block[..64].as_chunks_mut::<32>().0.iter_mut().zip(trits.chunks_exact(128)) {
+        codes.fill(0);
+        for (slot, trits) in trits.as_chunks::<32>().0.iter().enumerate() {
+            for (byte, trit) in codes.iter_mut().zip(trits) {
+                *byte |= ((trit + 1) as u8) << (2 * slot);
+            }
+        }
+    }
+}
+
+fn decode_q1_0(block: &[u8], out: &mut [i8]) {
+    for (byte, out) in block[2..].iter().zip(out.as_chunks_mut::<8>().0) {
+        for (bit, out) in out.iter_mut().enumerate() {
+            *out = 2 * (byte >> bit & 1) as i8 - 1;
+        }
+    }
+}
+
+fn encode_q1_0(trits: &[i8], block: &mut [u8]) {
+    for (byte, trits) in block[2..].iter_mut().zip(trits.as_chunks::<8>().0) {
+        *byte = trits.iter().enumerate().fold(0, |byte, (bit, &trit)| byte | u8::from(trit > 0) << bit);
+    }
+}
+
+fn decode_q2_0(block: &[u8], out: &mut [i8]) {
+    for (byte, out) in block[2..].iter().zip(out.as_chunks_mut::<4>().0) {
+        for (slot, out) in out.iter_mut().enumerate() {
+            *out = (byte >> (2 * slot) & 3) as i8 - 1;
+        }
+    }
+}
+
+fn encode_q2_0(trits: &[i8], block: &mut [u8]) {
+    for (byte, trits) in block[2..].iter_mut().zip(trits.as_chunks::<4>().0) {
+        *byte = trits.iter().enumerate().fold(0, |byte, (slot, &trit)| byte | ((trit + 1) as u8) << (2 * slot));
+    }
+}
