@@ -55,8 +55,19 @@ fn sentence(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    let text = without_error_numbers(&text);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     terminal::printable(&lines.join("; ")).into_owned()
+}
+
+/// Text without the "(os error 2)" that the standard library appends to the system's words.
+fn without_error_numbers(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let mut kept = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        kept.push_str(piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-').trim_start_matches(')'));
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -75,6 +86,14 @@ mod tests {
     #[test]
     fn a_sentence_is_one_line_without_control_characters() {
         assert_eq!(sentence(&anyhow::anyhow!("bad\n  \x1b[31mred\n")), "bad; \u{fffd}[31mred");
+    }
+
+    #[test]
+    fn the_systems_words_stay_without_its_numbers() {
+        let error = io::Error::from_raw_os_error(2);
+        let told = sentence(&anyhow::anyhow!("cannot open a: {error}; b too: {error}"));
+        assert!(told.starts_with("cannot open a: ") && told.contains("; b too: "), "{told}");
+        assert!(!told.contains("os error") && !told.contains(')'), "{told}");
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub(super) fn text(inspection: &Inspection<'_>, every: bool) -> String {
     metadata(&mut page, inspection);
     if !inspection.warnings.is_empty() {
         page.heading("Warnings");
-        inspection.warnings.iter().for_each(|warning| page.line("", warning));
+        for warning in &inspection.warnings {
+            let _ = writeln!(page.0, "  {warning}");
+        }
     }
     page.0
 }

@@ -24,12 +24,15 @@ impl Trits {
     }
 }
 
+/// A tensor's place in the order of the graph, and its counts; `None` where it is not ternary.
+type Counted = (usize, Result<Option<Trits>, FormatError>);
+
 /// Counts the trits of every ternary tensor, one tensor per core at a time.
 pub(super) fn count(source: &Source) -> Result<Vec<Trits>, FormatError> {
     let layers = 0..source.config().num_hidden_layers;
     let roles: Vec<Role> = layers.flat_map(|layer| Part::LINEARS.map(|part| Role::Layer(layer, part))).collect();
     let next = AtomicUsize::new(0);
-    let counted: Mutex<Vec<(usize, Result<Option<Trits>, FormatError>)>> = Mutex::new(Vec::new());
+    let counted: Mutex<Vec<Counted>> = Mutex::new(Vec::new());
     let work = || {
         while let Some((index, &role)) =
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, roles.get(i)?)))

@@ -17,7 +17,7 @@ use options::{SamplingArgs, TokenLimit, token_limit};
 use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -92,16 +92,19 @@ struct Run {
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    let task = args.task()?;
-    match task {
+    let Some(model) = &args.model else {
+        let advice = "`rotor run MODEL` runs one, and `rotor synth tiny tiny.gguf` writes one to try";
+        return Err(UsageError(format!("no model is given: {advice}")).into());
+    };
+    match args.task()? {
         Task::Once(text) => {
             let chat = args.chat || args.system.is_some();
-            let run = Run::load(&args, 0.0, (!chat).then_some(COMPLETION_TOKENS))?;
-            once::execute(run, &args, &text)
+            let options = args.options(0.0, (!chat).then_some(COMPLETION_TOKENS))?;
+            once::execute(Run::load(model, &args, options)?, &args, &text)
         }
         Task::Interactive => {
-            let run = Run::load(&args, CHAT_TEMPERATURE, None)?;
-            interactive::execute(run, args.system, args.max_tokens.is_some())
+            let options = args.options(CHAT_TEMPERATURE, None)?;
+            interactive::execute(Run::load(model, &args, options)?, args.system, args.max_tokens.is_some())
         }
     }
 }
@@ -124,6 +127,7 @@ impl Args {
         Ok(Task::Once(text))
     }
 
+    /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
     fn options(&self, temperature: f32, max_tokens: Option<usize>) -> Result<GenerateOptions, UsageError> {
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.map_or(max_tokens, |limit| limit.0),
@@ -136,17 +140,8 @@ impl Args {
 }
 
 impl Run {
-    /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
-    fn load(args: &Args, temperature: f32, max_tokens: Option<usize>) -> anyhow::Result<Run> {
+    fn load(model: &Path, args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let Some(model) = &args.model else {
-            return Err(UsageError(
-                "no model is given: `rotor run MODEL` runs one, and `rotor synth tiny tiny.gguf` writes one to try"
-                    .into(),
-            )
-            .into());
-        };
-        let options = args.options(temperature, max_tokens)?;
         let source = load::open(model, args.open)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());

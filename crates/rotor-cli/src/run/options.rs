@@ -82,7 +82,8 @@ pub(super) fn check(options: &SamplingOptions) -> Result<(), String> {
 
 /// A seed nobody chose.
 pub(super) fn random_seed() -> u64 {
-    RandomState::new().hash_one(0)
+    // 32 bits: JSON readers that know only doubles must not round it.
+    RandomState::new().hash_one(0) >> 32
 }
 
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {
