@@ -162,10 +162,14 @@ fn multiply_planes<'py>(
         if out.is_empty() || length == 0 {
             return Ok(false);
         }
+        let Runtime { kernels, pool } = &runtime;
+        if orientation == Orientation::AsStored && tokens <= FEW {
+            let products = out.chunks_exact_mut(rows).zip(x.chunks_exact(length));
+            return Ok(products.fold(false, |overlap, (out, x)| planes.dot(kernels, pool, x, out) || overlap));
+        }
         Work::with(&runtime, x, length, |activations, tiles, scratch| {
-            let Runtime { kernels, pool } = &runtime;
             if tokens <= FEW {
-                return Ok(planes.dot(orientation, kernels, pool, activations, tiles, out));
+                return Ok(planes.dot_transposed(kernels, pool, activations, tiles, out));
             }
             let (packed, overlap) = TernaryMatrix::from_planes(planes, orientation, pool)?;
             packed.dot(kernels, pool, activations, scratch, out);

@@ -26,6 +26,8 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_rows;
 mod planes;
 pub(crate) mod scalar;
 
@@ -65,12 +67,18 @@ pub(crate) struct TernaryKernels {
     pub prepare: unsafe fn(q: &[i8], prepared: &mut [u8]),
     /// Dot products of whole tiles with 1 to 4 tokens: `out[token][row of these tiles]`.
     pub few: FewTokens,
+    /// Dot products of rows of stored planes with one token, arranged as [`planes`] says; returns whether a weight is set in
+    /// both planes.
+    pub dot_rows: DotRows,
     /// The many-token kernels, where this ISA has them.
     pub many: Option<ManyKernels>,
 }
 
 /// Multiplies whole tiles (of so many units per row) by the prepared activations of each token.
 type FewTokens = unsafe fn(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]);
+
+/// Multiplies rows of planes, `width` bytes each, by the arranged activations.
+type DotRows = unsafe fn(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: &mut [i32]) -> bool;
 
 /// The vector-lookup kernels of one ISA.
 pub(crate) struct ManyKernels {
