@@ -5,6 +5,7 @@ use numpy::{
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 /// A vector or a matrix, row-major. A vector counts as a matrix of one row.
 pub(crate) struct Matrix<'py, T: Element> {
@@ -23,7 +24,10 @@ impl<'py, T: Element + Copy> Matrix<'py, T> {
             [cols] => (1, cols, true),
             [rows, cols] => (rows, cols, false),
             ref other => {
-                return Err(PyValueError::new_err(format!("{name}: expected 1 or 2 dimensions, found {}", other.len())));
+                return Err(PyValueError::new_err(format!(
+                    "{name}: expected 1 or 2 dimensions, found {}",
+                    other.len()
+                )));
             }
         };
         // A transposed matrix is contiguous too, in another order.
@@ -59,18 +63,22 @@ fn typed<'py, T: Element>(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Py
     object.extract::<PyReadonlyArrayDyn<'py, T>>()
 }
 
-/// A new array of zeros, a vector (of the one row's columns) where `is_vector`.
-pub(crate) fn zeros<'py, T: Element>(
+/// A new array whose elements may be anything, a vector (of the one row's columns) where `is_vector`.
+///
+/// numpy makes it, because the memory need not be cleared for what is about to be written to all of it.
+pub(crate) fn empty<'py, T: Element>(
     py: Python<'py>,
     (rows, cols): (usize, usize),
     is_vector: bool,
 ) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
-    let size = rows.checked_mul(cols).and_then(|len| len.checked_mul(size_of::<T>()));
-    if size.is_none_or(|size| isize::try_from(size).is_err()) {
-        return Err(PyValueError::new_err(format!("an array of [{rows}, {cols}] exceeds the address space")));
-    }
-    let shape: &[usize] = if is_vector { &[cols] } else { &[rows, cols] };
-    Ok(PyArrayDyn::zeros(py, shape, false))
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let empty = EMPTY.import(py, "numpy", "empty")?;
+    let array = if is_vector {
+        empty.call1((cols, numpy::dtype::<T>(py)))
+    } else {
+        empty.call1(((rows, cols), numpy::dtype::<T>(py)))
+    }?;
+    Ok(array.cast_into()?)
 }
 
 /// A new array, filled by `fill` while the interpreter is free for others, and what `fill` returns.
@@ -80,7 +88,7 @@ pub(crate) fn filled<'py, T: Element + Send, R: Send>(
     is_vector: bool,
     fill: impl FnOnce(&mut [T]) -> R + Send,
 ) -> PyResult<(Bound<'py, PyArrayDyn<T>>, R)> {
-    let array = zeros(py, shape, is_vector)?;
+    let array = empty(py, shape, is_vector)?;
     let mut borrowed = array.readwrite();
     let values = borrowed.as_slice_mut()?;
     let result = py.detach(|| fill(values));

@@ -2,7 +2,7 @@
 //!
 //! The conversions are the engine's; here large matrices are cut into runs of rows, one after the other per thread.
 
-use crate::arrays::{Matrix, filled, zeros};
+use crate::arrays::{Matrix, empty, filled};
 use crate::runtime::runtime;
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyUserWarning, PyValueError};
@@ -97,7 +97,8 @@ fn in_runs<const N: usize, T: Send>(
         *found = Some(match *found {
             None => invalid,
             Some(other) => {
-                let (first, count) = (if other.row < invalid.row { other } else { invalid }, other.count + invalid.count);
+                let (first, count) =
+                    (if other.row < invalid.row { other } else { invalid }, other.count + invalid.count);
                 InvalidWeights { count, ..first }
             }
         });
@@ -158,12 +159,10 @@ fn filled_planes<'py>(
     convert: impl Fn(Range<usize>, &mut [u8], &mut [u8]) -> Result<(), InvalidWeights> + Sync,
 ) -> PyResult<(Planes<'py>, Result<(), InvalidWeights>)> {
     let (width, pool) = (plane_bytes(cols), runtime(py, None)?.pool);
-    let (bit0, bit1) = (zeros(py, (rows, width), is_vector)?, zeros(py, (rows, width), is_vector)?);
+    let (bit0, bit1) = (empty(py, (rows, width), is_vector)?, empty(py, (rows, width), is_vector)?);
     let (mut plus, mut minus) = (bit0.readwrite(), bit1.readwrite());
     let outputs = [(plus.as_slice_mut()?, width), (minus.as_slice_mut()?, width)];
-    let found = py.detach(|| {
-        in_runs(&pool, (rows, cols), outputs, |range, [bit0, bit1]| convert(range, bit0, bit1))
-    });
+    let found = py.detach(|| in_runs(&pool, (rows, cols), outputs, |range, [bit0, bit1]| convert(range, bit0, bit1)));
     drop((plus, minus));
     Ok(((bit0, bit1), found))
 }
@@ -188,11 +187,7 @@ pub(crate) fn codes_to_planes<'py>(
 
 /// int8 trits to planes.
 #[pyfunction]
-pub(crate) fn trits_to_planes<'py>(
-    py: Python<'py>,
-    values: &Bound<'py, PyAny>,
-    strict: bool,
-) -> PyResult<Planes<'py>> {
+pub(crate) fn trits_to_planes<'py>(py: Python<'py>, values: &Bound<'py, PyAny>, strict: bool) -> PyResult<Planes<'py>> {
     let trits = Matrix::<i8>::take("values", values)?;
     let (cols, from) = (trits.cols, trits.values()?);
     let (planes, found) = filled_planes(py, (trits.rows, cols), trits.is_vector, |range, bit0, bit1| {
@@ -265,11 +260,7 @@ pub(crate) fn invalid_planes(
 }
 
 /// What is wrong with the planes of a matrix of `cols` columns.
-pub(crate) fn check_planes(
-    py: Python<'_>,
-    pair: &PlanePair<'_>,
-    cols: usize,
-) -> PyResult<Result<(), InvalidWeights>> {
+pub(crate) fn check_planes(py: Python<'_>, pair: &PlanePair<'_>, cols: usize) -> PyResult<Result<(), InvalidWeights>> {
     let (rows, plus, minus) = (pair.bit0.rows, pair.bit0.values()?, pair.bit1.values()?);
     Ok(py.detach(|| planes::planes_to_codes((rows, cols), plus, minus, &mut vec![0; rows * code_bytes(cols)])))
 }

@@ -1,6 +1,6 @@
 //! A model's file, opened but not loaded: its tensors, its metadata, and the weights of single tensors.
 
-use crate::arrays::zeros;
+use crate::arrays::empty;
 use crate::errors::format_error;
 use crate::runtime::runtime;
 use numpy::PyArrayMethods;
@@ -50,7 +50,9 @@ impl Source {
             None => None,
             Some("128") => Some(I2sLayout::Blocks128),
             Some("64") => Some(I2sLayout::Blocks64),
-            Some(other) => return Err(PyValueError::new_err(format!("i2s_layout must be '128' or '64', not {other:?}"))),
+            Some(other) => {
+                return Err(PyValueError::new_err(format!("i2s_layout must be '128' or '64', not {other:?}")));
+            }
         };
         let hidden_act = match hidden_act {
             None => None,
@@ -159,7 +161,7 @@ impl Source {
         let pool = runtime(py, None)?.pool;
         match find(&opened, name).map_err(format_error)? {
             Some(tensor) => {
-                let trits = zeros::<i8>(py, (tensor.rows, tensor.cols), false)?;
+                let trits = empty::<i8>(py, (tensor.rows, tensor.cols), false)?;
                 let mut borrowed = trits.readwrite();
                 let values = borrowed.as_slice_mut()?;
                 py.detach(|| read_trits(&tensor, &pool, values)).map_err(format_error)?;
@@ -220,7 +222,8 @@ fn load_dense<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, String)> {
     let tensor = source.tensors().find(|tensor| tensor.name == name);
     let tensor = tensor.ok_or_else(|| PyKeyError::new_err(format!("there is no tensor {name:?}")))?;
-    let unreadable = || PyValueError::new_err(format!("tensor {name:?} has type {}, not a kind of number", tensor.type_name));
+    let unreadable =
+        || PyValueError::new_err(format!("tensor {name:?} has type {}, not a kind of number", tensor.type_name));
     let dtype = DenseType::ALL.into_iter().find(|dtype| dtype.name() == tensor.type_name).ok_or_else(unreadable)?;
     let cols = tensor.shape.last().copied().unwrap_or(1);
     let rows = tensor.shape.iter().rev().skip(1).try_fold(1usize, |product, &dim| product.checked_mul(dim));
@@ -228,11 +231,13 @@ fn load_dense<'py>(
     if row_bytes.checked_mul(rows) != Some(tensor.bytes.len()) {
         return Err(unreadable());
     }
-    let array = zeros::<f32>(py, (rows, cols), false)?;
+    let array = empty::<f32>(py, (rows, cols), false)?;
     let mut borrowed = array.readwrite();
     let values = borrowed.as_slice_mut()?;
     py.detach(|| {
-        pool.for_each_chunk(values, cols.max(1), |row, out| dtype.decode(&tensor.bytes[row * row_bytes..][..row_bytes], out));
+        pool.for_each_chunk(values, cols.max(1), |row, out| {
+            dtype.decode(&tensor.bytes[row * row_bytes..][..row_bytes], out)
+        });
     });
     drop(borrowed);
     let shaped = array.call_method1("reshape", (tensor.shape.to_vec(),))?;
@@ -243,7 +248,7 @@ fn load_dense<'py>(
 fn python_scale<'py>(py: Python<'py>, tensor: &TernaryTensor<'_>) -> PyResult<Bound<'py, PyAny>> {
     let array = |values: &[f32], groups: usize, is_vector: bool| {
         let shape = if is_vector { (1, values.len()) } else { (values.len() / groups.max(1), groups) };
-        let array = zeros::<f32>(py, shape, is_vector)?;
+        let array = empty::<f32>(py, shape, is_vector)?;
         array.readwrite().as_slice_mut()?.copy_from_slice(values);
         Ok(array.into_any())
     };

@@ -79,13 +79,16 @@ impl Columns {
         };
         let sums = if orientation == Orientation::AsStored { cols } else { rows };
         if sums > MOST_COLS {
-            return Err(PyValueError::new_err(format!("sums over {sums} weights do not fit int32: at most {MOST_COLS} do")));
+            return Err(PyValueError::new_err(format!(
+                "sums over {sums} weights do not fit int32: at most {MOST_COLS} do"
+            )));
         }
         Ok((cols, orientation))
     }
 
     fn mismatch(self, rows: usize, len: usize, transpose: Option<bool>) -> PyErr {
-        let cols = if self.least == self.most { self.most.to_string() } else { format!("{}..{}", self.least, self.most) };
+        let cols =
+            if self.least == self.most { self.most.to_string() } else { format!("{}..{}", self.least, self.most) };
         let wanted = match transpose {
             Some(false) => format!("{cols} for W @ x"),
             Some(true) => format!("{rows} for x @ W"),
@@ -96,13 +99,7 @@ impl Columns {
 }
 
 /// Checks planes, of which `overlap` tells whether the product met a weight that is set in both.
-fn check(
-    py: Python<'_>,
-    pair: &PlanePair<'_>,
-    cols: usize,
-    overlap: bool,
-    strict: bool,
-) -> PyResult<()> {
+fn check(py: Python<'_>, pair: &PlanePair<'_>, cols: usize, overlap: bool, strict: bool) -> PyResult<()> {
     let width = pair.bit0.cols;
     let padding = !cols.is_multiple_of(8) && {
         let unused = !0u8 << (cols % 8);
@@ -140,7 +137,10 @@ pub(crate) fn matvec<'py>(
 fn vector<'py>(x: &Bound<'py, PyAny>) -> PyResult<Matrix<'py, i8>> {
     let x = Matrix::<i8>::take("x", x)?;
     if !x.is_vector {
-        return Err(PyValueError::new_err(format!("x: expected one dimension, found [{}, {}]; see matmul", x.rows, x.cols)));
+        return Err(PyValueError::new_err(format!(
+            "x: expected one dimension, found [{}, {}]; see matmul",
+            x.rows, x.cols
+        )));
     }
     Ok(x)
 }
@@ -160,6 +160,7 @@ fn multiply_planes<'py>(
     let ((rows, length), tokens, x) = (planes.shape(orientation), x.rows, x.values()?);
     let (product, overlap) = filled(py, (tokens, rows), is_vector, |out: &mut [i32]| {
         if out.is_empty() || length == 0 {
+            out.fill(0);
             return Ok(false);
         }
         let Runtime { kernels, pool } = &runtime;
@@ -309,7 +310,9 @@ impl PackedMatrix {
         let matrix = self.oriented(py, orientation, &runtime)?;
         let (tokens, x) = (x.rows, x.values()?);
         let (product, ()) = filled(py, (tokens, matrix.rows()), is_vector, |out: &mut [i32]| {
-            if !out.is_empty() && matrix.cols() > 0 {
+            if out.is_empty() || matrix.cols() == 0 {
+                out.fill(0);
+            } else {
                 Work::with(&runtime, x, matrix.cols(), |activations, _, scratch| {
                     matrix.dot(runtime.kernels, &runtime.pool, activations, scratch, out);
                 });

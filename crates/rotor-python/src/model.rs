@@ -3,7 +3,7 @@
 //! Any thread may call; each call takes a sequence of its own from those that lie idle, and the kernels of all calls queue
 //! on the one pool. Idle sequences keep what they have computed, so a prompt that begins like an earlier one is cheaper.
 
-use crate::arrays::zeros;
+use crate::arrays::empty;
 use crate::errors::{generate_error, load_error, perplexity_error};
 use crate::options::{Options, kv_type};
 use crate::runtime::runtime;
@@ -264,7 +264,9 @@ impl Model {
             loaded.generate(prompt, &options, &mut |piece| {
                 text.push_str(piece);
                 if let Some(callback) = callback.as_ref().filter(|_| !piece.is_empty()) {
-                    let answer = Python::attach(|py| Ok(callback.bind(py).call1((piece,))?.is(&*pyo3::types::PyBool::new(py, false))));
+                    let answer = Python::attach(|py| {
+                        Ok(callback.bind(py).call1((piece,))?.is(&*pyo3::types::PyBool::new(py, false)))
+                    });
                     match answer {
                         Ok(true) => return ControlFlow::Break(()),
                         Ok(false) => {}
@@ -292,7 +294,7 @@ impl Model {
         let (loaded, ids, kv) = (self.loaded(py)?, ids.as_slice()?, kv_type(kv)?);
         let model = loaded.engine.model();
         let vocab_size = model.config().vocab_size;
-        let array = zeros::<f32>(py, (ids.len(), vocab_size), false)?;
+        let array = empty::<f32>(py, (ids.len(), vocab_size), false)?;
         let mut borrowed = array.readwrite();
         let mut signals = Signals::new();
         let rows = borrowed.as_slice_mut()?;

@@ -52,7 +52,8 @@ pub(crate) fn runtime(_py: Python<'_>, threads: Option<usize>) -> PyResult<Runti
 
 /// The number of threads meant: what is given, else what the environment says, else one per core.
 fn resolve(threads: Option<usize>) -> PyResult<usize> {
-    let wrong = |found: &str| PyValueError::new_err(format!("threads must be between 1 and {MOST_THREADS}, not {found}"));
+    let wrong =
+        |found: &str| PyValueError::new_err(format!("threads must be between 1 and {MOST_THREADS}, not {found}"));
     let threads = match (threads, std::env::var("ROTOR_THREADS")) {
         (Some(threads), _) => threads,
         (None, Ok(text)) if !text.is_empty() => text.parse().map_err(|_| wrong(&text))?,

@@ -13,7 +13,6 @@ use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-
 /// Columns that a vector of 32 plane bytes holds.
 pub(super) const ROW_CHUNK: usize = 256;
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from rotor.core import RotorCore
 __all__ = ["Codes", "File", "Floats", "Planes", "TensorInfo", "Trits", "load_layer", "load_tensor", "open"]
 
 Form = Literal["planes", "codes", "int8", "float32"]
-Scale = Union[float, npt.NDArray[np.float32]]
+Scale = float | npt.NDArray[np.float32]
 """What weights are multiplied by: a float, float32 ``[rows]``, or ``[rows, groups]`` for ``cols / groups`` columns each."""
 
 
@@ -70,7 +70,7 @@ class Floats(NamedTuple):
     scale: Scale
 
 
-Tensor = Union[Planes, Codes, Trits, Floats]
+Tensor = Planes | Codes | Trits | Floats
 
 
 def open(
@@ -130,9 +130,7 @@ class File:
     @property
     def tensors(self) -> list[TensorInfo]:
         """Every tensor, in the order of the file."""
-        return [
-            TensorInfo(name, tuple(shape), type, nbytes) for name, shape, type, nbytes in self._source.tensors()
-        ]
+        return [TensorInfo(name, tuple(shape), type, nbytes) for name, shape, type, nbytes in self._source.tensors()]
 
     def load_tensor(self, name: str, form: Form = "planes") -> Tensor:
         """One tensor as numpy arrays.

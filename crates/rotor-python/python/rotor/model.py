@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Completion", "GenerateOptions", "Model", "Perplexity", "Stream", "TokenLogprob"]
 
-Ids = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
-Messages = Union[str, Sequence[Mapping[str, Any]]]
+Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
+Messages = str | Sequence[Mapping[str, Any]]
 Kv = Literal["f16", "f32"]
 
 
@@ -252,7 +252,8 @@ class Model:
     @property
     def name(self) -> str | None:
         """What the model calls itself."""
-        return self.config["name"]
+        name: str | None = self.config["name"]
+        return name
 
     @property
     def context(self) -> int:
@@ -262,7 +263,8 @@ class Model:
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding, the width of the logits."""
-        return self.config["vocab_size"]
+        vocab_size: int = self.config["vocab_size"]
+        return vocab_size
 
     @property
     def bos_token_id(self) -> int | None:
@@ -506,8 +508,9 @@ def _pairs(messages: Messages) -> list[tuple[str, str]]:
 
 
 def _text_part(index: int, part: object) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return part["text"]
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+    if isinstance(text, str):
+        return text
     raise TypeError(f"messages[{index}]: a content must be a string or a list of text parts, not {part!r:.80}")
 
 
