@@ -163,6 +163,9 @@ impl Generation {
     }
 }
 
+/// Is shown a token that was chosen and the logits it was chosen from.
+pub type OnToken<'a> = dyn FnMut(u32, &[f32]) + 'a;
+
 /// One sequence: its cache and the numbers in flight.
 #[derive(Debug)]
 pub struct Session {
@@ -313,7 +316,7 @@ impl Engine {
         session: &mut Session,
         prompt: &[u32],
         options: &GenerateOptions,
-        mut on_token: Option<&mut dyn FnMut(u32, &[f32])>,
+        mut on_token: Option<&mut OnToken<'_>>,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
         let mut sampler = Sampler::new(options.sampling.clone(), self.model.config().vocab_size)?;

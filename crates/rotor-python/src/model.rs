@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rotor::KvType;
 use rotor::chat::Message;
-use rotor::engine::{Engine, FinishReason, GenerateError, Generation, Session};
+use rotor::engine::{Engine, FinishReason, GenerateError, Generation, OnToken, Session};
 use rotor::eval::perplexity;
 use rotor::formats::Source;
 use rotor::kv::KvCache;
@@ -88,8 +88,7 @@ impl Loaded {
             logprobs.push(log_probabilities(id, logits, options.logprobs.unwrap_or(0)));
         };
         let generation = self.with_session(prompt, |session| {
-            let observer: Option<&mut dyn FnMut(u32, &[f32])> =
-                if options.logprobs.is_some() { Some(&mut observe) } else { None };
+            let observer: Option<&mut OnToken<'_>> = if options.logprobs.is_some() { Some(&mut observe) } else { None };
             self.engine.generate_observed(session, prompt, &options.engine(), observer, on_text)
         })?;
         Ok((generation, logprobs))

@@ -2,10 +2,11 @@
 :mod:`rotor.bitnet`).
 
 Which product?
-    Weights ``W`` are ``[rows, cols]``. A vector of ``cols`` elements gives ``W @ x`` (``[rows]``); otherwise a vector of
-    ``rows`` elements gives ``x @ W`` (``[cols]``); a square matrix gives ``W @ x``; anything else raises ``ValueError``.
-    ``transpose=False`` insists on ``W @ x``, ``transpose=True`` on ``x @ W``. Planes tell ``cols`` only up to a multiple
-    of eight: ``W @ x`` takes it from ``x``, and ``x @ W`` assumes the multiple unless ``n`` says otherwise.
+    Weights ``W`` are ``[rows, cols]``. A vector of ``cols`` elements gives ``W @ x`` (``[rows]``); otherwise a vector
+    of ``rows`` elements gives ``x @ W`` (``[cols]``); a square matrix gives ``W @ x``; anything else raises
+    ``ValueError``. ``transpose=False`` insists on ``W @ x``, ``transpose=True`` on ``x @ W``. Planes tell ``cols`` only
+    up to a multiple of eight: ``W @ x`` takes it from ``x``, and ``x @ W`` assumes the multiple unless ``n`` says
+    otherwise.
 
 Sums are exact int32, for every int8 input including -128.
 """

@@ -27,7 +27,7 @@ __all__ = ["Codes", "File", "Floats", "Planes", "TensorInfo", "Trits", "load_lay
 
 Form = Literal["planes", "codes", "int8", "float32"]
 Scale = float | npt.NDArray[np.float32]
-"""What weights are multiplied by: a float, float32 ``[rows]``, or ``[rows, groups]`` for ``cols / groups`` columns each."""
+"""What weights are multiplied by: a float, float32 ``[rows]``, or ``[rows, groups]`` of ``cols / groups`` columns."""
 
 
 class TensorInfo(NamedTuple):
@@ -140,7 +140,8 @@ class File:
             form: ``planes``, ``codes`` or ``int8`` for a ternary tensor, ``float32`` for any.
 
         Returns:
-            ``Planes(bit0, bit1, scale)``, ``Codes(codes, scale)``, ``Trits(values, scale)`` or ``Floats(values, scale)``.
+            ``Planes(bit0, bit1, scale)``, ``Codes(codes, scale)``, ``Trits(values, scale)`` or
+            ``Floats(values, scale)``.
 
         Raises:
             KeyError: where there is no such tensor.

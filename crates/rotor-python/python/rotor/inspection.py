@@ -18,8 +18,8 @@ def inspect(path: str | os.PathLike[str], *, mmap: bool = True) -> dict[str, Any
         mmap: whether to map the file; ``False`` reads it.
 
     Returns:
-        The dictionary that ``rotor inspect --json`` prints the like of: ``format``, ``config``, ``tensors`` (name, shape,
-        type, bytes), ``tokenizer``, ``chat_template``, ``memory`` (bytes), ``metadata``, ``warnings``.
+        What ``rotor inspect --json`` prints: ``format``, ``config``, ``tensors`` (name, shape, type, nbytes),
+        ``tokenizer``, ``chat_template``, ``memory`` (bytes), ``metadata``, ``warnings``.
 
     Raises:
         OSError: where it cannot be read.

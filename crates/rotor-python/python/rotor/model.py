@@ -195,10 +195,10 @@ class Model:
     """A loaded model. Make one with :meth:`load`; use it as a context manager, or :meth:`close` it.
 
     Any number of threads may use it at once: their work takes turns on the process's one pool of threads. What a prompt
-    has in common with an earlier one is not computed again. A forked child cannot use its parent's model (``RuntimeError``);
-    it can load its own.
+    has in common with an earlier one is not computed again. A forked child cannot use its parent's model
+    (``RuntimeError``); it can load its own.
 
-    Raises, in all methods: ``ValueError`` for a closed model, for arguments out of range and for prompts that do not fit
+    Every method raises ``ValueError`` for a closed model, for arguments out of range and for prompts that do not fit
     the context, ``RuntimeError`` where the model has no tokenizer or chat template but needs one, ``MemoryError``, and
     ``FloatingPointError`` where a broken model computes no numbers.
     """
@@ -230,7 +230,8 @@ class Model:
             path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
             threads: the size of the process's pool (else ``ROTOR_THREADS``, else one per core). It can change only
                 while no model is open.
-            context: tokens that a text and its continuation may have together; by default the model's own, at most 4096.
+            context: tokens that a text and its continuation may have together; by default the model's own, at most
+                4096.
             kv: how keys and values are stored, ``f16`` or ``f32``.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
@@ -361,8 +362,9 @@ class Model:
         """Answers a conversation.
 
         Args:
-            messages: ``[{"role": "user", "content": "..."}]`` as in transformers and OpenAI's API (contents may be lists
-                of text parts), or one user's message as a string. Control tokens that people wrote are ordinary characters.
+            messages: ``[{"role": "user", "content": "..."}]`` as in transformers and OpenAI's API (contents may be
+                lists of text parts), or one user's message as a string. Control tokens that people wrote are ordinary
+                characters.
             callback: as in :meth:`generate`.
             options: see :class:`GenerateOptions`.
 
