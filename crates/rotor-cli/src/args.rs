@@ -71,7 +71,7 @@ impl OpenArgs {
         OpenOptions {
             i2s_layout: self.i2s_layout.map(LayoutName::layout),
             hidden_act: self.activation.map(ActivationName::activation),
-            no_mmap: false,
+            ..OpenOptions::default()
         }
     }
 }

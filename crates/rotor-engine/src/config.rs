@@ -9,17 +9,20 @@ pub enum Architecture {
     BitNet,
     /// Llama: no sub-norms.
     Llama,
+    /// Qwen 3: Llama with a norm over each query and key head, and a head size of its own.
+    Qwen3,
 }
 
 impl Architecture {
     /// The names a GGUF `general.architecture` or a Hugging Face `architectures` entry may carry.
-    pub const KNOWN: &'static str = "bitnet-b1.58, bitnet-25, bitnet, llama (GGUF); BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM (Hugging Face)";
+    pub const KNOWN: &'static str = "bitnet-b1.58, bitnet-25, bitnet, llama, qwen3 (GGUF); BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM (Hugging Face)";
 
     /// The short name printed to people.
     pub const fn name(self) -> &'static str {
         match self {
             Architecture::BitNet => "bitnet",
             Architecture::Llama => "llama",
+            Architecture::Qwen3 => "qwen3",
         }
     }
 }

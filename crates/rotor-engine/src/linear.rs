@@ -8,7 +8,7 @@ use crate::formats::{DenseTensor, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
-use rotor_kernels::ternary::{Activations, RowScales, Scratch, TernaryMatrix};
+use rotor_kernels::ternary::{Activations, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryMatrix};
 use std::path::PathBuf;
 
 /// A matrix `[rows, cols]` ready to multiply.
@@ -42,18 +42,7 @@ impl Matrix {
     }
 
     fn load_ternary(source: &Source, tensor: &TernaryTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
-        let scales = match &tensor.scales {
-            Scales::Tensor(scale) => RowScales::Uniform(*scale),
-            Scales::Rows(scales) => {
-                RowScales::PerRow((0..tensor.rows).map(|r| scales[tensor.row_order.stored_row(r)]).collect())
-            }
-            Scales::Groups { groups, .. } => {
-                return Err(FormatError::unsupported(
-                    format!("tensor {:?} with {groups} scales per row", tensor.name),
-                    "the engine runs one scale per tensor or per row",
-                ));
-            }
-        };
+        let scales = row_scales(tensor)?;
         let planes = TernaryMatrix::pack(
             (tensor.rows, tensor.cols),
             runtime.kernels,
@@ -109,12 +98,8 @@ impl Matrix {
         match self {
             Matrix::Dense(matrix) => matrix.row(row, out),
             Matrix::Ternary { planes, scales } => {
-                let scale = match scales {
-                    RowScales::Uniform(scale) => *scale,
-                    RowScales::PerRow(scales) => scales[row],
-                };
                 for (col, out) in out.iter_mut().enumerate() {
-                    *out = f32::from(planes.trit(row, col)) * scale;
+                    *out = f32::from(planes.trit(row, col)) * scales.get(row, col);
                 }
             }
         }
@@ -136,6 +121,23 @@ impl Matrix {
     }
 }
 
+/// The scales of a tensor, its rows in the graph's order.
+fn row_scales(tensor: &TernaryTensor<'_>) -> Result<RowScales, FormatError> {
+    let (rows, cols) = (tensor.rows, tensor.cols);
+    let groups = tensor.scales.groups();
+    Ok(match tensor.scales.reordered(rows, |row| tensor.row_order.stored_row(row)) {
+        Scales::Tensor(scale) => RowScales::Uniform(scale),
+        Scales::Rows(scales) => RowScales::PerRow(scales),
+        Scales::Groups { values, .. } => {
+            let scales = GroupScales::new(rows, cols / groups.max(1), &values);
+            RowScales::Grouped(scales.ok_or_else(|| {
+                let what = format!("tensor {:?} with {groups} scales for rows of {cols}", tensor.name);
+                FormatError::unsupported(what, format!("the engine runs groups of a multiple of {GROUP_ALIGN} columns"))
+            })?)
+        }
+    })
+}
+
 /// A linear layer: a matrix, and the norm some models put in front of it.
 #[derive(Debug)]
 pub struct Linear {
@@ -151,10 +153,7 @@ impl Linear {
     pub fn load(source: &Source, linear: &SourceLinear<'_>, runtime: &Runtime) -> Result<Linear, FormatError> {
         let mut matrix = Matrix::load(source, &linear.weight, runtime)?;
         match &mut matrix {
-            Matrix::Ternary { scales: RowScales::Uniform(scale), .. } => *scale *= linear.output_scale,
-            Matrix::Ternary { scales: RowScales::PerRow(scales), .. } => {
-                scales.iter_mut().for_each(|scale| *scale *= linear.output_scale);
-            }
+            Matrix::Ternary { scales, .. } => scales.multiply(linear.output_scale),
             Matrix::Dense(matrix) if linear.output_scale != 1.0 => {
                 let what = format!("a dense {} linear with a separate .scale", matrix.dtype().name());
                 return Err(FormatError::unsupported(what, "only ternary linears carry one"));

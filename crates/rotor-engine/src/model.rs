@@ -18,6 +18,8 @@ struct Layer {
     q: Linear,
     k: Linear,
     v: Linear,
+    q_norm: Option<Vec<f32>>,
+    k_norm: Option<Vec<f32>>,
     attn_sub_norm: Option<Vec<f32>>,
     output: Linear,
     ffn_norm: Vec<f32>,
@@ -110,7 +112,8 @@ pub struct Workspace {
     /// `[tokens, intermediate]`.
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// Output of a linear that is added to the residual stream, `[tokens, hidden]`; or of attention, `[tokens, q_dim]`.
+    /// Output of a linear that is added to the residual stream, `[tokens, hidden]`; or of attention, `[tokens, q_dim]`;
+    /// or heads before their norm.
     y: Vec<f32>,
     /// Rotary cosines and sines, `[tokens, head_dim / 2]`.
     cos: Vec<f32>,
@@ -185,6 +188,8 @@ impl Model {
                 q: linear(Part::AttnQ)?,
                 k: linear(Part::AttnK)?,
                 v: linear(Part::AttnV)?,
+                q_norm: source.vector(role(Part::AttnQNorm))?,
+                k_norm: source.vector(role(Part::AttnKNorm))?,
                 attn_sub_norm: source.vector(role(Part::AttnSubNorm))?,
                 output: linear(Part::AttnOutput)?,
                 ffn_norm: required(role(Part::FfnNorm))?,
@@ -237,11 +242,13 @@ impl Model {
         self.embed(steps, x);
         self.angles(steps, cos, sin);
         for (index, layer) in self.layers.iter().enumerate() {
-            // h = RMSNorm(x);  q, k, v = linears of h, q and k rotated
+            // h = RMSNorm(x);  q, k, v = linears of h, q and k normed by heads (Qwen 3) and rotated
             self.norm(x, &layer.attn_norm, input);
             layer.q.apply(&self.runtime, input, config.linear_norm_eps, linear, q);
             layer.k.apply(&self.runtime, input, config.linear_norm_eps, linear, k);
             layer.v.apply(&self.runtime, input, config.linear_norm_eps, linear, v);
+            self.norm_heads(q, layer.q_norm.as_deref(), y);
+            self.norm_heads(k, layer.k_norm.as_deref(), y);
             self.rotate(q, cos, sin);
             self.rotate(k, cos, sin);
             self.remember(index, steps, k, v);
@@ -326,6 +333,18 @@ impl Model {
                 input.values_mut().copy_from_slice(x);
             }
         }
+    }
+
+    /// Norms every head of every token, where the model has such a norm; `before` is memory for the heads as they were.
+    fn norm_heads(&self, heads: &mut [f32], weight: Option<&[f32]>, before: &mut Vec<f32>) {
+        let Some(weight) = weight else { return };
+        before.clear();
+        before.extend_from_slice(heads);
+        let head_dim = self.config.head_dim;
+        self.runtime.pool.for_each_chunk(heads, head_dim, |index, head| {
+            let x = &before[index * head_dim..(index + 1) * head_dim];
+            self.runtime.kernels.rms_norm(x, weight, self.config.rms_norm_eps, head);
+        });
     }
 
     /// Rotates every head of every token.

@@ -6,15 +6,16 @@
 //! ```
 //!
 //! `bit0` is the high bit of the codes and `bit1` the low one, so going from one form to the other is to separate a word's
-//! odd bits from its even ones, or to interleave them. Everything here works on a few bytes at a time with shifts and masks
-//! alone and without a branch, which compilers turn into vector instructions on every CPU.
+//! odd bits from its even ones, or to interleave them: the kernels do it, what is here are rows and their ends.
 //!
 //! Matrices are `(rows, cols)`; every row begins on a new byte, and what a row's last byte has too many is zero.
 //!
 //! A function writes its whole output even where some weights are invalid, those as 0, and then says how many there were:
 //! a strict caller passes the error on, a lenient one looks at its count.
 
+use rotor_kernels::{Isa, Kernels};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// Bytes of a row of codes.
 pub const fn code_bytes(cols: usize) -> usize {
@@ -76,22 +77,19 @@ impl fmt::Display for InvalidKind {
 pub fn encode_codes((rows, cols): (usize, usize), trits: &[i8], codes: &mut [u8]) -> Result<(), InvalidWeights> {
     expect_len("trits", trits.len(), rows, cols);
     expect_len("codes", codes.len(), rows, code_bytes(cols));
-    let mut wrong = 0;
-    for row in runs((rows, cols), 4) {
-        let (trits, codes) = (&trits[row.of(cols)], &mut codes[row.of(code_bytes(cols))]);
-        let (whole, rest) = trits.as_chunks::<4>();
-        let mut pack = |trits: [i8; 4]| {
-            let (plus, minus, bad) = split_trits(u64::from(u32::from_le_bytes(trits.map(i8::cast_unsigned))));
-            wrong |= bad;
-            let pairs = (plus << 1 | minus) as u32;
-            (pairs | pairs >> 6 | pairs >> 12 | pairs >> 18) as u8
-        };
-        codes.iter_mut().zip(whole).for_each(|(code, trits)| *code = pack(*trits));
-        if !rest.is_empty() {
-            codes[whole.len()] = pack(padded(rest));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 4) {
+        let codes = codes[run.of(code_bytes(cols))].chunks_mut(BATCH / 4);
+        for (trits, codes) in trits[run.of(cols)].chunks(BATCH).zip(codes) {
+            let (mut all, mut planes, mut packed) = ([0; BATCH], [[0; BATCH / 8]; 2], [0; BATCH / 4]);
+            all[..trits.len()].copy_from_slice(trits);
+            let [bit0, bit1] = &mut planes;
+            wrong |= kernels.pack_trits(&all, bit0, bit1) | kernels.join_planes(bit0, bit1, &mut packed);
+            codes.copy_from_slice(&packed[..codes.len()]);
         }
     }
-    report(wrong != 0, (rows, cols), cols, |row, col| wrong_number(trits[row * cols + col]))
+    report(wrong, (rows, cols), cols, |row, col| wrong_number(trits[row * cols + col]))
 }
 
 /// Codes to trits.
@@ -106,27 +104,21 @@ pub fn encode_codes((rows, cols): (usize, usize), trits: &[i8], codes: &mut [u8]
 pub fn decode_codes((rows, cols): (usize, usize), codes: &[u8], trits: &mut [i8]) -> Result<(), InvalidWeights> {
     expect_len("codes", codes.len(), rows, code_bytes(cols));
     expect_len("trits", trits.len(), rows, cols);
-    let mut wrong = 0;
-    for row in runs((rows, cols), 4) {
-        let (codes, trits) = (&codes[row.of(code_bytes(cols))], &mut trits[row.of(cols)]);
-        let mut unpack = |code: u8| {
-            let pairs = (u32::from(code) | u32::from(code) << 12) & 0x000f_000f;
-            let pairs = (pairs | pairs << 6) & 0x0303_0303;
-            let both = pairs & pairs >> 1 & 0x0101_0101;
-            wrong |= both;
-            let pairs = pairs & !(both * 3);
-            let (plus, minus) = (pairs >> 1 & 0x0101_0101, pairs & 0x0101_0101);
-            (plus | minus * 0xff).to_le_bytes().map(u8::cast_signed)
-        };
-        let (whole, rest) = trits.as_chunks_mut::<4>();
-        whole.iter_mut().zip(codes).for_each(|(trits, code)| *trits = unpack(*code));
-        if !rest.is_empty() {
-            let last = codes[whole.len()];
-            rest.copy_from_slice(&unpack(last)[..rest.len()]);
-            wrong |= u32::from(last >> (2 * rest.len()));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 4) {
+        let trits = trits[run.of(cols)].chunks_mut(BATCH);
+        for (codes, trits) in codes[run.of(code_bytes(cols))].chunks(BATCH / 4).zip(trits) {
+            let (mut packed, mut planes, mut all) = ([0; BATCH / 4], [[0; BATCH / 8]; 2], [0; BATCH]);
+            packed[..codes.len()].copy_from_slice(codes);
+            let [bit0, bit1] = &mut planes;
+            wrong |= kernels.split_codes(&packed, bit0, bit1) | kernels.unpack_trits(bit0, bit1, &mut all);
+            let (weights, padding) = all.split_at(trits.len());
+            trits.copy_from_slice(weights);
+            wrong |= padding.iter().any(|&trit| trit != 0);
         }
     }
-    report_codes(wrong != 0, (rows, cols), codes)
+    report_codes(wrong, (rows, cols), codes)
 }
 
 /// Codes to planes.
@@ -147,25 +139,21 @@ pub fn codes_to_planes(
     expect_len("codes", codes.len(), rows, code_bytes(cols));
     expect_len("bit0", bit0.len(), rows, plane_bytes(cols));
     expect_len("bit1", bit1.len(), rows, plane_bytes(cols));
-    let mut wrong = 0;
-    for row in runs((rows, cols), 8) {
-        let (pairs, rest) = codes[row.of(code_bytes(cols))].as_chunks::<2>();
-        let planes = row.of(plane_bytes(cols));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 8) {
+        let (pairs, rest) = codes[run.of(code_bytes(cols))].as_chunks::<2>();
+        let planes = run.of(plane_bytes(cols));
         let (bit0, bit1) = (&mut bit0[planes.clone()], &mut bit1[planes]);
-        let mut split = |pair: [u8; 2], plus: &mut u8, minus: &mut u8| {
-            let pair = u16::from_le_bytes(pair);
-            let both = pair & pair >> 1 & 0x5555;
-            wrong |= both;
-            let pair = pair & !(both | both << 1);
-            (*plus, *minus) = (gather_even(pair >> 1), gather_even(pair));
-        };
-        pairs.iter().zip(bit0.iter_mut().zip(bit1.iter_mut())).for_each(|(pair, (p, m))| split(*pair, p, m));
+        let (whole0, rest0) = bit0.split_at_mut(pairs.len());
+        let (whole1, rest1) = bit1.split_at_mut(pairs.len());
+        wrong |= kernels.split_codes(pairs.as_flattened(), whole0, whole1);
         if let [last] = rest {
-            split([*last, 0], &mut bit0[pairs.len()], &mut bit1[pairs.len()]);
+            wrong |= kernels.split_codes(&[*last, 0], rest0, rest1);
         }
-        wrong |= u16::from(clear_padding(bit0, row.cols) | clear_padding(bit1, row.cols));
+        wrong |= clear_padding(bit0, run.cols) | clear_padding(bit1, run.cols) != 0;
     }
-    report_codes(wrong != 0, (rows, cols), codes)
+    report_codes(wrong, (rows, cols), codes)
 }
 
 /// Planes to codes.
@@ -186,28 +174,22 @@ pub fn planes_to_codes(
     expect_len("bit0", bit0.len(), rows, plane_bytes(cols));
     expect_len("bit1", bit1.len(), rows, plane_bytes(cols));
     expect_len("codes", codes.len(), rows, code_bytes(cols));
-    let mut wrong = 0;
-    for row in runs((rows, cols), 8) {
-        let planes = row.of(plane_bytes(cols));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 8) {
+        let planes = run.of(plane_bytes(cols));
         let (bit0, bit1) = (&bit0[planes.clone()], &bit1[planes]);
-        let codes = &mut codes[row.of(code_bytes(cols))];
-        let mut join = |plus: u8, minus: u8| {
-            let both = plus & minus;
-            wrong |= both;
-            (spread(plus & !both) << 1 | spread(minus & !both)).to_le_bytes()
-        };
-        let whole = row.cols / 8;
-        let (pairs, rest) = codes.split_at_mut(2 * whole);
-        let pairs = pairs.as_chunks_mut::<2>().0;
-        pairs.iter_mut().zip(bit0.iter().zip(bit1)).for_each(|(pair, (plus, minus))| *pair = join(*plus, *minus));
-        if !rest.is_empty() {
-            let keep = last_byte_mask(row.cols);
-            let (plus, minus) = (bit0[whole], bit1[whole]);
-            rest.copy_from_slice(&join(plus & keep, minus & keep)[..rest.len()]);
-            wrong |= (plus | minus) & !keep;
+        let whole = run.cols / 8;
+        let (pairs, rest) = codes[run.of(code_bytes(cols))].split_at_mut(2 * whole);
+        wrong |= kernels.join_planes(&bit0[..whole], &bit1[..whole], pairs);
+        if let (&[plus], &[minus]) = (&bit0[whole..], &bit1[whole..]) {
+            let keep = last_byte_mask(run.cols);
+            let mut last = [0; 2];
+            wrong |= kernels.join_planes(&[plus & keep], &[minus & keep], &mut last) | ((plus | minus) & !keep != 0);
+            rest.copy_from_slice(&last[..rest.len()]);
         }
     }
-    report_planes(wrong != 0, (rows, cols), bit0, bit1)
+    report_planes(wrong, (rows, cols), bit0, bit1)
 }
 
 /// Trits to planes.
@@ -228,24 +210,22 @@ pub fn trits_to_planes(
     expect_len("trits", trits.len(), rows, cols);
     expect_len("bit0", bit0.len(), rows, plane_bytes(cols));
     expect_len("bit1", bit1.len(), rows, plane_bytes(cols));
-    let mut wrong = 0;
-    for row in runs((rows, cols), 8) {
-        let planes = row.of(plane_bytes(cols));
-        let (bit0, bit1) = (&mut bit0[planes.clone()], &mut bit1[planes]);
-        let (whole, rest) = trits[row.of(cols)].as_chunks::<8>();
-        let mut split = |trits: [i8; 8], p: &mut u8, m: &mut u8| {
-            let (plus, minus, bad) = split_trits(u64::from_le_bytes(trits.map(i8::cast_unsigned)));
-            wrong |= bad;
-            // The product has bit i of the result in place 56 + i, from byte i.
-            let gather = |bits: u64| (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
-            (*p, *m) = (gather(plus), gather(minus));
-        };
-        whole.iter().zip(bit0.iter_mut().zip(bit1.iter_mut())).for_each(|(trits, (p, m))| split(*trits, p, m));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 8) {
+        let planes = run.of(plane_bytes(cols));
+        let (trits, whole) = (&trits[run.of(cols)], run.cols / 8);
+        let (whole0, rest0) = bit0[planes.clone()].split_at_mut(whole);
+        let (whole1, rest1) = bit1[planes].split_at_mut(whole);
+        let (eights, rest) = trits.split_at(8 * whole);
+        wrong |= kernels.pack_trits(eights, whole0, whole1);
         if !rest.is_empty() {
-            split(padded(rest), &mut bit0[whole.len()], &mut bit1[whole.len()]);
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            wrong |= kernels.pack_trits(&last, rest0, rest1);
         }
     }
-    report(wrong != 0, (rows, cols), cols, |row, col| wrong_number(trits[row * cols + col]))
+    report(wrong, (rows, cols), cols, |row, col| wrong_number(trits[row * cols + col]))
 }
 
 /// Planes to trits.
@@ -266,24 +246,60 @@ pub fn planes_to_trits(
     expect_len("bit0", bit0.len(), rows, plane_bytes(cols));
     expect_len("bit1", bit1.len(), rows, plane_bytes(cols));
     expect_len("trits", trits.len(), rows, cols);
-    let mut wrong = 0;
-    for row in runs((rows, cols), 8) {
-        let planes = row.of(plane_bytes(cols));
+    let kernels = kernels();
+    let mut wrong = false;
+    for run in runs((rows, cols), 8) {
+        let planes = run.of(plane_bytes(cols));
         let (bit0, bit1) = (&bit0[planes.clone()], &bit1[planes]);
-        let mut join = |plus: u8, minus: u8| {
-            let both = plus & minus;
-            wrong |= both;
-            (bits_to_bytes(plus & !both) | bits_to_bytes(minus & !both) * 0xff).to_le_bytes().map(u8::cast_signed)
-        };
-        let (whole, rest) = trits[row.of(cols)].as_chunks_mut::<8>();
-        whole.iter_mut().zip(bit0.iter().zip(bit1)).for_each(|(trits, (p, m))| *trits = join(*p, *m));
-        if !rest.is_empty() {
-            let (plus, minus) = (bit0[whole.len()], bit1[whole.len()]);
-            rest.copy_from_slice(&join(plus, minus)[..rest.len()]);
-            wrong |= (plus | minus) & !last_byte_mask(row.cols);
+        let whole = run.cols / 8;
+        let (eights, rest) = trits[run.of(cols)].split_at_mut(8 * whole);
+        wrong |= kernels.unpack_trits(&bit0[..whole], &bit1[..whole], eights);
+        if let (&[plus], &[minus]) = (&bit0[whole..], &bit1[whole..]) {
+            let mut last = [0; 8];
+            wrong |= kernels.unpack_trits(&[plus], &[minus], &mut last);
+            wrong |= (plus | minus) & !last_byte_mask(run.cols) != 0;
+            rest.copy_from_slice(&last[..rest.len()]);
         }
     }
-    report_planes(wrong != 0, (rows, cols), bit0, bit1)
+    report_planes(wrong, (rows, cols), bit0, bit1)
+}
+
+/// Looks for what is invalid among codes, a weight at a time.
+///
+/// # Errors
+///
+/// [`InvalidWeights`].
+///
+/// # Panics
+///
+/// If `codes` is shorter than `rows * code_bytes(cols)`.
+pub fn check_codes(shape: (usize, usize), codes: &[u8]) -> Result<(), InvalidWeights> {
+    report_codes(true, shape, codes)
+}
+
+/// Looks for what is invalid in planes, a weight at a time.
+///
+/// # Errors
+///
+/// [`InvalidWeights`].
+///
+/// # Panics
+///
+/// If a plane is shorter than `rows * plane_bytes(cols)`.
+pub fn check_planes(shape: (usize, usize), bit0: &[u8], bit1: &[u8]) -> Result<(), InvalidWeights> {
+    report_planes(true, shape, bit0, bit1)
+}
+
+/// Weights that go through the small forms together, where two steps are needed.
+const BATCH: usize = 256;
+
+/// The kernels of this CPU, or those that `ROTOR_ISA` names.
+pub(crate) fn kernels() -> &'static Kernels {
+    static KERNELS: OnceLock<&'static Kernels> = OnceLock::new();
+    KERNELS.get_or_init(|| {
+        let scalar = || Kernels::for_isa(Isa::Scalar).expect("every CPU has the scalar kernels");
+        Kernels::from_env().unwrap_or_else(|_| scalar())
+    })
 }
 
 /// One row, or all of them where rows end with whole bytes and so follow each other without a seam.
@@ -308,47 +324,8 @@ fn expect_len(what: &str, len: usize, rows: usize, width: usize) {
     assert_eq!(Some(len), rows.checked_mul(width), "length of {what}: {rows} rows of {width}");
 }
 
-/// The values and zeros after them.
-fn padded<const N: usize>(values: &[i8]) -> [i8; N] {
-    let mut all = [0; N];
-    all[..values.len()].copy_from_slice(values);
-    all
-}
-
-/// Bytes that are trits to bytes that are 1 where the trit is +1, where it is -1, and where it is none.
-fn split_trits(trits: u64) -> (u64, u64, u64) {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let minus = trits >> 7 & ONES;
-    let plus = trits & !minus & ONES;
-    // What the two bits do not account for; then its highest bit says whether a byte has any.
-    let other = trits ^ (plus | minus * 0xff);
-    let bad = (((other & !(ONES << 7)) + 0x7f * ONES) | other) >> 7 & ONES;
-    (plus & !bad, minus & !bad, bad)
-}
-
-/// The even bits of a word, side by side.
-fn gather_even(word: u16) -> u8 {
-    let pairs = word & 0x5555;
-    let pairs = (pairs | pairs >> 1) & 0x3333;
-    let nibbles = (pairs | pairs >> 2) & 0x0f0f;
-    (nibbles | nibbles >> 4) as u8
-}
-
-/// The inverse of [`gather_even`]: the bits of a byte, each followed by a zero.
-fn spread(byte: u8) -> u16 {
-    let nibbles = (u16::from(byte) | u16::from(byte) << 4) & 0x0f0f;
-    let pairs = (nibbles | nibbles << 2) & 0x3333;
-    (pairs | pairs << 1) & 0x5555
-}
-
-/// Bit i of a byte as byte i of a word, 0 or 1.
-fn bits_to_bytes(byte: u8) -> u64 {
-    let bits = u64::from(byte) * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
-    (bits + 0x7f7f_7f7f_7f7f_7f7f) >> 7 & 0x0101_0101_0101_0101
-}
-
 /// The bits of a row's last plane byte that are weights.
-fn last_byte_mask(cols: usize) -> u8 {
+pub(crate) fn last_byte_mask(cols: usize) -> u8 {
     match cols % 8 {
         0 => 0xff,
         used => (1 << used) - 1,

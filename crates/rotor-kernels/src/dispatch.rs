@@ -5,12 +5,14 @@
 //! | ternary, few tokens | bit by bit | 16-entry tables |
 //! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
 //! | float operations | plain | 8 lanes |
+//! | codes, planes and trits | 2 to 8 bytes | 32 bytes |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
 use crate::dense::DenseType;
 use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
 use crate::isa::{Isa, IsaError};
+use crate::planes::{self, PlaneKernels};
 use crate::ternary::{self, TernaryKernels};
 
 /// The kernels of one ISA that this CPU has.
@@ -18,11 +20,22 @@ pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: TernaryKernels,
     float: FloatKernels,
+    pub(crate) planes: PlaneKernels,
 }
 
-static SCALAR: Kernels = Kernels { isa: Isa::Scalar, ternary: ternary::scalar::KERNELS, float: float::scalar::KERNELS };
+static SCALAR: Kernels = Kernels {
+    isa: Isa::Scalar,
+    ternary: ternary::scalar::KERNELS,
+    float: float::scalar::KERNELS,
+    planes: planes::scalar::KERNELS,
+};
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels { isa: Isa::Avx2, ternary: ternary::avx2::KERNELS, float: float::avx2::KERNELS };
+static AVX2: Kernels = Kernels {
+    isa: Isa::Avx2,
+    ternary: ternary::avx2::KERNELS,
+    float: float::avx2::KERNELS,
+    planes: planes::avx2::KERNELS,
+};
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

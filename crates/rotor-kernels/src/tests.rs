@@ -3,7 +3,8 @@
 use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
-use crate::ternary::{Activations, RowScales, Scratch, TernaryMatrix};
+use crate::planes::Strided;
+use crate::ternary::{Activations, GroupScales, RowScales, Scratch, TernaryMatrix};
 use crate::{Isa, Kernels, Pool};
 use proptest::prelude::*;
 
@@ -236,6 +237,93 @@ fn quantisation_rounds_half_to_even() {
         matrix.linear(kernels, &pool, &x, &RowScales::Uniform(0.25), &mut Scratch::default(), &mut y);
         assert_eq!(y, [179.0 * 0.25 / (127.0f32 / 1.27), -99.0 * 0.25 / (127.0f32 / 1.27)]);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Bit for bit the definition, on every ISA, for few tokens and many, whatever the number of threads.
+    #[test]
+    fn groups_of_columns_are_scaled_and_added_in_order(
+        rows in 1usize..80, groups in 1usize..6, of_32 in 1usize..5, tokens in 1usize..24, threads in 1usize..4,
+        seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (group_cols, cols) = (32 * of_32, 32 * of_32 * groups);
+        let trits = random_trits(&mut rng, rows * cols);
+        let q: Vec<i8> = (0..tokens * cols).map(|_| rng.i8(..)).collect();
+        let x: Vec<f32> = q.iter().map(|q| f32::from(*q) * 0.37).collect();
+        let values: Vec<f32> = (0..rows * groups).map(|_| rng.f32() + 0.1).collect();
+        let scales = RowScales::Grouped(GroupScales::new(rows, group_cols, &values).unwrap());
+        let pool = Pool::new(threads);
+        for kernels in kernels() {
+            let matrix = pack(kernels, rows, cols, &trits, &pool);
+            let mut activations = Activations::new(kernels);
+            activations.quantize(kernels, &pool, &x, cols);
+            let mut out = vec![f32::NAN; tokens * rows];
+            matrix.linear(kernels, &pool, &activations, &scales, &mut Scratch::default(), &mut out);
+            for (at, found) in out.iter().enumerate() {
+                let (token, row) = (at / rows, at % rows);
+                let dot = |group: usize| -> i32 {
+                    let (trits, q) = (&trits[row * cols..][..cols], activations.row(token));
+                    let range = group * group_cols..(group + 1) * group_cols;
+                    range.map(|col| i32::from(trits[col]) * i32::from(q[col])).sum()
+                };
+                let sum = (0..groups).fold(0f32, |sum, group| sum + dot(group) as f32 * values[row * groups + group]);
+                let expected = sum / activations.factors()[token];
+                prop_assert_eq!(found.to_bits(), expected.to_bits(), "{} token {}, row {}", kernels.isa(), token, row);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// Random bytes: what the scalar kernels make of them, everywhere.
+    #[test]
+    fn codes_and_planes_are_the_same_on_every_isa(bytes in 0usize..200, sound in any::<bool>(), seed in any::<u64>()) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let codes: Vec<u8> = (0..2 * bytes).map(|_| rng.u8(..) & if sound { 0xaa } else { 0xff }).collect();
+        let mut plane = |mask: u8| (0..bytes).map(|_| rng.u8(..) & mask).collect::<Vec<u8>>();
+        let (plus, minus) = (plane(0x5a), plane(if sound { 0xa5 } else { 0xff }));
+        let trits: Vec<i8> = (0..8 * bytes).map(|_| rng.i8(if sound { -1..=1 } else { -3..=3 })).collect();
+        let blocks: Vec<u8> = (0..bytes / 32 * 64).map(|_| rng.u8(..) & if sound { 0x55 } else { 0xff }).collect();
+        let run = |kernels: &Kernels| {
+            let empty = || (vec![9u8; bytes], vec![9u8; bytes]);
+            let mut out = Vec::new();
+            let (mut p, mut m) = empty();
+            let bad = kernels.split_codes(&codes, &mut p, &mut m);
+            out.push((bad, p, m));
+            let mut joined = vec![9; 2 * bytes];
+            let bad = kernels.join_planes(&plus, &minus, &mut joined);
+            out.push((bad, joined, vec![]));
+            let (mut p, mut m) = empty();
+            let bad = kernels.pack_trits(&trits, &mut p, &mut m);
+            out.push((bad, p, m));
+            let mut unpacked = vec![9; 8 * bytes];
+            let bad = kernels.unpack_trits(&plus, &minus, &mut unpacked);
+            out.push((bad, unpacked.iter().map(|trit| trit.cast_unsigned()).collect(), vec![]));
+            for layout in [Strided::High32, Strided::High16, Strided::Low32] {
+                let (mut p, mut m) = (vec![9; blocks.len() / 2], vec![9; blocks.len() / 2]);
+                let bad = kernels.unstride(layout, &blocks, &mut p, &mut m);
+                out.push((bad, p, m));
+            }
+            out
+        };
+        let scalar = run(Kernels::for_isa(Isa::Scalar).unwrap());
+        prop_assert!(!sound || scalar.iter().all(|(bad, ..)| !bad));
+        for kernels in kernels() {
+            prop_assert_eq!(&run(kernels), &scalar, "{}", kernels.isa());
+        }
+    }
+}
+
+#[test]
+fn groups_must_be_whole_chunks_of_columns() {
+    assert!(GroupScales::new(2, 16, &[1.0; 4]).is_none());
+    assert!(GroupScales::new(2, 64, &[1.0; 5]).is_none());
+    assert!(GroupScales::new(0, 64, &[]).is_none());
+    let scales = GroupScales::new(2, 64, &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    assert_eq!((scales.get(0, 127), scales.get(1, 0), scales.cols()), (2.0, 3.0, 64));
 }
 
 #[test]

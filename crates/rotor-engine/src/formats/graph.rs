@@ -7,21 +7,34 @@ use super::table::{TensorId, TensorTable};
 use super::{Part, Role, RowOrder};
 use crate::config::{Architecture, Config};
 use crate::error::FormatError;
+use crate::forms::TernaryForm;
 use rotor_kernels::DenseType;
 use std::collections::{BTreeMap, HashSet};
 
-/// How a matrix is stored, with what of its scale is known before the weights are read.
+/// How a matrix is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Form {
     Dense(DenseType),
-    I2S {
-        scale: f32,
+    /// `form` says I2_S without knowing its layout, which is found or given for the whole file.
+    Ternary {
+        form: TernaryForm,
+        scales: ScalePlace,
+        /// The tensor of `bit1`, for Rotor planes.
+        bit1: Option<TensorId>,
     },
-    HfPacked {
-        scale: f32,
-    },
-    /// Quantised when read; the scale is the mean of all weights.
-    Master(DenseType),
+}
+
+/// Where the scales of a ternary matrix are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum ScalePlace {
+    /// One, read with the graph.
+    Known(f32),
+    /// In the blocks or rows of the weights.
+    Inside,
+    /// The mean magnitude of the weights.
+    Absmean,
+    /// In a tensor of shape `[1]`, `[rows]` or `[rows, groups]`.
+    Tensor(TensorId),
 }
 
 /// A matrix of the graph.
@@ -60,6 +73,7 @@ impl Part {
         match architecture {
             Architecture::BitNet => &[Part::AttnNorm, Part::AttnSubNorm, Part::FfnNorm, Part::FfnSubNorm],
             Architecture::Llama => &[Part::AttnNorm, Part::FfnNorm],
+            Architecture::Qwen3 => &[Part::AttnNorm, Part::AttnQNorm, Part::AttnKNorm, Part::FfnNorm],
         }
     }
 }
@@ -73,6 +87,7 @@ impl Role {
             Role::OutputNorm => (1, hidden),
             Role::Layer(_, part) => match part {
                 Part::AttnNorm | Part::FfnNorm => (1, hidden),
+                Part::AttnQNorm | Part::AttnKNorm => (1, config.head_dim),
                 Part::AttnSubNorm => (1, config.q_dim()),
                 Part::FfnSubNorm => (1, ffn),
                 Part::AttnQ => (config.q_dim(), hidden),

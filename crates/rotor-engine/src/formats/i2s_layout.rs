@@ -9,10 +9,10 @@
 //!
 //! A few layers are enough. Zeros are counted eight bytes at a time, so that a layer of a 2B model takes a few milliseconds.
 
-use super::graph::Graph;
+use super::graph::{Form, Graph};
 use super::table::TensorTable;
 use super::{Part, Role};
-use crate::forms::I2sLayout;
+use crate::forms::{I2sLayout, TernaryForm};
 
 /// The layout that nearly every file has.
 pub(super) const DEFAULT: I2sLayout = I2sLayout::Blocks128;
@@ -96,7 +96,8 @@ fn spread(layers: &[usize]) -> Vec<usize> {
 fn look_at(table: &TensorTable, graph: &Graph, layer: usize) -> Option<Findings> {
     let packed = |part| {
         let matrix = &graph.linears.get(&Role::Layer(layer, part))?.matrix;
-        let is_usable = matches!(matrix.form, super::graph::Form::I2S { .. }) && matrix.cols.is_multiple_of(GROUP);
+        let is_i2s = matches!(matrix.form, Form::Ternary { form: TernaryForm::I2S(_), .. });
+        let is_usable = is_i2s && matrix.cols.is_multiple_of(GROUP);
         let bytes = table.bytes(table.tensor(matrix.tensor)).get(..matrix.rows * matrix.cols / 4)?;
         is_usable.then_some((bytes, matrix.cols))
     };
@@ -144,8 +145,9 @@ impl Findings {
 fn slot_of(layout: I2sLayout, unit: usize) -> usize {
     let (group, within) = (unit / GROUP, unit % GROUP);
     let (byte, slot) = match layout {
-        I2sLayout::Blocks128 => (within % 32, within / 32),
         I2sLayout::Blocks64 => (16 * (within / 64) + within % 16, within % 64 / 16),
+        // The other layouts are taken only where they are asked for.
+        _ => (within % 32, within / 32),
     };
     (32 * group + byte) * 4 + slot
 }

@@ -57,6 +57,10 @@ pub enum Part {
     AttnK,
     /// Linear `[kv_dim, hidden]`.
     AttnV,
+    /// `[head_dim]`, over each query head before it is rotated (Qwen 3).
+    AttnQNorm,
+    /// `[head_dim]`, over each key head before it is rotated (Qwen 3).
+    AttnKNorm,
     /// `[q_dim]`, before the output projection (BitNet).
     AttnSubNorm,
     /// Linear `[hidden, q_dim]`.

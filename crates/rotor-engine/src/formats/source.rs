@@ -1,23 +1,27 @@
 //! An opened model: one type over both containers, with everything but the weights checked.
 
-use super::graph::{Form, Graph, Matrix};
+use super::graph::{Form, Graph, Matrix, ScalePlace};
 use super::i2s_layout::Detection;
 use super::map::FileBytes;
-use super::metadata::Metadata;
-use super::table::TensorTable;
+use super::metadata::{Array, Metadata, Value};
+use super::table::{TensorId, TensorTable};
 use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
-use crate::forms::{I2sLayout, Scales, TernaryForm, TernaryTensor, absmean_scale};
+use crate::forms::{
+    self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
+};
 use std::path::Path;
 
 /// How to open a model.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// The I2_S layout; `None` looks at the weights.
     pub i2s_layout: Option<I2sLayout>,
     /// The gate's activation function; `None` follows the file.
     pub hidden_act: Option<Activation>,
+    /// The tiles of the build that wrote TL1 and TL2 tensors; without its matrices those cannot be read.
+    pub kernel_config: KernelConfig,
     /// Reads files into memory instead of mapping them, for files that may change while they are open.
     pub no_mmap: bool,
 }
@@ -119,7 +123,7 @@ impl Source {
     fn from_gguf(file: gguf::File, options: &OpenOptions) -> Result<Self, FormatError> {
         let gguf::File { metadata, table, mut warnings } = file;
         let (config, config_warnings) = gguf::config(&metadata, &table, options.hidden_act)?;
-        let (graph, graph_warnings) = gguf::graph(&table, &config)?;
+        let (graph, graph_warnings) = gguf::graph(&table, &config, &options.kernel_config)?;
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
@@ -151,8 +155,8 @@ impl Source {
     fn warn_of_odd_scales(&mut self) {
         const PLAUSIBLE: std::ops::RangeInclusive<f32> = 1e-5..=1e3;
         let scale = |form| match form {
-            Form::I2S { scale } | Form::HfPacked { scale } => Some(scale),
-            Form::Dense(_) | Form::Master(_) => None,
+            Form::Ternary { scales: ScalePlace::Known(scale), .. } => Some(scale),
+            Form::Ternary { .. } | Form::Dense(_) => None,
         };
         let odd = |&(_, scale): &(_, f32)| !PLAUSIBLE.contains(&scale.abs());
         let scales =
@@ -228,15 +232,51 @@ impl Source {
         let bytes = self.table.bytes(tensor);
         let &Matrix { rows, cols, row_order, .. } = matrix;
         let name = tensor.name.as_str();
-        let ternary = |form, bytes, scale| {
-            Weight::Ternary(TernaryTensor { name, rows, cols, form, bytes, scales: Scales::Tensor(scale), row_order })
+        let (form, place, bit1) = match matrix.form {
+            Form::Dense(dtype) => return Ok(Weight::Dense(DenseTensor { name, rows, cols, dtype, bytes, row_order })),
+            Form::Ternary { form: TernaryForm::I2S(_), scales, bit1 } => {
+                (TernaryForm::I2S(self.i2s_layout), scales, bit1)
+            }
+            Form::Ternary { form, scales, bit1 } => (form, scales, bit1),
         };
-        Ok(match matrix.form {
-            Form::Dense(dtype) => Weight::Dense(DenseTensor { name, rows, cols, dtype, bytes, row_order }),
-            Form::I2S { scale } => ternary(TernaryForm::I2S(self.i2s_layout), bytes, scale),
-            Form::HfPacked { scale } => ternary(TernaryForm::HfPacked, bytes, scale),
-            Form::Master(dtype) => ternary(TernaryForm::Master(dtype), bytes, absmean_scale(name, dtype, bytes)?),
-        })
+        let scales = match (place, form) {
+            (ScalePlace::Known(scale), _) => Scales::Tensor(scale),
+            (ScalePlace::Absmean, TernaryForm::Master(dtype)) => Scales::Tensor(absmean_scale(name, dtype, bytes)?),
+            (ScalePlace::Inside | ScalePlace::Absmean, _) => self.inner_scales(form, name, (rows, cols), bytes)?,
+            (ScalePlace::Tensor(id), _) => self.scale_tensor(id, (rows, cols))?,
+        };
+        let bit1 = bit1.map_or(&[][..], |id| self.table.bytes(self.table.tensor(id)));
+        Ok(Weight::Ternary(TernaryTensor { name, rows, cols, form, bytes, bit1, scales, row_order }))
+    }
+
+    /// Scales among the weights, exact where the file's metadata has them so.
+    fn inner_scales(
+        &self,
+        form: TernaryForm,
+        name: &str,
+        shape: (usize, usize),
+        bytes: &[u8],
+    ) -> Result<Scales, FormatError> {
+        let stored = forms::inner_scales(form, name, shape, bytes)?;
+        let Contents::Gguf(metadata) = &self.contents else { return Ok(stored) };
+        let exact = match metadata.get(&exact_scales_key(name)) {
+            Some(Value::F32(scale)) => vec![*scale],
+            Some(Value::Array(Array::F32(scales))) => scales.clone(),
+            _ => return Ok(stored),
+        };
+        Ok(forms::exact_scales(stored, shape, exact))
+    }
+
+    /// Scales in a tensor of their own.
+    fn scale_tensor(&self, id: TensorId, (rows, cols): (usize, usize)) -> Result<Scales, FormatError> {
+        let values = self.table.decode(id)?;
+        let what = || format!("scales in tensor {:?}", self.table.tensor(id).name);
+        if let Some(bad) = values.iter().find(|scale| !scale.is_finite()) {
+            return Err(FormatError::invalid(what(), "finite numbers", bad));
+        }
+        let found = values.len();
+        let expected = || format!("1, {rows}, or a number for each of equal groups of {cols} columns");
+        Scales::from_values(rows, cols, values).ok_or_else(|| FormatError::invalid(what(), expected(), found))
     }
 
     /// What a tokenizer is built from; `None` where the source has none.

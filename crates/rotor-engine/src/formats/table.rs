@@ -2,6 +2,7 @@
 
 use super::map::FileBytes;
 use crate::error::FormatError;
+use crate::forms::{FORMS, TernaryForm};
 use rotor_kernels::DenseType;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,12 +13,21 @@ use std::ops::Range;
 pub(super) enum Storage {
     /// Ordinary numbers.
     Dense(DenseType),
-    /// I2_S: packed trits, then a scale (GGUF).
-    I2S,
+    /// Packed trits (GGUF). Of I2_S the layout is not known yet.
+    Ternary(TernaryForm),
+    /// Packed trits whose layout is in a kernel config (GGUF).
+    Tl(TlKind),
     /// Bytes: packed trits (safetensors).
     U8,
     /// A type rotor does not read; the tensor has a name and a place, no more.
     Unreadable,
+}
+
+/// The layouts of lookup-table kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TlKind {
+    Tl1,
+    Tl2,
 }
 
 /// One tensor.
@@ -65,10 +75,11 @@ impl Tensor {
 
     /// The error for a type that cannot be read here.
     pub(super) fn unreadable(&self) -> FormatError {
-        let readable: Vec<_> = DenseType::ALL.iter().map(|dtype| dtype.name()).collect();
+        let dense: Vec<_> = DenseType::ALL.iter().map(|dtype| dtype.name()).collect();
+        let ternary: Vec<_> = FORMS.iter().filter(|form| form.gguf_type.is_some()).map(|form| form.name).collect();
         FormatError::unsupported(
             format!("type {} of tensor {:?}", self.type_name, self.name),
-            format!("read here are {}; for linears also i2_s and packed u8", readable.join(", ")),
+            format!("read here are {}; for linears also {} and packed u8", dense.join(", "), ternary.join(", ")),
         )
     }
 }

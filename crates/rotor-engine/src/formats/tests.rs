@@ -135,7 +135,7 @@ fn rope_factors_come_from_their_tensor_or_from_a_linear_factor() {
 #[test]
 fn what_the_graph_cannot_do_is_refused_by_name() {
     let cases = [
-        (tiny_bitnet().str("general.architecture", "qwen3"), "architecture \"qwen3\" is not supported: known are"),
+        (tiny_bitnet().str("general.architecture", "qwen2"), "architecture \"qwen2\" is not supported: known are"),
         (tiny_llama().u32("llama.expert_count", 8), "a mixture of 8 experts is not supported"),
         (tiny_llama().u32("llama.attention.sliding_window", 32), "a sliding window of 32 tokens is not supported"),
         (tiny_llama().raw("llama.attention.causal", 7, vec![0]), "attention that is not causal is not supported"),

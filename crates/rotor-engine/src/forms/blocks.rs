@@ -3,7 +3,7 @@
 use half::f16;
 
 /// How a block form cuts a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     /// Weights of a block.
     pub(super) weights: usize,
@@ -143,5 +143,93 @@ fn decode_q2_0(block: &[u8], out: &mut [i8]) {
 fn encode_q2_0(trits: &[i8], block: &mut [u8]) {
     for (byte, trits) in block[2..].iter_mut().zip(trits.as_chunks::<4>().0) {
         *byte = trits.iter().enumerate().fold(0, |byte, (slot, &trit)| byte | ((trit + 1) as u8) << (2 * slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{encode_with, read_all, tensor};
+    use super::*;
+    use crate::forms::{Scales, TernaryForm};
+
+    /// Trits that are zero but for some.
+    fn trits(len: usize, set: &[(usize, i8)]) -> Vec<i8> {
+        let mut trits = vec![0; len];
+        set.iter().for_each(|&(at, trit)| trits[at] = trit);
+        trits
+    }
+
+    fn check(form: TernaryForm, trits: &[i8], scale: f32, expected: &[u8]) {
+        let bytes = encode_with(form, 1, trits.len(), trits, Scales::Tensor(scale));
+        assert_eq!(bytes, expected, "{}", form.name());
+        assert_eq!(read_all(&tensor(form, 1, trits.len(), expected)).unwrap(), trits, "{}", form.name());
+    }
+
+    /// The worked example of docs/formats.md, shared by TQ1_0 and TQ2_0.
+    fn example_256() -> Vec<i8> {
+        trits(256, &[(0, 1), (32, -1), (64, 1), (96, 1), (128, -1), (160, 1), (240, 1), (255, -1)])
+    }
+
+    #[test]
+    fn tq2_0_worked_example() {
+        let mut expected = vec![0x55; 64];
+        for (at, byte) in [(0, 0xa2), (32, 0x58), (48, 0x95), (63, 0x15)] {
+            expected[at] = byte;
+        }
+        expected.extend([0x00, 0x38]);
+        check(TernaryForm::Tq2_0, &example_256(), 0.5, &expected);
+    }
+
+    #[test]
+    fn tq1_0_worked_example() {
+        let mut expected = vec![0xc4];
+        expected.extend([0x80; 31]);
+        expected.push(0xd5);
+        expected.extend([0x80; 15]);
+        expected.extend([0xd4, 0x7f, 0x7f, 0x7c, 0x00, 0x38]);
+        check(TernaryForm::Tq1_0, &example_256(), 0.5, &expected);
+    }
+
+    #[test]
+    fn tq1_0_blocks_of_one_trit() {
+        for (trit, five, four) in [(0, 0x80, 0x7f), (1, 0xff, 0xfd), (-1, 0x00, 0x00)] {
+            let mut expected = vec![five; 48];
+            expected.extend([four; 4]);
+            expected.extend([0x00, 0x3c]);
+            check(TernaryForm::Tq1_0, &[trit; 256], 1.0, &expected);
+        }
+    }
+
+    #[test]
+    fn all_243_values_of_five_digits_come_back() {
+        for value in 0..243u32 {
+            let digits: Vec<i8> = (0..5).map(|n| (value / 3u32.pow(4 - n) % 3) as i8 - 1).collect();
+            let mut byte = [fraction(digits.iter().copied())];
+            let mut out = [9];
+            for digit in digits {
+                next_digits(&mut byte, &mut out);
+                assert_eq!(out[0], digit, "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn q2_0_worked_example_and_its_fourth_code() {
+        let mut expected = vec![0x00, 0x38, 0x92];
+        expected.extend([0x55; 15]);
+        check(TernaryForm::Q2_0, &trits(64, &[(0, 1), (1, -1), (3, 1)]), 0.5, &expected);
+        expected[17] |= 0b1100_0000; // The last weight, code 3: +2.
+        let error = read_all(&tensor(TernaryForm::Q2_0, 1, 64, &expected)).unwrap_err().to_string();
+        assert!(error.contains("\"blk.0.attn_q.weight\"") && error.ends_with("at row 0, column 63"), "{error}");
+    }
+
+    #[test]
+    fn q1_0_worked_example() {
+        let mut weights = vec![-1; 128];
+        (weights[0], weights[3], weights[127]) = (1, 1, 1);
+        let mut expected = vec![0x00, 0x38, 0x09];
+        expected.extend([0; 14]);
+        expected.push(0x80);
+        check(TernaryForm::Q1_0, &weights, 0.5, &expected);
     }
 }

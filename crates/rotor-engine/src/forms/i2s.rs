@@ -12,12 +12,13 @@ use super::I2sLayout;
 pub(super) const TAIL: usize = 32;
 
 /// Elements that the stream must be a multiple of, in either layout: the reference packers cut off what is over.
-const STREAM_UNIT: usize = 128;
+pub(super) const STREAM_UNIT: usize = 128;
 
 /// Bytes of the stream, without [`TAIL`].
-pub(super) fn packed_len(rows: usize, cols: usize) -> Option<usize> {
+pub(super) fn packed_len(layout: I2sLayout, rows: usize, cols: usize) -> Option<usize> {
     let elements = rows.checked_mul(cols)?;
-    elements.is_multiple_of(STREAM_UNIT).then_some(elements / 4)
+    let is_whole = layout != I2sLayout::Rows4 || rows.is_multiple_of(4);
+    (is_whole && elements.is_multiple_of(STREAM_UNIT)).then_some(elements / 4)
 }
 
 /// Rows after which the stream is at the beginning of a block again.
@@ -31,14 +32,40 @@ pub(super) fn decode_row(layout: I2sLayout, bytes: &[u8], row: usize, out: &mut 
     match layout {
         I2sLayout::Blocks128 => decode::<32>(bytes, first, out),
         I2sLayout::Blocks64 => decode::<16>(bytes, first, out),
+        I2sLayout::Sequential => decode_sequential(bytes, first, out),
+        I2sLayout::Rows4 => decode_rows4(bytes, row, out),
     }
 }
 
-/// Encodes whole blocks: `trits.len()` is `4 * packed.len()` and a multiple of 128.
-pub(super) fn encode(layout: I2sLayout, trits: &[i8], packed: &mut [u8]) {
-    match layout {
-        I2sLayout::Blocks128 => encode_blocks::<32>(trits, packed),
-        I2sLayout::Blocks64 => encode_blocks::<16>(trits, packed),
+/// Element `e` in slot `e % 4` of byte `e / 4`.
+fn decode_sequential(bytes: &[u8], first: usize, out: &mut [i8]) -> Option<()> {
+    let packed = bytes.get(first / 4..first.checked_add(out.len())?.div_ceil(4))?;
+    for (at, out) in (first % 4..).zip(out) {
+        *out = (packed.get(at / 4)? >> (6 - 2 * (at % 4)) & 3) as i8 - 1;
+    }
+    Some(())
+}
+
+/// Row `4g + s` in slot `s` of the bytes of row group `g`.
+fn decode_rows4(bytes: &[u8], row: usize, out: &mut [i8]) -> Option<()> {
+    let begin = (row / 4).checked_mul(out.len())?;
+    let packed = bytes.get(begin..begin.checked_add(out.len())?)?;
+    for (out, byte) in out.iter_mut().zip(packed) {
+        *out = (byte >> (6 - 2 * (row % 4)) & 3) as i8 - 1;
+    }
+    Some(())
+}
+
+/// Encodes whole blocks of `4 * B` elements: `trits.len()` is `4 * packed.len()` and a multiple of 128.
+pub(super) fn encode<const B: usize>(trits: &[i8], packed: &mut [u8]) {
+    let (blocks, _) = packed.as_chunks_mut::<B>();
+    for (packed, trits) in blocks.iter_mut().zip(trits.chunks_exact(4 * B)) {
+        packed.fill(0);
+        for (slot, trits) in trits.chunks_exact(B).enumerate() {
+            for (byte, &trit) in packed.iter_mut().zip(trits) {
+                *byte |= ((trit + 1) as u8) << (6 - 2 * slot);
+            }
+        }
     }
 }
 
@@ -77,18 +104,6 @@ fn decode_part<const B: usize>(packed: &[u8; B], skip: usize, out: &mut [i8]) {
     let mut block = [0; STREAM_UNIT];
     decode_block(packed, &mut block[..4 * B]);
     out.copy_from_slice(&block[skip..skip + out.len()]);
-}
-
-fn encode_blocks<const B: usize>(trits: &[i8], packed: &mut [u8]) {
-    let (blocks, _) = packed.as_chunks_mut::<B>();
-    for (packed, trits) in blocks.iter_mut().zip(trits.chunks_exact(4 * B)) {
-        packed.fill(0);
-        for (slot, trits) in trits.chunks_exact(B).enumerate() {
-            for (byte, &trit) in packed.iter_mut().zip(trits) {
-                *byte |= ((trit + 1) as u8) << (6 - 2 * slot);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -147,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_no_multiple_of_128_is_refused() {
-        assert_eq!(packed_len(3, 100), None);
-        assert_eq!(packed_len(32, 100), Some(800));
-        assert_eq!(packed_len(usize::MAX, 2), None);
+        assert_eq!(packed_len(I2sLayout::Blocks128, 3, 100), None);
+        assert_eq!(packed_len(I2sLayout::Blocks128, 32, 100), Some(800));
+        assert_eq!(packed_len(I2sLayout::Blocks64, usize::MAX, 2), None);
         assert_eq!(strip_rows(100), 32);
         assert_eq!(strip_rows(2560), 1);
     }

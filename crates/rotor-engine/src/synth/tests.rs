@@ -130,6 +130,7 @@ fn a_folder_holds_the_same_model() {
                     cols,
                     form: TernaryForm::HfPacked,
                     bytes: weight.data(),
+                    bit1: &[],
                     scales: Scales::Tensor(value),
                     row_order: RowOrder::AsStored,
                 };

@@ -78,7 +78,7 @@ impl Values {
                 let stored = bf16::from_f32(ideal);
                 Scale { value: stored.to_f32(), stored }
             }
-            Architecture::Llama => {
+            Architecture::Llama | Architecture::Qwen3 => {
                 let stored = bf16::from_f32(1.0 / ideal);
                 Scale { value: 1.0 / stored.to_f32(), stored }
             }

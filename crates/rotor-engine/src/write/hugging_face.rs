@@ -9,6 +9,7 @@ pub fn config_json(config: &Config, tied: bool, scales_multiply: bool, vocabular
     let (architecture, model_type) = match config.architecture {
         Architecture::BitNet => ("BitNetForCausalLM", "bitnet"),
         Architecture::Llama => ("LlamaForCausalLM", "llama"),
+        Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
     };
     let mut json = json!({
         "architectures": [architecture],

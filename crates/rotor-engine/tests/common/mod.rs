@@ -14,7 +14,7 @@ pub(crate) fn fixtures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny");
     let mut folders: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
-    assert_eq!(folders.len(), 4, "four fixtures");
+    assert_eq!(folders.len(), 6, "six fixtures");
     folders
 }
 

@@ -28,10 +28,12 @@ mod activations;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_rows;
+mod grouped;
 mod planes;
 pub(crate) mod scalar;
 
 pub use activations::Activations;
+pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use planes::{Orientation, Planes, TileScratch};
 
 use crate::buffer::{Buffer, Pages};
@@ -119,21 +121,37 @@ pub struct TernaryMatrix {
     tiles: Buffer<u8>,
 }
 
-/// Scales of a packed matrix's rows.
+/// Scales of a packed matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowScales {
     /// One for all rows.
     Uniform(f32),
     /// One per row.
     PerRow(Vec<f32>),
+    /// One for each group of a row's columns.
+    Grouped(GroupScales),
 }
 
 impl RowScales {
+    /// The scale of the weight in this place.
+    ///
+    /// # Panics
+    /// If there is none.
     #[inline]
-    fn get(&self, row: usize) -> f32 {
+    pub fn get(&self, row: usize, col: usize) -> f32 {
         match self {
             RowScales::Uniform(scale) => *scale,
             RowScales::PerRow(scales) => scales[row],
+            RowScales::Grouped(scales) => scales.get(row, col),
+        }
+    }
+
+    /// Multiplies every scale.
+    pub fn multiply(&mut self, factor: f32) {
+        match self {
+            RowScales::Uniform(scale) => *scale *= factor,
+            RowScales::PerRow(scales) => scales.iter_mut().for_each(|scale| *scale *= factor),
+            RowScales::Grouped(scales) => scales.multiply(factor),
         }
     }
 }
@@ -236,10 +254,11 @@ impl TernaryMatrix {
         self.multiply(kernels, pool, x, scratch, out, |_, _, sum| sum);
     }
 
-    /// A linear layer's output `out[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor.
+    /// A linear layer's output `out[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where
+    /// groups of columns have scales, the sum of their products before the division, groups ascending.
     ///
     /// # Panics
-    /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, one scale per row.
+    /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, scales for all rows and columns.
     pub fn linear(
         &self,
         kernels: &Kernels,
@@ -249,11 +268,28 @@ impl TernaryMatrix {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
-        if let RowScales::PerRow(scales) = scales {
-            assert_eq!(scales.len(), self.rows, "one scale per row");
-        }
         let factors = x.factors();
-        self.multiply(kernels, pool, x, scratch, out, |token, row, sum| sum as f32 * scales.get(row) / factors[token]);
+        match scales {
+            RowScales::Uniform(scale) => {
+                self.multiply(kernels, pool, x, scratch, out, |token, _, sum| sum as f32 * scale / factors[token]);
+            }
+            RowScales::PerRow(scales) => {
+                assert_eq!(scales.len(), self.rows, "one scale per row");
+                let finish = |token: usize, row: usize, sum| sum as f32 * scales[row] / factors[token];
+                self.multiply(kernels, pool, x, scratch, out, finish);
+            }
+            RowScales::Grouped(scales) => {
+                assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
+                self.check(kernels, x, out.len());
+                self.linear_grouped(kernels, pool, x, scales, scratch, out);
+            }
+        }
+    }
+
+    fn check(&self, kernels: &Kernels, x: &Activations, outputs: usize) {
+        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
+        assert_eq!(outputs, x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
+        assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
     }
 
     fn multiply<T: Send + Copy>(
@@ -265,9 +301,7 @@ impl TernaryMatrix {
         out: &mut [T],
         finish: impl Fn(usize, usize, i32) -> T + Sync,
     ) {
-        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
-        assert_eq!(out.len(), x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
-        assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
+        self.check(kernels, x, out.len());
         match &kernels.ternary.many {
             Some(many) if x.tokens() >= many.min_tokens => self.multiply_many(many, pool, x, scratch, out, finish),
             _ => self.multiply_few(&kernels.ternary, pool, x, out, finish),
@@ -303,6 +337,37 @@ impl TernaryMatrix {
         out: &mut [T],
         finish: impl Fn(usize, usize, i32) -> T + Sync,
     ) {
+        let codes_len = self.decode_codes(many, pool, scratch);
+        let parts = self.many_tasks(pool, x.tokens());
+        let (codes, code_rows) = (&scratch.codes[..codes_len], self.tile_count() * TILE_ROWS);
+        let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
+        pool.run(parts.tasks(), |worker, task| {
+            let (first, rows) = parts.of(task);
+            // Parts are whole tiles, so the last ones may be empty.
+            if rows.is_empty() {
+                return;
+            }
+            // SAFETY: a worker runs one task at a time.
+            let worker = unsafe { &mut workers.slice(worker, 1)[0] };
+            let tokens = self.transpose(many, x, first, worker);
+            let Worker { transposed, many: work, .. } = worker;
+            let columns = &transposed[..self.cols.div_ceil(CHUNK_COLS) * CHUNK_COLS * TOKEN_TILE];
+            // SAFETY: CPU requirement as in `multiply_few`; buffers sized by `Scratch::reserve`.
+            unsafe { (many.run)(codes, code_rows, rows.clone(), columns, work) };
+            let live = rows.start..rows.end.min(self.rows);
+            for token in 0..tokens {
+                // SAFETY: each task owns its tokens' part of the rows.
+                let out = unsafe { out.slice((first + token) * self.rows + live.start, live.len()) };
+                let sums = work.sums.iter().skip(token).step_by(TOKEN_TILE);
+                for ((out, sum), row) in out.iter_mut().zip(sums).zip(live.clone()) {
+                    *out = finish(first + token, row, *sum);
+                }
+            }
+        });
+    }
+
+    /// Turns the planes into codes, in parallel; returns their length in the scratch memory.
+    fn decode_codes(&self, many: &ManyKernels, pool: &Pool, scratch: &mut Scratch) -> usize {
         let chunks = self.cols.div_ceil(CHUNK_COLS);
         let code_rows = self.tile_count() * TILE_ROWS;
         scratch.reserve(pool.threads(), chunks, code_rows);
@@ -314,38 +379,45 @@ impl TernaryMatrix {
             // SAFETY: every task writes the codes of its own rows only. The CPU requirement holds as in `multiply_few`.
             unsafe { (many.decode)(packed, self.units, &codes, code_rows, first_row) };
         });
-        let codes = &scratch.codes[..codes_len];
-        let token_tiles = x.tokens().div_ceil(TOKEN_TILE);
+        codes_len
+    }
+
+    /// Transposes up to 16 tokens from `first` on into a worker's memory; returns how many they are.
+    fn transpose(&self, many: &ManyKernels, x: &Activations, first: usize, worker: &mut Worker) -> usize {
+        let tokens = TOKEN_TILE.min(x.tokens() - first);
+        let transposed = &mut worker.transposed[..self.cols.div_ceil(CHUNK_COLS) * CHUNK_COLS * TOKEN_TILE];
+        // SAFETY: CPU requirement as in `multiply_few`; the buffer is sized by `Scratch::reserve`.
+        unsafe { (many.transpose)(x.quantized_from(first), x.stride(), tokens, transposed) };
+        tokens
+    }
+
+    /// How many tokens are shared out: 16 to a task, and the rows in parts where that gives fewer tasks than threads.
+    fn many_tasks(&self, pool: &Pool, tokens: usize) -> ManyTasks {
+        let token_tiles = tokens.div_ceil(TOKEN_TILE);
         let row_parts = pool.threads().div_ceil(token_tiles).min(self.tile_count());
         let part_rows = self.tile_count().div_ceil(row_parts) * TILE_ROWS;
-        let (work, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
-        pool.run(token_tiles * row_parts, |worker, task| {
-            let (tile, part) = (task / row_parts, task % row_parts);
-            let rows = (part * part_rows).min(code_rows)..((part + 1) * part_rows).min(code_rows);
-            // Parts are whole tiles, so the last ones may be empty.
-            if rows.is_empty() {
-                return;
-            }
-            // SAFETY: a worker runs one task at a time.
-            let Worker { transposed, many: work } = unsafe { &mut work.slice(worker, 1)[0] };
-            let first = tile * TOKEN_TILE;
-            let tokens = TOKEN_TILE.min(x.tokens() - first);
-            let transposed = &mut transposed[..chunks * CHUNK_COLS * TOKEN_TILE];
-            // SAFETY: CPU requirement as in `multiply_few`; buffers sized by `Scratch::reserve`.
-            unsafe {
-                (many.transpose)(x.quantized_from(first), x.stride(), tokens, transposed);
-                (many.run)(codes, code_rows, rows.clone(), transposed, work);
-            }
-            let live = rows.start..rows.end.min(self.rows);
-            for token in 0..tokens {
-                // SAFETY: each task owns its tokens' part of the rows.
-                let out = unsafe { out.slice((first + token) * self.rows + live.start, live.len()) };
-                let sums = work.sums.iter().skip(token).step_by(TOKEN_TILE);
-                for ((out, sum), row) in out.iter_mut().zip(sums).zip(live.clone()) {
-                    *out = finish(first + token, row, *sum);
-                }
-            }
-        });
+        ManyTasks { token_tiles, row_parts, part_rows, code_rows: self.tile_count() * TILE_ROWS }
+    }
+}
+
+/// The tasks of a product of many tokens.
+struct ManyTasks {
+    token_tiles: usize,
+    row_parts: usize,
+    part_rows: usize,
+    code_rows: usize,
+}
+
+impl ManyTasks {
+    fn tasks(&self) -> usize {
+        self.token_tiles * self.row_parts
+    }
+
+    /// The first token and the rows of a task.
+    fn of(&self, task: usize) -> (usize, std::ops::Range<usize>) {
+        let (tile, part) = (task / self.row_parts, task % self.row_parts);
+        let bound = |part: usize| (part * self.part_rows).min(self.code_rows);
+        (tile * TOKEN_TILE, bound(part)..bound(part + 1))
     }
 }
 
@@ -395,6 +467,8 @@ pub struct Scratch {
 struct Worker {
     transposed: Vec<i16>,
     many: ManyWork,
+    /// Sums over groups, `[rows][16]`.
+    totals: Vec<f32>,
 }
 
 impl Scratch {

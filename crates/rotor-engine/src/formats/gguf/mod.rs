@@ -10,14 +10,15 @@ pub(super) use hyper::config;
 pub(super) use split::{File, open, single};
 pub(super) use vocabulary::vocabulary;
 
-use super::graph::{Binder, Form, Graph, Linear, Matrix};
-use super::table::{Storage, TensorId, TensorTable};
+use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
+use super::table::{Storage, Tensor, TensorId, TensorTable, TlKind};
 use super::{Part, Role, RowOrder};
 use crate::config::{Architecture, Config};
 use crate::error::FormatError;
+use crate::forms::{KernelConfig, TernaryForm, TlTile};
 
-/// Bytes behind the packed trits of an I2_S tensor; the first four are its scale.
-const I2S_TAIL: usize = 32;
+/// Bytes behind the packed trits of an I2_S, TL1 or TL2 tensor; the first four are its scale.
+const TAIL: usize = 32;
 
 /// The name of a role's tensor, less its ending.
 fn stem(role: Role) -> String {
@@ -35,6 +36,8 @@ const fn part_stem(part: Part) -> &'static str {
         Part::AttnQ => "attn_q",
         Part::AttnK => "attn_k",
         Part::AttnV => "attn_v",
+        Part::AttnQNorm => "attn_q_norm",
+        Part::AttnKNorm => "attn_k_norm",
         Part::AttnSubNorm => "attn_sub_norm",
         Part::AttnOutput => "attn_output",
         Part::FfnNorm => "ffn_norm",
@@ -49,13 +52,21 @@ const fn part_stem(part: Part) -> &'static str {
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Finds and checks every tensor of the graph; the second part of the result is warnings.
-pub(super) fn graph(table: &TensorTable, config: &Config) -> Result<(Graph, Vec<String>), FormatError> {
+pub(super) fn graph(
+    table: &TensorTable,
+    config: &Config,
+    kernels: &KernelConfig,
+) -> Result<(Graph, Vec<String>), FormatError> {
+    if let Some(id) = table.find("blk.0.attn_q_norm_in.weight") {
+        let what = format!("a BitNet embedding model (tensor {:?})", table.tensor(id).name);
+        return Err(FormatError::unsupported(what, "every linear has a norm of its own, and its output is no text"));
+    }
     let mut binder = Binder::new(table, config);
     let mut graph = Graph::default();
     let mut warnings = Vec::new();
     for role in [Role::TokenEmbedding, Role::Output] {
-        if let Some(matrix) = bind_matrix(&mut binder, role)? {
-            if let Form::I2S { .. } = matrix.form {
+        if let Some(matrix) = bind_matrix(&mut binder, role, kernels)? {
+            if let Form::Ternary { .. } = matrix.form {
                 let name = &table.tensor(matrix.tensor).name;
                 warnings.push(format!("tensor {name:?} is ternary, which destroys the quality of the text"));
             }
@@ -74,7 +85,7 @@ pub(super) fn graph(table: &TensorTable, config: &Config) -> Result<(Graph, Vec<
         }
         for part in Part::LINEARS {
             let role = Role::Layer(layer, part);
-            graph.linears.insert(role, bind_linear(&mut binder, role)?);
+            graph.linears.insert(role, bind_linear(&mut binder, role, kernels)?);
         }
     }
     // Its values are in the configuration already.
@@ -83,8 +94,8 @@ pub(super) fn graph(table: &TensorTable, config: &Config) -> Result<(Graph, Vec<
     Ok((graph, warnings))
 }
 
-fn bind_linear(binder: &mut Binder<'_>, role: Role) -> Result<Linear, FormatError> {
-    let Some(matrix) = bind_matrix(binder, role)? else {
+fn bind_linear(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> Result<Linear, FormatError> {
+    let Some(matrix) = bind_matrix(binder, role, kernels)? else {
         return Err(FormatError::missing(format!("tensor \"{}.weight\"", stem(role))));
     };
     let output_scale = match binder.find(&[stem(role) + ".scale"]) {
@@ -95,14 +106,23 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role) -> Result<Linear, FormatErro
 }
 
 /// The matrix of a role, if it is there.
-fn bind_matrix(binder: &mut Binder<'_>, role: Role) -> Result<Option<Matrix>, FormatError> {
+fn bind_matrix(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> Result<Option<Matrix>, FormatError> {
     let Some(id) = binder.find(&[stem(role) + ".weight"]) else { return Ok(None) };
     let tensor = binder.table.tensor(id);
     let (rows, cols) = role.shape(binder.config);
     tensor.expect_shape(rows, cols)?;
     let form = match tensor.storage {
         Storage::Dense(dtype) => Form::Dense(dtype),
-        Storage::I2S => Form::I2S { scale: i2s_scale(binder.table, id)? },
+        Storage::Ternary(form @ TernaryForm::I2S(_)) => {
+            let scales = ScalePlace::Known(scale_in_tail(binder.table, id)?);
+            Form::Ternary { form, scales, bit1: None }
+        }
+        Storage::Ternary(form) => Form::Ternary { form, scales: ScalePlace::Inside, bit1: None },
+        Storage::Tl(kind) => {
+            let form = tl_form(kind, tensor, (rows, cols), kernels)?;
+            let scales = ScalePlace::Known(scale_in_tail(binder.table, id)?);
+            Form::Ternary { form, scales, bit1: None }
+        }
         Storage::U8 | Storage::Unreadable => return Err(tensor.unreadable()),
     };
     let row_order = match (binder.config.architecture, role) {
@@ -114,14 +134,40 @@ fn bind_matrix(binder: &mut Binder<'_>, role: Role) -> Result<Option<Matrix>, Fo
     Ok(Some(Matrix { tensor: id, rows, cols, form, row_order }))
 }
 
+/// The form of a TL1 or TL2 tensor, by the kernel config of the build that wrote it.
+fn tl_form(
+    kind: TlKind,
+    tensor: &Tensor,
+    (rows, cols): (usize, usize),
+    kernels: &KernelConfig,
+) -> Result<TernaryForm, FormatError> {
+    let what = || format!("type {} of tensor {:?} [{rows}, {cols}]", tensor.type_name, tensor.name);
+    let Some(tile) = kernels.tile(rows, cols) else {
+        let why = "its layout depends on the build that wrote it: name that build's kernel_config.ini with this shape";
+        return Err(FormatError::unsupported(what(), why));
+    };
+    let form = match kind {
+        TlKind::Tl1 => TernaryForm::Tl1(tile),
+        TlKind::Tl2 => TernaryForm::Tl2(tile),
+    };
+    match form.packed_len(rows, cols) {
+        Some(len) if len <= tensor.range.len().saturating_sub(TAIL) => Ok(form),
+        _ => {
+            let TlTile { rows, cols, step_rows } = tile;
+            let found = format!("bm = {rows}, bk = {cols}, bmm = {step_rows}");
+            Err(FormatError::invalid(what(), "a kernel config whose tiles divide it", found))
+        }
+    }
+}
+
 /// The scale behind the packed trits.
-fn i2s_scale(table: &TensorTable, id: TensorId) -> Result<f32, FormatError> {
+fn scale_in_tail(table: &TensorTable, id: TensorId) -> Result<f32, FormatError> {
     let tensor = table.tensor(id);
     let what = || format!("scale of tensor {:?}", tensor.name);
     let bytes = table.bytes(tensor);
-    let tail = bytes.len().checked_sub(I2S_TAIL).and_then(|start| bytes[start..].first_chunk());
+    let tail = bytes.len().checked_sub(TAIL).and_then(|start| bytes[start..].first_chunk());
     let Some(&tail) = tail else {
-        return Err(FormatError::Truncated { what: what(), needed: I2S_TAIL as u64, found: bytes.len() as u64 });
+        return Err(FormatError::Truncated { what: what(), needed: TAIL as u64, found: bytes.len() as u64 });
     };
     let scale = f32::from_le_bytes(tail);
     if scale.is_finite() { Ok(scale) } else { Err(FormatError::invalid(what(), "a finite number", scale)) }

@@ -3,8 +3,9 @@
 //! Ids 36 to 39 mean different things in different projects and nothing in the file says which project wrote it. The
 //! room a tensor has (up to the next tensor's offset) tells them apart, since the sizes differ.
 
-use super::super::table::Storage;
+use super::super::table::{Storage, TlKind};
 use crate::error::FormatError;
+use crate::forms::{I2sLayout, TernaryForm};
 use rotor_kernels::DenseType;
 
 /// How the size of a tensor follows from its shape.
@@ -39,9 +40,13 @@ const fn other(name: &'static str, size: Size) -> GgmlType {
     GgmlType { name, storage: Storage::Unreadable, size }
 }
 
-const I2_S: GgmlType = GgmlType { name: "i2_s", storage: Storage::I2S, size: Size::QuarterByteAndTail };
-const TL1: GgmlType = other("tl1", Size::QuarterByteAndTail);
-const TL2: GgmlType = other("tl2", Size::Tl2);
+const fn ternary(name: &'static str, form: TernaryForm, size: Size) -> GgmlType {
+    GgmlType { name, storage: Storage::Ternary(form), size }
+}
+
+const I2_S: GgmlType = ternary("i2_s", TernaryForm::I2S(I2sLayout::Blocks128), Size::QuarterByteAndTail);
+const TL1: GgmlType = GgmlType { name: "tl1", storage: Storage::Tl(TlKind::Tl1), size: Size::QuarterByteAndTail };
+const TL2: GgmlType = GgmlType { name: "tl2", storage: Storage::Tl(TlKind::Tl2), size: Size::Tl2 };
 const MXFP4: GgmlType = other("mxfp4", Size::Blocks(32, 17));
 
 /// Every type id in use, the likelier meaning first where there are two. docs/formats.md, "Type ids".
@@ -80,8 +85,8 @@ const TYPES: &[(u32, GgmlType)] = &[
     (31, other("q4_0_4_4 (removed)", Size::Blocks(32, 18))),
     (32, other("q4_0_4_8 (removed)", Size::Blocks(32, 18))),
     (33, other("q4_0_8_8 (removed)", Size::Blocks(32, 18))),
-    (34, other("tq1_0", Size::Blocks(256, 54))),
-    (35, other("tq2_0", Size::Blocks(256, 66))),
+    (34, ternary("tq1_0", TernaryForm::Tq1_0, Size::Blocks(256, 54))),
+    (35, ternary("tq2_0", TernaryForm::Tq2_0, Size::Blocks(256, 66))),
     (36, I2_S),
     (36, other("iq4_nl_4_4 (removed)", Size::Blocks(32, 18))),
     (37, other("iq4_nl_4_8 (removed)", Size::Blocks(32, 18))),
@@ -91,11 +96,12 @@ const TYPES: &[(u32, GgmlType)] = &[
     (39, TL2),
     (39, MXFP4),
     (40, other("nvfp4", Size::Blocks(64, 36))),
-    (41, other("q1_0", Size::Blocks(128, 18))),
-    (42, other("q2_0", Size::Blocks(64, 18))),
+    (41, ternary("q1_0", TernaryForm::Q1_0, Size::Blocks(128, 18))),
+    (42, ternary("q2_0", TernaryForm::Q2_0, Size::Blocks(64, 18))),
+    (42, other("q2_0 (group 128)", Size::Blocks(128, 34))),
     (133, other("q6_0", Size::Blocks(32, 26))),
-    (134, other("iq1_bn", Size::BlocksAndRowHeader { header: 2, block_bytes: 13 })),
-    (135, other("iq2_bn", Size::BlocksAndRowHeader { header: 4, block_bytes: 16 })),
+    (134, ternary("iq1_bn", TernaryForm::Iq1Bn, Size::BlocksAndRowHeader { header: 2, block_bytes: 13 })),
+    (135, ternary("iq2_bn", TernaryForm::Iq2Bn, Size::BlocksAndRowHeader { header: 4, block_bytes: 16 })),
     (142, other("iq2_tn (removed)", Size::Unknown)),
     (143, other("iq1_tn (removed)", Size::Unknown)),
     (335, other("iq2_bn_r4", Size::Unknown)),

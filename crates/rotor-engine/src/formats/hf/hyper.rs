@@ -17,12 +17,17 @@ impl Defaults {
             Architecture::BitNet => {
                 Self { rms_norm_eps: 1e-5, rope_theta: 500_000.0, hidden_act: Activation::ReluSquared }
             }
-            Architecture::Llama => Self { rms_norm_eps: 1e-6, rope_theta: 10_000.0, hidden_act: Activation::Silu },
+            Architecture::Llama | Architecture::Qwen3 => {
+                Self { rms_norm_eps: 1e-6, rope_theta: 10_000.0, hidden_act: Activation::Silu }
+            }
         }
     }
 }
 
-/// Context length where the file names none; both classes have this default.
+/// Head size of a Qwen 3 whose file names none; it does not follow from the width.
+const QWEN3_HEAD_DIM: usize = 128;
+
+/// Context length where the file names none.
 const DEFAULT_CONTEXT: usize = 2048;
 
 /// The hyper-parameters, checked; `hidden_act` overrides the file.
@@ -33,11 +38,12 @@ pub(super) fn config(
 ) -> Result<Config, FormatError> {
     let architecture = architecture(file)?;
     let defaults = Defaults::of(architecture);
-    refuse_other_graphs(file)?;
+    refuse_other_graphs(file, architecture)?;
     let hidden_size = file.require_usize("hidden_size")?;
     let num_attention_heads = file.require_usize("num_attention_heads")?;
     let head_dim = match file.usize("head_dim")? {
         Some(head_dim) => head_dim,
+        None if architecture == Architecture::Qwen3 => QWEN3_HEAD_DIM,
         None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
             hidden_size / num_attention_heads
         }
@@ -79,10 +85,12 @@ fn architecture(file: &Object<'_>) -> Result<Architecture, FormatError> {
     match class {
         Some("BitNetForCausalLM" | "BitnetForCausalLM") => return Ok(Architecture::BitNet),
         Some("LlamaForCausalLM") => return Ok(Architecture::Llama),
+        Some("Qwen3ForCausalLM") => return Ok(Architecture::Qwen3),
         Some(_) => {}
         None => match file.str("model_type")? {
             Some("bitnet") => return Ok(Architecture::BitNet),
             Some("llama") => return Ok(Architecture::Llama),
+            Some("qwen3") => return Ok(Architecture::Qwen3),
             _ => {}
         },
     }
@@ -104,7 +112,7 @@ fn activation(file: &Object<'_>) -> Result<Option<Activation>, FormatError> {
 }
 
 /// Features that a file of a known class may ask for and that this graph does not have.
-fn refuse_other_graphs(file: &Object<'_>) -> Result<(), FormatError> {
+fn refuse_other_graphs(file: &Object<'_>, architecture: Architecture) -> Result<(), FormatError> {
     for key in ["attention_bias", "mlp_bias"] {
         if file.bool(key)? == Some(true) {
             return Err(FormatError::unsupported(format!("{key} in {}", file.what), "linears have no bias here"));
@@ -113,7 +121,7 @@ fn refuse_other_graphs(file: &Object<'_>) -> Result<(), FormatError> {
     let context = file.usize("max_position_embeddings")?.unwrap_or(DEFAULT_CONTEXT);
     if let Some(window @ 1..) = file.usize("sliding_window")?
         && window < context
-        && file.bool("use_sliding_window")? != Some(false)
+        && file.bool("use_sliding_window")?.unwrap_or(architecture != Architecture::Qwen3)
     {
         let what = format!("a sliding window of {window} tokens");
         return Err(FormatError::unsupported(what, "attention sees the whole context here"));

@@ -11,11 +11,12 @@ mod tokenizer;
 
 pub(super) use tokenizer::{chat_template, tokenizer};
 
-use super::graph::{Binder, Form, Graph, Linear, Matrix};
+use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
 use super::table::{Storage, TensorTable};
 use super::{OpenOptions, Part, Role, RowOrder};
 use crate::config::Config;
 use crate::error::FormatError;
+use crate::forms::TernaryForm;
 use json::Object;
 use quantization::{Quantization, Scheme};
 use rotor_kernels::DenseType;
@@ -105,6 +106,8 @@ fn modules(role: Role) -> Vec<String> {
                 Part::AttnQ => &["self_attn.q_proj"],
                 Part::AttnK => &["self_attn.k_proj"],
                 Part::AttnV => &["self_attn.v_proj"],
+                Part::AttnQNorm => &["self_attn.q_norm"],
+                Part::AttnKNorm => &["self_attn.k_norm"],
                 Part::AttnSubNorm => &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
                 Part::AttnOutput => &["self_attn.o_proj"],
                 Part::FfnNorm => &["post_attention_layernorm"],
@@ -173,7 +176,8 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization)
         _ => bind_dense(binder, role)?,
     };
     if let (Scheme::Master, false, Form::Dense(dtype)) = (quantization.scheme, skipped, matrix.form) {
-        matrix.form = Form::Master(dtype);
+        let form = TernaryForm::Master(dtype);
+        matrix.form = Form::Ternary { form, scales: ScalePlace::Absmean, bit1: None };
     }
     let input_norm = if quantization.use_rms_norm && !skipped && quantization.scheme != Scheme::Dense {
         Some(binder.vector(&[module + ".rms_norm.weight"], matrix.cols)?)
@@ -203,7 +207,8 @@ fn bind_packed(binder: &mut Binder<'_>, role: Role, module: &str, divides: bool)
         let what = format!("tensor {:?}", binder.table.tensor(scale_id).name);
         return Err(FormatError::invalid(what, "a scale to divide by", stored));
     }
-    Ok(Matrix { tensor: id, rows, cols, form: Form::HfPacked { scale }, row_order: RowOrder::AsStored })
+    let form = Form::Ternary { form: TernaryForm::HfPacked, scales: ScalePlace::Known(scale), bit1: None };
+    Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
 }
 
 /// Tensors that would change the result and that nobody applies.

@@ -31,12 +31,12 @@ pub(super) struct Quantization {
 }
 
 impl Quantization {
-    /// Without a `quantization_config`, a BitNet model holds master weights (1bitLLM) and a Llama model is an ordinary one.
+    /// Without a `quantization_config`, a BitNet model holds master weights (1bitLLM) and any other is an ordinary one.
     pub(super) fn read(file: &Object<'_>, architecture: Architecture) -> Result<Self, FormatError> {
         let Some(object) = file.object("quantization_config")? else {
             let scheme = match architecture {
                 Architecture::BitNet => Scheme::Master,
-                Architecture::Llama => Scheme::Dense,
+                Architecture::Llama | Architecture::Qwen3 => Scheme::Dense,
             };
             let rms_norm_eps = DEFAULT_LINEAR_NORM_EPS;
             return Ok(Self { scheme, use_rms_norm: false, rms_norm_eps, skipped: vec!["lm_head".into()] });

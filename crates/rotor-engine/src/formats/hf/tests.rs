@@ -221,7 +221,7 @@ fn rope_in_both_key_styles() {
 #[test]
 fn what_the_graph_cannot_do_is_refused_by_name() {
     let cases = [
-        ("architectures", json!(["Qwen3ForCausalLM"]), "architecture \"Qwen3ForCausalLM\" is not supported: known are"),
+        ("architectures", json!(["Qwen2ForCausalLM"]), "architecture \"Qwen2ForCausalLM\" is not supported: known are"),
         ("hidden_act", json!("gelu"), "activation function \"gelu\" is not supported"),
         ("attention_bias", json!(true), "attention_bias in config.json is not supported"),
         ("mlp_bias", json!(true), "mlp_bias in config.json is not supported"),

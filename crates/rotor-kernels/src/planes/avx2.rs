@@ -1,0 +1,182 @@
+//! 32 bytes at a time: nibbles through byte shuffles, the highest bit of bytes through `vpmovmskb`. What is left of a slice
+//! goes the scalar way.
+
+use super::{PlaneKernels, Strided, scalar};
+use std::arch::x86_64::*;
+
+pub(crate) const KERNELS: PlaneKernels = PlaneKernels { split_codes, join_planes, pack_trits, unpack_trits, unstride };
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(value: __m256i, bytes: &mut [u8; 32]) {
+    // SAFETY: 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), value) };
+}
+
+/// The same 16 entries for both halves of a byte shuffle.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn table(entries: [u8; 16]) -> __m256i {
+    let [low, high] = [0, 8].map(|at| i64::from_le_bytes(std::array::from_fn(|i| entries[at + i])));
+    _mm256_broadcastsi128_si256(_mm_set_epi64x(high, low))
+}
+
+/// What two codes are in planes: the low bits of both in bits 0 and 1, their high bits in bits 4 and 5. Code 11 is nothing.
+const SPLIT: [u8; 16] = {
+    const ONE: [u8; 4] = [0, 1, 0x10, 0];
+    let mut entries = [0; 16];
+    let mut nibble = 0;
+    while nibble < 16 {
+        entries[nibble] = ONE[nibble & 3] | ONE[nibble >> 2] << 1;
+        nibble += 1;
+    }
+    entries
+};
+
+/// Four bits, each followed by a zero.
+const SPREAD: [u8; 16] = {
+    let mut entries = [0; 16];
+    let mut nibble = 0;
+    while nibble < 16 {
+        let bits = nibble as u8;
+        entries[nibble] = bits & 1 | (bits & 2) << 1 | (bits & 4) << 2 | (bits & 8) << 3;
+        nibble += 1;
+    }
+    entries
+};
+
+#[target_feature(enable = "avx2")]
+fn split_codes(codes: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
+    let nibble = _mm256_set1_epi8(15);
+    let (low, high) = (table(SPLIT), table(SPLIT.map(|entry| entry << 2)));
+    // Two nibbles of a plane, the second of which is the higher.
+    let weights = _mm256_set1_epi16(1 | 16 << 8);
+    let mut wrong = _mm256_setzero_si256();
+    let (pairs, rest) = codes.as_chunks::<64>();
+    let (whole0, rest0) = bit0.as_chunks_mut::<32>();
+    let (whole1, rest1) = bit1.as_chunks_mut::<32>();
+    for ((codes, bit0), bit1) in pairs.iter().zip(whole0).zip(whole1) {
+        let mut minus = [_mm256_setzero_si256(); 2];
+        let mut plus = minus;
+        for (half, codes) in codes.as_chunks().0.iter().enumerate() {
+            let codes = load(codes);
+            wrong = _mm256_or_si256(wrong, _mm256_and_si256(codes, _mm256_srli_epi16::<1>(codes)));
+            let first = _mm256_shuffle_epi8(low, _mm256_and_si256(codes, nibble));
+            let second = _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
+            let both = _mm256_or_si256(first, second);
+            minus[half] = _mm256_maddubs_epi16(_mm256_and_si256(both, nibble), weights);
+            plus[half] = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble), weights);
+        }
+        store(_mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi16(plus[0], plus[1])), bit0);
+        store(_mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi16(minus[0], minus[1])), bit1);
+    }
+    let wrong = _mm256_testz_si256(wrong, _mm256_set1_epi8(0x55)) == 0;
+    scalar::split_codes(rest, rest0, rest1) | wrong
+}
+
+#[target_feature(enable = "avx2")]
+fn join_planes(bit0: &[u8], bit1: &[u8], codes: &mut [u8]) -> bool {
+    let nibble = _mm256_set1_epi8(15);
+    let (low_bits, high_bits) = (table(SPREAD), table(SPREAD.map(|entry| entry << 1)));
+    let mut wrong = _mm256_setzero_si256();
+    let (whole0, rest0) = bit0.as_chunks::<32>();
+    let (whole1, rest1) = bit1.as_chunks::<32>();
+    let (pairs, rest) = codes.as_chunks_mut::<64>();
+    for ((codes, plus), minus) in pairs.iter_mut().zip(whole0).zip(whole1) {
+        let (plus, minus) = (load(plus), load(minus));
+        let both = _mm256_and_si256(plus, minus);
+        wrong = _mm256_or_si256(wrong, both);
+        let (plus, minus) = (_mm256_andnot_si256(both, plus), _mm256_andnot_si256(both, minus));
+        let code = |plus, minus| {
+            let plus = _mm256_shuffle_epi8(high_bits, _mm256_and_si256(plus, nibble));
+            _mm256_or_si256(plus, _mm256_shuffle_epi8(low_bits, _mm256_and_si256(minus, nibble)))
+        };
+        let first = code(plus, minus);
+        let second = code(_mm256_srli_epi16::<4>(plus), _mm256_srli_epi16::<4>(minus));
+        let (a, b) = (_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second));
+        let halves = codes.as_chunks_mut().0;
+        store(_mm256_permute2x128_si256::<0x20>(a, b), &mut halves[0]);
+        store(_mm256_permute2x128_si256::<0x31>(a, b), &mut halves[1]);
+    }
+    let wrong = _mm256_testz_si256(wrong, wrong) == 0;
+    scalar::join_planes(rest0, rest1, rest) | wrong
+}
+
+#[target_feature(enable = "avx2")]
+fn pack_trits(trits: &[i8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
+    let (zero, one) = (_mm256_setzero_si256(), _mm256_set1_epi8(1));
+    let mut sound = _mm256_set1_epi8(-1);
+    let (whole, rest) = trits.as_chunks::<32>();
+    let (whole0, rest0) = bit0.as_chunks_mut::<4>();
+    let (whole1, rest1) = bit1.as_chunks_mut::<4>();
+    for ((trits, bit0), bit1) in whole.iter().zip(whole0).zip(whole1) {
+        let trits = load(&trits.map(i8::cast_unsigned));
+        let (plus, minus) = (_mm256_cmpeq_epi8(trits, one), _mm256_cmpeq_epi8(trits, _mm256_set1_epi8(-1)));
+        let any = _mm256_or_si256(_mm256_or_si256(plus, minus), _mm256_cmpeq_epi8(trits, zero));
+        sound = _mm256_and_si256(sound, any);
+        *bit0 = _mm256_movemask_epi8(plus).to_le_bytes();
+        *bit1 = _mm256_movemask_epi8(minus).to_le_bytes();
+    }
+    let wrong = _mm256_movemask_epi8(sound) != -1;
+    scalar::pack_trits(rest, rest0, rest1) | wrong
+}
+
+#[target_feature(enable = "avx2")]
+fn unpack_trits(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool {
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let byte = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let mut wrong = 0;
+    let (whole0, rest0) = bit0.as_chunks::<4>();
+    let (whole1, rest1) = bit1.as_chunks::<4>();
+    let (whole, rest) = trits.as_chunks_mut::<32>();
+    for ((trits, plus), minus) in whole.iter_mut().zip(whole0).zip(whole1) {
+        let (plus, minus) = (i32::from_le_bytes(*plus), i32::from_le_bytes(*minus));
+        let both = plus & minus;
+        wrong |= both;
+        let mask = |bits: i32| {
+            let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits & !both), byte);
+            _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit)
+        };
+        let values = _mm256_sub_epi8(mask(minus), mask(plus));
+        // SAFETY: 32 writable bytes; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(trits.as_mut_ptr().cast(), values) };
+    }
+    scalar::unpack_trits(rest0, rest1, rest) | (wrong != 0)
+}
+
+#[target_feature(enable = "avx2")]
+fn unstride(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
+    let mut wrong = 0;
+    let planes = bit0.as_chunks_mut::<16>().0.iter_mut().zip(bit1.as_chunks_mut::<16>().0);
+    for (packed, (bit0, bit1)) in packed.as_chunks().0.iter().zip(planes) {
+        let codes = load(packed);
+        // The high and the low bits of bits 7:6, 5:4, 3:2, 1:0, brought to where the mask is taken from.
+        let highs =
+            [codes, _mm256_slli_epi16::<2>(codes), _mm256_slli_epi16::<4>(codes), _mm256_slli_epi16::<6>(codes)];
+        for (slot, high) in highs.into_iter().enumerate() {
+            let low = _mm256_movemask_epi8(_mm256_slli_epi16::<1>(high));
+            let high = _mm256_movemask_epi8(high);
+            wrong |= high & low;
+            let (plus, minus) = ((high & !low).to_le_bytes(), (!(high | low)).to_le_bytes());
+            match layout {
+                Strided::High32 => (bit0.as_chunks_mut().0[slot], bit1.as_chunks_mut().0[slot]) = (plus, minus),
+                Strided::Low32 => (bit0.as_chunks_mut().0[3 - slot], bit1.as_chunks_mut().0[3 - slot]) = (plus, minus),
+                // Two blocks side by side.
+                Strided::High16 => {
+                    let ([p0, p1, p2, p3], [m0, m1, m2, m3]) = (plus, minus);
+                    let (bit0, bit1) = (bit0.as_chunks_mut().0, bit1.as_chunks_mut().0);
+                    (bit0[slot], bit0[4 + slot]) = ([p0, p1], [p2, p3]);
+                    (bit1[slot], bit1[4 + slot]) = ([m0, m1], [m2, m3]);
+                }
+            }
+        }
+    }
+    wrong != 0
+}
