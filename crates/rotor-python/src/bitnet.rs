@@ -256,13 +256,16 @@ pub(crate) fn invalid_planes(
 ) -> PyResult<usize> {
     let pair = PlanePair::take(bit0, bit1)?;
     let cols = columns("planes", pair.bit0.cols, 8, n)?;
-    Ok(check_planes(py, &pair, cols)?.map_or_else(|invalid| invalid.count, |()| 0))
+    let (rows, plus, minus) = (pair.bit0.rows, pair.bit0.values()?, pair.bit1.values()?);
+    let mut codes = vec![0; rows * code_bytes(cols)];
+    let found = py.detach(|| planes::planes_to_codes((rows, cols), plus, minus, &mut codes));
+    Ok(found.map_or_else(|invalid| invalid.count, |()| 0))
 }
 
-/// What is wrong with the planes of a matrix of `cols` columns.
+/// What is wrong with the planes of a matrix of `cols` columns, for planes that are known to be wrong: it takes its time.
 pub(crate) fn check_planes(py: Python<'_>, pair: &PlanePair<'_>, cols: usize) -> PyResult<Result<(), InvalidWeights>> {
     let (rows, plus, minus) = (pair.bit0.rows, pair.bit0.values()?, pair.bit1.values()?);
-    Ok(py.detach(|| planes::planes_to_codes((rows, cols), plus, minus, &mut vec![0; rows * code_bytes(cols)])))
+    Ok(py.detach(|| planes::check_planes((rows, cols), plus, minus)))
 }
 
 /// How many codes are invalid.
@@ -271,7 +274,10 @@ pub(crate) fn invalid_codes(py: Python<'_>, codes: &Bound<'_, PyAny>, n: Option<
     let codes = Matrix::<u8>::take("codes", codes)?;
     let cols = columns("codes", codes.cols, 4, n)?;
     let (rows, from) = (codes.rows, codes.values()?);
-    let mut trits = vec![0; rows * cols];
-    let found = py.detach(|| planes::decode_codes((rows, cols), from, &mut trits));
+    let width = plane_bytes(cols);
+    let found = py.detach(|| {
+        let (mut bit0, mut bit1) = (vec![0; rows * width], vec![0; rows * width]);
+        planes::codes_to_planes((rows, cols), from, &mut bit0, &mut bit1)
+    });
     Ok(found.map_or_else(|invalid| invalid.count, |()| 0))
 }

@@ -11,7 +11,7 @@ use rotor::config::{Activation, Config};
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::metadata::{Array, Value};
 use rotor::formats::{OpenOptions, Part, Role, Source as Opened, SourceMetadata, Weight};
-use rotor::forms::{I2sLayout, Scales, TernaryTensor};
+use rotor::forms::{I2sLayout, KernelConfig, Scales, TernaryTensor};
 use rotor::plan::MemoryPlan;
 use rotor::tokenizer::Tokenizer;
 use rotor::{DenseType, FormatError, KvType};
@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of weights that one task decodes.
 const BYTES_PER_RUN: usize = 1 << 20;
+
+/// A tensor in a file: name, shape, type, bytes.
+type Listed = (String, Vec<usize>, String, usize);
 
 /// An opened model file; `rotor.gguf.File` wraps it.
 #[pyclass(frozen, module = "rotor._rotor")]
@@ -44,6 +47,7 @@ impl Source {
         path: PathBuf,
         i2s_layout: Option<&str>,
         hidden_act: Option<&str>,
+        kernel_config: Option<PathBuf>,
         mmap: bool,
     ) -> PyResult<Source> {
         let i2s_layout = match i2s_layout {
@@ -62,7 +66,9 @@ impl Source {
                 return Err(PyValueError::new_err(format!("hidden_act must be 'relu2' or 'silu', not {other:?}")));
             }
         };
-        let options = OpenOptions { i2s_layout, hidden_act, no_mmap: !mmap };
+        let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
+        let kernel_config = kernel_config.unwrap_or_default();
+        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap };
         let opened = py.detach(|| Opened::open(&path, &options)).map_err(format_error)?;
         Ok(Source { opened: Mutex::new(Some(Arc::new(opened))) })
     }
@@ -91,7 +97,7 @@ impl Source {
     }
 
     /// Every tensor in file order: `(name, shape, type, bytes)`.
-    fn tensors(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<usize>, String, usize)>> {
+    fn tensors(&self, py: Python<'_>) -> PyResult<Vec<Listed>> {
         let describe = |tensor: rotor::formats::TensorSummary<'_>| {
             (tensor.name.to_owned(), tensor.shape.to_vec(), tensor.type_name.to_owned(), tensor.bytes.len())
         };
@@ -147,11 +153,11 @@ impl Source {
         if layer >= layers {
             return Err(PyIndexError::new_err(format!("layer {layer} of a model with {layers}, counted from 0")));
         }
-        let named = |part| {
+        let named = |(part, short)| {
             let linear = opened.linear(Role::Layer(layer, part)).map_err(format_error)?;
-            Ok((part_name(part), name(&linear.weight).to_owned()))
+            Ok((short, name(&linear.weight).to_owned()))
         };
-        Part::LINEARS.into_iter().map(named).collect()
+        LINEARS.into_iter().map(named).collect()
     }
 
     /// A ternary tensor as `(int8 trits, scale, type)`, a dense one as `(float32 values, None, type)`; rows in the order of
@@ -259,22 +265,16 @@ fn python_scale<'py>(py: Python<'py>, tensor: &TernaryTensor<'_>) -> PyResult<Bo
     }
 }
 
-/// GGUF's name for a projection.
-const fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::AttnNorm => "attn_norm",
-        Part::AttnQ => "attn_q",
-        Part::AttnK => "attn_k",
-        Part::AttnV => "attn_v",
-        Part::AttnSubNorm => "attn_sub_norm",
-        Part::AttnOutput => "attn_output",
-        Part::FfnNorm => "ffn_norm",
-        Part::FfnGate => "ffn_gate",
-        Part::FfnUp => "ffn_up",
-        Part::FfnSubNorm => "ffn_sub_norm",
-        Part::FfnDown => "ffn_down",
-    }
-}
+/// GGUF's names for the projections.
+const LINEARS: [(Part, &str); 7] = [
+    (Part::AttnQ, "attn_q"),
+    (Part::AttnK, "attn_k"),
+    (Part::AttnV, "attn_v"),
+    (Part::AttnOutput, "attn_output"),
+    (Part::FfnGate, "ffn_gate"),
+    (Part::FfnUp, "ffn_up"),
+    (Part::FfnDown, "ffn_down"),
+];
 
 /// The hyper-parameters under transformers' names.
 pub(crate) fn config_dict<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyDict>> {

@@ -51,7 +51,13 @@ def synthesize(
 
 class Source:
     @staticmethod
-    def open(path: str, i2s_layout: str | None, hidden_act: str | None, mmap: bool) -> Source: ...
+    def open(
+        path: str,
+        i2s_layout: str | None,
+        hidden_act: str | None,
+        kernel_config: str | os.PathLike[str] | None,
+        mmap: bool,
+    ) -> Source: ...
     def close(self) -> None: ...
     @property
     def kind(self) -> str: ...

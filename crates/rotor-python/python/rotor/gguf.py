@@ -76,8 +76,9 @@ Tensor = Planes | Codes | Trits | Floats
 def open(
     path: str | os.PathLike[str],
     *,
-    i2s_layout: Literal["128", "64"] | None = None,
+    i2s_layout: Literal["128", "64", "1x4", "seq"] | None = None,
     hidden_act: Literal["relu2", "silu"] | None = None,
+    kernel_config: str | os.PathLike[str] | None = None,
     mmap: bool = True,
 ) -> File:
     """Opens a model's file or folder and checks everything but the weights.
@@ -86,13 +87,14 @@ def open(
         path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
         i2s_layout: which I2_S layout, where the file is misjudged.
         hidden_act: the gate's activation function, where the file is silent or wrong about it.
+        kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
         mmap: whether to map the file; ``False`` reads it, for files that may change meanwhile.
 
     Raises:
         OSError: where it cannot be read.
         FormatError: where it is broken, or of a kind that rotor does not read.
     """
-    return File(_rotor.Source.open(os.fspath(path), i2s_layout, hidden_act, mmap))
+    return File(_rotor.Source.open(os.fspath(path), i2s_layout, hidden_act, kernel_config, mmap))
 
 
 class File:

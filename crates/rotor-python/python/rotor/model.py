@@ -220,8 +220,9 @@ class Model:
         threads: int | None = None,
         context: int | None = None,
         kv: Kv = "f16",
-        i2s_layout: Literal["128", "64"] | None = None,
+        i2s_layout: Literal["128", "64", "1x4", "seq"] | None = None,
         hidden_act: Literal["relu2", "silu"] | None = None,
+        kernel_config: str | os.PathLike[str] | None = None,
         mmap: bool = True,
     ) -> Model:
         """Opens a model and packs its weights for this machine's kernels.
@@ -235,6 +236,7 @@ class Model:
             kv: how keys and values are stored, ``f16`` or ``f32``.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
+            kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
             mmap: whether to map the file; ``False`` reads it, for files that may change meanwhile.
 
         Raises:
@@ -242,7 +244,7 @@ class Model:
             FormatError: where it is broken, or of a kind that rotor does not read.
         """
         path = os.fspath(path)
-        source = _rotor.Source.open(path, i2s_layout, hidden_act, mmap)
+        source = _rotor.Source.open(path, i2s_layout, hidden_act, kernel_config, mmap)
         try:
             return cls(_rotor.Model.load(source, threads, context, kv), path)
         finally:
