@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import rotor
 
 REPOSITORY = Path(__file__).parents[3]

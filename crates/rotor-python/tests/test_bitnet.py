@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from conftest import shapes, variants, weights
 from rotor import synth
 from rotor.bitnet import (

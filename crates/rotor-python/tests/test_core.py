@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from conftest import variants, weights
 from rotor import synth
 from rotor.core import RotorCore

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import rotor
 from conftest import HF_TINY
 from rotor import gguf
