@@ -10,6 +10,7 @@ use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};
 use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens};
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,6 +86,7 @@ fn measure(engine: &Engine, args: &Args, text: &str) -> anyhow::Result<(Perplexi
         } else {
             message(format_args!("chunk {done}/{of}: {running}"));
         }
+        ControlFlow::Continue(())
     })?;
     Ok((figure, chunks))
 }

@@ -12,6 +12,7 @@ mod values;
 mod vocabulary;
 
 pub use preset::Preset;
+pub use random::random_trits;
 
 use crate::config::{Architecture, Config};
 use crate::error::FormatError;
