@@ -1,6 +1,6 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
-use crate::{completions, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::KvType;
 use rotor::config::{Activation, limits};
@@ -27,6 +27,12 @@ pub(crate) enum Command {
     Run(Box<run::Args>),
     /// Show what a model file holds and what it will take in memory.
     Inspect(inspect::Args),
+    /// Write a model in another form, without loss.
+    Convert(convert::Args),
+    /// Write one tensor or one layer as plain arrays.
+    Extract(extract::Args),
+    /// Tell whether two files hold the same model, whatever their forms.
+    Diff(diff::Args),
     /// Turn text into token ids, or back.
     Tokenize(tokenize::Args),
     /// Write the logits of a sequence of token ids to a safetensors file.
@@ -45,6 +51,9 @@ impl Command {
         match self {
             Command::Run(args) => run::execute(*args),
             Command::Inspect(args) => inspect::execute(&args),
+            Command::Convert(args) => convert::execute(&args),
+            Command::Extract(args) => extract::execute(&args),
+            Command::Diff(args) => diff::execute(&args),
             Command::Tokenize(args) => tokenize::execute(&args),
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),

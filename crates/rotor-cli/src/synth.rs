@@ -44,8 +44,9 @@ enum TypeName {
     Hf,
 }
 
+/// How an embedding and a head are stored.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum HeadName {
+pub(crate) enum HeadName {
     F32,
     F16,
     Bf16,
@@ -58,7 +59,7 @@ enum HeadName {
 }
 
 impl HeadName {
-    fn dense_type(self) -> DenseType {
+    pub(crate) fn dense_type(self) -> DenseType {
         match self {
             HeadName::F32 => DenseType::F32,
             HeadName::F16 => DenseType::F16,

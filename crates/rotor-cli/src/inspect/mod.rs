@@ -1,7 +1,6 @@
 //! `rotor inspect`: what a model file holds, without loading the weights.
 
 mod report;
-mod trits;
 
 use crate::args::{ModelArg, OpenArgs};
 use crate::load;
@@ -10,11 +9,11 @@ use clap::builder::FalseyValueParser;
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::{Source, TensorSummary};
 use rotor::plan::MemoryPlan;
+use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
 use rotor::{FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trits::Trits;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,7 +22,7 @@ pub(crate) struct Args {
     /// List every tensor instead of one line per type.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env_values = true)]
     tensors: bool,
-    /// Count the -1, 0 and +1 of every ternary tensor; this reads all weights.
+    /// Count the -1, 0 and +1 of every ternary tensor, and show sparsity, entropy and scales; this reads all weights.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env_values = true)]
     trits: bool,
     /// Print one JSON object.
@@ -42,7 +41,7 @@ struct Inspection<'a> {
     memory: MemoryPlan,
     context: usize,
     kv_bytes_per_token: u64,
-    trits: Option<Vec<Trits>>,
+    trits: Option<Vec<TensorStatistics>>,
     warnings: Vec<String>,
 }
 
@@ -73,7 +72,7 @@ impl<'a> Inspection<'a> {
             memory: MemoryPlan::of(source)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
-            trits: if args.trits { Some(trits::count(source)?) } else { None },
+            trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
         })
     }

@@ -6,6 +6,7 @@ use crate::config::{Activation, Architecture};
 use crate::forms::{Scales, TernaryForm};
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
