@@ -267,6 +267,9 @@ def test_ids_may_be_any_integers(model: rotor.Model, dtype):
     given = dtype(ids) if dtype in (list, tuple) else np.array(ids, dtype)
     assert np.array_equal(model.logits(given), model.logits(ids))
     assert np.array_equal(model.logits(np.array([9, 1, 9, 5, 9, 1000, 9, 7])[1::2]), model.logits(ids))
+    misaligned = np.zeros(17, np.uint8)[1:].view(np.uint32)
+    misaligned[:] = ids
+    assert np.array_equal(model.logits(misaligned), model.logits(ids))
 
 
 @pytest.mark.parametrize(

@@ -482,7 +482,7 @@ class Model:
                 f"ids: {int(outside.sum())} out of range, the first at index [{first}]: {int(array[first])}, "
                 f"but the vocabulary has {self.vocab_size} tokens"
             )
-        return np.ascontiguousarray(array, dtype=np.uint32)
+        return np.require(array, dtype=np.uint32, requirements=["C", "A"])
 
 
 def _is_messages(prompt: object) -> bool:
