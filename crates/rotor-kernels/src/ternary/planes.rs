@@ -257,9 +257,9 @@ fn arrange(x: &[i8]) -> Vec<i8> {
 pub(super) fn dot_rows(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: &mut [i32]) -> bool {
     let mut overlap = 0;
     for (row, out) in out.iter_mut().enumerate() {
-        let plane = |plane: &[u8]| plane[row * width..(row + 1) * width].to_vec();
+        let bytes = row * width..(row + 1) * width;
         *out = 0;
-        for (byte, (plus, minus)) in plane(bit0).into_iter().zip(plane(bit1)).enumerate() {
+        for (byte, (plus, minus)) in bit0[bytes.clone()].iter().zip(&bit1[bytes]).enumerate() {
             overlap |= plus & minus;
             let chunk = &x[byte / 32 * ROW_CHUNK..][..ROW_CHUNK];
             for bit in 0..UNIT_COLS {
