@@ -8,6 +8,7 @@
 
 mod arrays;
 mod bitnet;
+mod convert;
 mod errors;
 mod gguf;
 mod matvec;
@@ -27,6 +28,8 @@ mod _rotor {
         codes_to_planes, codes_to_trits, invalid_codes, invalid_planes, planes_to_codes, planes_to_trits,
         trits_to_codes, trits_to_planes,
     };
+    #[pymodule_export]
+    use crate::convert::{convert, targets, trit_statistics};
     #[pymodule_export]
     use crate::errors::FormatError;
     #[pymodule_export]

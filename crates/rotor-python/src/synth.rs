@@ -1,11 +1,11 @@
 //! Random trits and synthetic models.
 
 use crate::arrays::filled;
+use crate::convert::dense_type;
 use crate::errors::format_error;
 use numpy::PyArrayDyn;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use rotor::DenseType;
 use rotor::forms::I2sLayout;
 use rotor::synth::{self, Preset, SynthOptions, SynthType};
 use std::path::PathBuf;
@@ -50,10 +50,7 @@ pub(crate) fn synthesize(
         "hf" => SynthType::HuggingFace,
         other => return Err(PyValueError::new_err(format!("type must be 'i2_s', 'i2_s_64' or 'hf', not {other:?}"))),
     };
-    let heads = [DenseType::F32, DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K, DenseType::Q4K];
-    let head = heads.into_iter().find(|dtype| dtype.name() == head).ok_or_else(|| {
-        PyValueError::new_err(format!("head must be one of {}, not {head:?}", heads.map(DenseType::name).join(", ")))
-    })?;
+    let head = dense_type(head)?;
     let options = SynthOptions { form, head, seed, tokenizer };
     let report = py.detach(|| synth::synthesize(preset, &path, &options, &mut |_, _| {})).map_err(format_error)?;
     Ok((report.tensors, report.ternary_weights, report.bytes, report.vocabulary))

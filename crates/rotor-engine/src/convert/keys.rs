@@ -99,6 +99,7 @@ fn architecture(config: &Config) -> &'static str {
         (Architecture::BitNet, Activation::ReluSquared) => "bitnet-b1.58",
         (Architecture::BitNet, Activation::Silu) => "bitnet",
         (Architecture::Llama, _) => "llama",
+        (Architecture::Qwen3, _) => "qwen3",
     }
 }
 

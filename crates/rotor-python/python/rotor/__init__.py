@@ -7,6 +7,7 @@
 - ``rotor.Model``: load, generate, stream, chat, tokenize, logits, perplexity.
 - ``rotor.bitnet``: int8 weights, 2-bit BitNet codes and Rotor bit planes into each other.
 - ``rotor.core.RotorCore``: exact products of bit planes with int8 vectors and matrices.
+- ``rotor.convert``, ``rotor.inspect``: from any form to any other, and what is in a file.
 - ``rotor.gguf``: tensors and metadata of a model's file, as numpy arrays.
 - ``rotor.synth``: random layers and whole synthetic models.
 
@@ -16,6 +17,7 @@ for other Python threads meanwhile.
 
 from rotor import bitnet, core, gguf, synth
 from rotor._rotor import FormatError, __version__, isa, threads
+from rotor.conversion import convert
 from rotor.inspection import inspect
 from rotor.model import Completion, Model, Perplexity, Stream, TokenLogprob
 
@@ -28,6 +30,7 @@ __all__ = [
     "TokenLogprob",
     "__version__",
     "bitnet",
+    "convert",
     "core",
     "gguf",
     "inspect",

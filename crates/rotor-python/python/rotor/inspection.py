@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
-from rotor import gguf
+from rotor import _rotor, gguf
 
 __all__ = ["inspect"]
 
 
-def inspect(path: str | os.PathLike[str], *, mmap: bool = True) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, trits: bool = False, mmap: bool = True) -> dict[str, Any]:
     """Header, hyper-parameters, tensors, tokenizer and memory plan of a model, without loading its weights.
 
     Args:
         path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+        trits: whether to count the -1, 0 and +1 of every ternary tensor; this reads all weights.
         mmap: whether to map the file; ``False`` reads it.
 
     Returns:
         What ``rotor inspect --json`` prints: ``format``, ``config``, ``tensors`` (name, shape, type, nbytes),
-        ``tokenizer``, ``chat_template``, ``memory`` (bytes), ``metadata``, ``warnings``.
+        ``tokenizer``, ``chat_template``, ``memory`` (bytes), ``metadata``, ``warnings``; and with ``trits``
+        also ``trits``: for each ternary tensor name, type, ``minus``, ``zero``, ``plus`` and the range of its scales.
 
     Raises:
         OSError: where it cannot be read.
@@ -28,7 +31,7 @@ def inspect(path: str | os.PathLike[str], *, mmap: bool = True) -> dict[str, Any
     with gguf.open(path, mmap=mmap) as file:
         linears, embedding, head, per_token, context = file._source.memory()
         weights = linears + embedding + head
-        return {
+        report = {
             "path": os.fspath(path),
             "format": file.kind,
             "config": file.config,
@@ -48,6 +51,9 @@ def inspect(path: str | os.PathLike[str], *, mmap: bool = True) -> dict[str, Any
             "metadata": file.metadata,
             "warnings": file.warnings,
         }
+        if trits:
+            report["trits"] = json.loads(_rotor.trit_statistics(file._source))
+        return report
 
 
 def _tokenizer(file: gguf.File) -> dict[str, Any] | None:
