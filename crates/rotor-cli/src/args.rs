@@ -63,7 +63,8 @@ impl Command {
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Reading the model")]
 pub(crate) struct OpenArgs {
-    /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write [default: told by the file].
+    /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write, 1x4 or seq as some other
+    /// builds did [default: told by the file].
     #[arg(long, value_name = "BLOCK", env = "ROTOR_I2S_LAYOUT", hide_env = true)]
     i2s_layout: Option<LayoutName>,
     /// The gate's activation function [default: told by the file].
@@ -103,6 +104,10 @@ pub(crate) enum LayoutName {
     Blocks128,
     #[value(name = "64")]
     Blocks64,
+    #[value(name = "1x4")]
+    Rows4,
+    #[value(name = "seq")]
+    Sequential,
 }
 
 impl LayoutName {
@@ -110,6 +115,8 @@ impl LayoutName {
         match self {
             LayoutName::Blocks128 => I2sLayout::Blocks128,
             LayoutName::Blocks64 => I2sLayout::Blocks64,
+            LayoutName::Rows4 => I2sLayout::Rows4,
+            LayoutName::Sequential => I2sLayout::Sequential,
         }
     }
 }

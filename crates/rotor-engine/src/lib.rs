@@ -6,6 +6,7 @@ pub mod chat;
 pub mod compare;
 pub mod config;
 pub mod convert;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod eval;

@@ -44,7 +44,7 @@ impl Source {
     #[staticmethod]
     fn open(
         py: Python<'_>,
-        path: PathBuf,
+        path: Option<PathBuf>,
         i2s_layout: Option<&str>,
         hidden_act: Option<&str>,
         kernel_config: Option<PathBuf>,
@@ -54,8 +54,12 @@ impl Source {
             None => None,
             Some("128") => Some(I2sLayout::Blocks128),
             Some("64") => Some(I2sLayout::Blocks64),
+            Some("1x4") => Some(I2sLayout::Rows4),
+            Some("seq") => Some(I2sLayout::Sequential),
             Some(other) => {
-                return Err(PyValueError::new_err(format!("i2s_layout must be '128' or '64', not {other:?}")));
+                return Err(PyValueError::new_err(format!(
+                    "i2s_layout must be '128', '64', '1x4' or 'seq', not {other:?}"
+                )));
             }
         };
         let hidden_act = match hidden_act {
@@ -69,7 +73,10 @@ impl Source {
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
         let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap };
-        let opened = py.detach(|| Opened::open(&path, &options)).map_err(format_error)?;
+        let opened = py.detach(|| match &path {
+            Some(path) => Opened::open(path, &options),
+            None => rotor::demo::open(&options),
+        }).map_err(format_error)?;
         Ok(Source { opened: Mutex::new(Some(Arc::new(opened))) })
     }
 

@@ -2,7 +2,7 @@
 
 mod report;
 
-use crate::args::{ModelArg, OpenArgs};
+use crate::args::OpenArgs;
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
@@ -18,8 +18,10 @@ use std::process::ExitCode;
 /// Show what a model file holds and what it will take in memory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    model: ModelArg,
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
+    /// model inside the program].
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
+    model: Option<PathBuf>,
     /// List every tensor instead of one line per type.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env = true)]
     tensors: bool,
@@ -47,7 +49,7 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.model.model, args.open)?;
+    let source = load::open_or_demo(args.model.as_deref(), args.open)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;
@@ -66,7 +68,7 @@ impl<'a> Inspection<'a> {
             None
         });
         Ok(Inspection {
-            path: args.model.model.clone(),
+            path: args.model.clone().unwrap_or_else(|| rotor::demo::NAME.into()),
             source,
             tensors: source.tensors().collect(),
             tokenizer,

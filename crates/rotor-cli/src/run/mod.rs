@@ -94,19 +94,15 @@ struct Run {
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    let Some(model) = &args.model else {
-        let advice = "`rotor run MODEL` runs one, and `rotor synth tiny tiny.gguf` writes one to try";
-        return Err(UsageError(format!("no model is given: {advice}")).into());
-    };
     match args.task()? {
         Task::Once(text) => {
             let chat = args.chat || args.system.is_some();
             let options = args.options(0.0, (!chat).then_some(COMPLETION_TOKENS))?;
-            once::execute(Run::load(model, &args, options)?, &args, &text)
+            once::execute(Run::load(&args, options)?, &args, &text)
         }
         Task::Interactive => {
             let options = args.options(CHAT_TEMPERATURE, None)?;
-            interactive::execute(Run::load(model, &args, options)?, args.system, args.max_tokens.is_some())
+            interactive::execute(Run::load(&args, options)?, args.system, args.max_tokens.is_some())
         }
     }
 }
@@ -142,9 +138,9 @@ impl Args {
 }
 
 impl Run {
-    fn load(model: &Path, args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
+    fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let source = load::open(model, args.open)?;
+        let source = load::open_or_demo(args.model.as_deref(), args.open)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

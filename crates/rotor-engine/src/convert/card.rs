@@ -3,8 +3,9 @@
 use crate::write::gguf::GgufHeader;
 
 /// The keys of the front that have a name in GGUF as one text.
-const TEXTS: [(&str, &str); 4] = [
+const TEXTS: [(&str, &str); 5] = [
     ("model_name", "general.name"),
+    ("description", "general.description"),
     ("license", "general.license"),
     ("license_name", "general.license.name"),
     ("license_link", "general.license.link"),

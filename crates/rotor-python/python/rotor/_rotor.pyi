@@ -55,7 +55,7 @@ def trit_statistics(source: Source) -> str: ...
 class Source:
     @staticmethod
     def open(
-        path: str,
+        path: str | None,
         i2s_layout: str | None,
         hidden_act: str | None,
         kernel_config: str | os.PathLike[str] | None,

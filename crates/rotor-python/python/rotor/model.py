@@ -203,7 +203,7 @@ class Model:
     ``FloatingPointError`` where a broken model computes no numbers.
     """
 
-    def __init__(self, inner: _rotor.Model, path: str) -> None:
+    def __init__(self, inner: _rotor.Model, path: str | None) -> None:
         self._inner = inner
         self.path = path
         """Where the model was loaded from."""
@@ -215,7 +215,7 @@ class Model:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         threads: int | None = None,
         context: int | None = None,
@@ -228,7 +228,8 @@ class Model:
         """Opens a model and packs its weights for this machine's kernels.
 
         Args:
-            path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+            path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder; without one, the small model inside
+                the package.
             threads: the size of the process's pool (else ``ROTOR_THREADS``, else one per core). It can change only
                 while no model is open.
             context: tokens that a text and its continuation may have together; by default the model's own, at most
@@ -243,7 +244,7 @@ class Model:
             OSError: where it cannot be read.
             FormatError: where it is broken, or of a kind that rotor does not read.
         """
-        path = os.fspath(path)
+        path = None if path is None else os.fspath(path)
         source = _rotor.Source.open(path, i2s_layout, hidden_act, kernel_config, mmap)
         try:
             return cls(_rotor.Model.load(source, threads, context, kv), path)
