@@ -17,7 +17,7 @@ use options::{SamplingArgs, TokenLimit, token_limit};
 use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
