@@ -171,10 +171,9 @@ fn a_chat_with_a_model_that_cannot() {
 fn wrong_usage() {
     let model = tiny();
     let model = path_text(&model);
-    let cases: [&[&str]; 17] = [
+    let cases: [&[&str]; 16] = [
         &[],
         &["nonsense"],
-        &["run"],
         &["run", model, "--nonsense"],
         &["run", model, "-p", "x", "-t", "0"],
         &["run", model, "-p", "x", "-t", "1025"],

@@ -33,7 +33,8 @@ fn greedy_continuations_are_those_of_transformers() {
                 assert_eq!(expected.len(), 64);
                 assert_eq!(engine.encode_prompt(case["prompt"].as_str().unwrap()).unwrap(), prompt);
                 let options = GenerateOptions { max_tokens: Some(64), ..GenerateOptions::default() };
-                let found = engine.generate(&mut session, &prompt, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+                let found =
+                    engine.generate(&mut session, &prompt, &options, &mut |_| ControlFlow::Continue(())).unwrap();
                 assert_eq!(found.tokens, expected, "{} on {threads} threads: {}", kernels.isa(), case["prompt"]);
             }
         }

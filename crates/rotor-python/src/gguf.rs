@@ -73,10 +73,12 @@ impl Source {
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
         let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap };
-        let opened = py.detach(|| match &path {
-            Some(path) => Opened::open(path, &options),
-            None => rotor::demo::open(&options),
-        }).map_err(format_error)?;
+        let opened = py
+            .detach(|| match &path {
+                Some(path) => Opened::open(path, &options),
+                None => rotor::demo::open(&options),
+            })
+            .map_err(format_error)?;
         Ok(Source { opened: Mutex::new(Some(Arc::new(opened))) })
     }
 
