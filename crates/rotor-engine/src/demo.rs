@@ -1,6 +1,6 @@
 //! The model inside the library: small, trained in the open, so that everything can be tried without a download.
 //!
-//! `models/rotor-tiny.md` is its card; `models/README.md` says how the file was made.
+//! `models/rotor-tiny.md` is its card, `training/README.md` its recipe; `rotor convert` makes the file from `models/rotor-tiny-hf`.
 
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
