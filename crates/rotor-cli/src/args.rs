@@ -1,6 +1,6 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
-use crate::{completions, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::KvType;
 use rotor::config::{Activation, limits};
@@ -12,30 +12,32 @@ use std::process::ExitCode;
 /// More threads than any machine this runs on has cores.
 const MAX_THREADS: usize = 1024;
 
+/// Ends the help of every command.
+const ENVIRONMENT: &str = "Every flag is also read from an environment variable of its name, --max-tokens from \
+    ROTOR_MAX_TOKENS, and MODEL from ROTOR_MODEL. ROTOR_ISA forces a kernel family.";
+
 /// Runs ternary (BitNet b1.58) language models on ordinary CPUs.
 #[derive(Debug, Parser)]
 #[command(name = "rotor", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 success, 1 failed run, 2 wrong usage, 130 ended by Ctrl-C.")]
+#[command(mut_subcommands = |command| command.after_help(ENVIRONMENT))]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// Help and options of each command are in its own file.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Complete a text, or chat.
     Run(Box<run::Args>),
-    /// Show what a model file holds and what it will take in memory.
     Inspect(inspect::Args),
-    /// Turn text into token ids, or back.
+    Convert(convert::Args),
+    Extract(extract::Args),
+    Diff(diff::Args),
     Tokenize(tokenize::Args),
-    /// Write the logits of a sequence of token ids to a safetensors file.
     Logits(logits::Args),
-    /// Measure how well a model predicts a text, by llama.cpp's protocol.
     Perplexity(perplexity::Args),
-    /// Write a synthetic model of a published architecture's exact shapes.
     Synth(synth::Args),
-    /// Print a completion script for a shell.
     Completions(completions::Args),
 }
 
@@ -45,6 +47,9 @@ impl Command {
         match self {
             Command::Run(args) => run::execute(*args),
             Command::Inspect(args) => inspect::execute(&args),
+            Command::Convert(args) => convert::execute(&args),
+            Command::Extract(args) => extract::execute(&args),
+            Command::Diff(args) => diff::execute(&args),
             Command::Tokenize(args) => tokenize::execute(&args),
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
@@ -58,11 +63,12 @@ impl Command {
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Reading the model")]
 pub(crate) struct OpenArgs {
-    /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write [default: told by the file].
-    #[arg(long, value_name = "BLOCK", env = "ROTOR_I2S_LAYOUT", hide_env_values = true)]
+    /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write, 1x4 or seq as some other
+    /// builds did [default: told by the file].
+    #[arg(long, value_name = "BLOCK", env = "ROTOR_I2S_LAYOUT", hide_env = true)]
     i2s_layout: Option<LayoutName>,
     /// The gate's activation function [default: told by the file].
-    #[arg(long, value_name = "NAME", env = "ROTOR_ACTIVATION", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "ROTOR_ACTIVATION", hide_env = true)]
     activation: Option<ActivationName>,
 }
 
@@ -81,7 +87,7 @@ impl OpenArgs {
 #[command(next_help_heading = "Computing")]
 pub(crate) struct ThreadArgs {
     /// Threads to compute on [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = threads, env = "ROTOR_THREADS", hide_env_values = true)]
+    #[arg(short, long, value_name = "N", value_parser = threads, env = "ROTOR_THREADS", hide_env = true)]
     threads: Option<usize>,
 }
 
@@ -98,6 +104,10 @@ pub(crate) enum LayoutName {
     Blocks128,
     #[value(name = "64")]
     Blocks64,
+    #[value(name = "1x4")]
+    Rows4,
+    #[value(name = "seq")]
+    Sequential,
 }
 
 impl LayoutName {
@@ -105,6 +115,8 @@ impl LayoutName {
         match self {
             LayoutName::Blocks128 => I2sLayout::Blocks128,
             LayoutName::Blocks64 => I2sLayout::Blocks64,
+            LayoutName::Rows4 => I2sLayout::Rows4,
+            LayoutName::Sequential => I2sLayout::Sequential,
         }
     }
 }
@@ -173,7 +185,7 @@ impl std::str::FromStr for TokenIds {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArg {
     /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env_values = true)]
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
     pub(crate) model: PathBuf,
 }
 

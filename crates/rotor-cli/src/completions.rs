@@ -5,6 +5,7 @@ use crate::terminal::print;
 use clap::CommandFactory;
 use std::process::ExitCode;
 
+/// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The shell.

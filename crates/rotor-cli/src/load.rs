@@ -14,6 +14,14 @@ pub(crate) fn open(path: &Path, args: OpenArgs) -> anyhow::Result<Source> {
     Ok(Source::open(path, &args.options())?)
 }
 
+/// As [`open`]; without a path, the model inside the program.
+pub(crate) fn open_or_demo(path: Option<&Path>, args: OpenArgs) -> anyhow::Result<Source> {
+    match path {
+        Some(path) => open(path, args),
+        None => Ok(rotor::demo::open(&args.options())?),
+    }
+}
+
 /// Packs an opened model for the kernels of this CPU, with a progress bar on a terminal and its warnings on stderr.
 pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
     let runtime = Runtime::new(threads)?;

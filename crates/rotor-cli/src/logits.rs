@@ -14,18 +14,19 @@ use rotor::write::{TensorFile, refuse_overwriting};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// Write the logits of a sequence of token ids to a safetensors file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// The token ids, separated by commas. Nothing is put in front of them.
-    #[arg(long, value_name = "IDS", env = "ROTOR_IDS", hide_env_values = true)]
+    #[arg(long, value_name = "IDS", env = "ROTOR_IDS", hide_env = true)]
     ids: TokenIds,
     /// The file to write: one tensor `logits`, F32 [tokens, vocabulary].
-    #[arg(short, long, value_name = "FILE", env = "ROTOR_OUTPUT", hide_env_values = true)]
+    #[arg(short, long, value_name = "FILE", env = "ROTOR_OUTPUT", hide_env = true)]
     output: PathBuf,
     /// How keys and values are stored.
-    #[arg(long, value_name = "TYPE", default_value = "f32", env = "ROTOR_KV", hide_env_values = true)]
+    #[arg(long, value_name = "TYPE", default_value = "f32", env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
     #[command(flatten)]
     threads: ThreadArgs,

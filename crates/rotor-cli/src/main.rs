@@ -8,6 +8,9 @@
 
 mod args;
 mod completions;
+mod convert;
+mod diff;
+mod extract;
 mod inspect;
 mod interrupt;
 mod load;

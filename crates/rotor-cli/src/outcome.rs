@@ -34,14 +34,20 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Tells the error to people and picks the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(StdoutError(cause)) = error.downcast_ref()
-        && cause.kind() == io::ErrorKind::BrokenPipe
-    {
-        // Whoever read our output has seen enough.
-        return ExitCode::SUCCESS;
+    let code = exit_code(error);
+    if code != 0 {
+        terminal::message(format_args!("error: {}", sentence(error)));
     }
-    terminal::message(format_args!("error: {}", sentence(error)));
-    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    ExitCode::from(code)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        // Whoever read our output has seen enough.
+        Some(StdoutError(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => 0,
+        _ if error.is::<UsageError>() => 2,
+        _ => 1,
+    }
 }
 
 /// The error and its causes in one line. Many errors quote their cause themselves; nothing is said twice.
@@ -55,8 +61,19 @@ fn sentence(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    let text = without_error_numbers(&text);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     terminal::printable(&lines.join("; ")).into_owned()
+}
+
+/// Text without the "(os error 2)" that the standard library appends to the system's words.
+fn without_error_numbers(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let mut kept = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        kept.push_str(piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-').trim_start_matches(')'));
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -78,10 +95,18 @@ mod tests {
     }
 
     #[test]
+    fn the_systems_words_stay_without_its_numbers() {
+        let error = io::Error::from_raw_os_error(2);
+        let told = sentence(&anyhow::anyhow!("cannot open a: {error}; b too: {error}"));
+        assert!(told.starts_with("cannot open a: ") && told.contains("; b too: "), "{told}");
+        assert!(!told.contains("os error") && !told.contains(')'), "{told}");
+    }
+
+    #[test]
     fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
-        let code = |kind: io::ErrorKind| format!("{:?}", report(&StdoutError(kind.into()).into()));
-        assert_eq!(code(io::ErrorKind::BrokenPipe), format!("{:?}", ExitCode::SUCCESS));
-        assert_eq!(code(io::ErrorKind::StorageFull), format!("{:?}", ExitCode::FAILURE));
-        assert_eq!(format!("{:?}", report(&UsageError("x".into()).into())), format!("{:?}", ExitCode::from(2)));
+        let code = |kind: io::ErrorKind| exit_code(&StdoutError(kind.into()).into());
+        assert_eq!(code(io::ErrorKind::BrokenPipe), 0);
+        assert_eq!(code(io::ErrorKind::StorageFull), 1);
+        assert_eq!(exit_code(&UsageError("x".into()).into()), 2);
     }
 }

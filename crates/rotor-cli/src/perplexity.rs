@@ -10,9 +10,12 @@ use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};
 use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens};
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Measure how well a model predicts a text, by llama.cpp's protocol.
+///
 /// The text's tokens are cut into chunks; the second half of each is scored, so that every token is predicted from at least
 /// half a chunk. The figures compare with llama.cpp's for the same --ctx.
 #[derive(Debug, clap::Args)]
@@ -23,16 +26,16 @@ pub(crate) struct Args {
     file: PathBuf,
     /// Tokens of a chunk.
     #[arg(short, long, value_name = "N", default_value = "512", value_parser = context)]
-    #[arg(env = "ROTOR_CTX", hide_env_values = true)]
+    #[arg(env = "ROTOR_CTX", hide_env = true)]
     ctx: usize,
     /// Stop after so many chunks [default: all].
-    #[arg(long, value_name = "N", env = "ROTOR_CHUNKS", hide_env_values = true)]
+    #[arg(long, value_name = "N", env = "ROTOR_CHUNKS", hide_env = true)]
     chunks: Option<std::num::NonZeroUsize>,
     /// How keys and values are stored.
-    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env_values = true)]
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
     /// Print one JSON object.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -83,6 +86,7 @@ fn measure(engine: &Engine, args: &Args, text: &str) -> anyhow::Result<(Perplexi
         } else {
             message(format_args!("chunk {done}/{of}: {running}"));
         }
+        ControlFlow::Continue(())
     })?;
     Ok((figure, chunks))
 }

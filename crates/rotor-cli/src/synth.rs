@@ -12,6 +12,8 @@ use rotor::synth::{Preset, SynthOptions, SynthType, synthesize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Write a synthetic model of a published architecture's exact shapes.
+///
 /// Forty per cent of the weights are 0; the numbers depend on the seed alone. The text such a model writes is noise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,19 +23,19 @@ pub(crate) struct Args {
     /// The file to write, or the folder for `--type hf`.
     out: PathBuf,
     /// A GGUF with I2_S weights, or a Hugging Face folder with packed ones.
-    #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", env = "ROTOR_TYPE", hide_env_values = true)]
+    #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", env = "ROTOR_TYPE", hide_env = true)]
     form: TypeName,
     /// Where I2_S tensors keep which element.
-    #[arg(long, value_name = "BLOCK", default_value = "128", env = "ROTOR_I2S_LAYOUT", hide_env_values = true)]
+    #[arg(long, value_name = "BLOCK", default_value = "128", env = "ROTOR_I2S_LAYOUT", hide_env = true)]
     i2s_layout: LayoutName,
     /// How the embedding and the head are stored; in a Hugging Face folder f32, f16 or bf16.
-    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_HEAD", hide_env_values = true)]
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_HEAD", hide_env = true)]
     head: HeadName,
     /// Where the random numbers begin.
-    #[arg(long, value_name = "N", default_value_t = 0, env = "ROTOR_SEED", hide_env_values = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, env = "ROTOR_SEED", hide_env = true)]
     seed: u64,
     /// tokenizer.json or tiktoken ranks to take the vocabulary from [default: a byte-level one of the right size].
-    #[arg(long, value_name = "FILE", env = "ROTOR_TOKENIZER", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "ROTOR_TOKENIZER", hide_env = true)]
     tokenizer: Option<PathBuf>,
 }
 
@@ -44,8 +46,9 @@ enum TypeName {
     Hf,
 }
 
+/// How an embedding and a head are stored.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum HeadName {
+pub(crate) enum HeadName {
     F32,
     F16,
     Bf16,
@@ -58,7 +61,7 @@ enum HeadName {
 }
 
 impl HeadName {
-    fn dense_type(self) -> DenseType {
+    pub(crate) fn dense_type(self) -> DenseType {
         match self {
             HeadName::F32 => DenseType::F32,
             HeadName::F16 => DenseType::F16,

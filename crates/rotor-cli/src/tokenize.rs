@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+/// Turn text into token ids, or back.
+///
 /// Prints one token a line: id, tab, piece. Begins with the beginning-of-sequence token where the model wants it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,20 +23,20 @@ pub(crate) struct Args {
     #[arg(allow_hyphen_values = true)]
     text: Option<String>,
     /// Print the ids alone, on one line, separated by spaces.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IDS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IDS", hide_env = true)]
     ids: bool,
     /// Leave the beginning-of-sequence token out.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_NO_BOS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_NO_BOS", hide_env = true)]
     no_bos: bool,
     /// Take control tokens in the text for what they are, not for ordinary characters; with `--decode`, print them.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_SPECIAL", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_SPECIAL", hide_env = true)]
     special: bool,
     /// Turn ids, separated by spaces or commas, back into text.
     #[arg(long, conflicts_with_all = ["ids", "no_bos"])]
-    #[arg(value_parser = FalseyValueParser::new(), env = "ROTOR_DECODE", hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new(), env = "ROTOR_DECODE", hide_env = true)]
     decode: bool,
     /// Print JSON.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
     open: OpenArgs,

@@ -163,6 +163,9 @@ impl Generation {
     }
 }
 
+/// Is shown a token that was chosen and the logits it was chosen from.
+pub type OnToken<'a> = dyn FnMut(u32, &[f32]) + 'a;
+
 /// One sequence: its cache and the numbers in flight.
 #[derive(Debug)]
 pub struct Session {
@@ -300,6 +303,22 @@ impl Engine {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
+        self.generate_observed(session, prompt, options, None, on_text)
+    }
+
+    /// As [`Engine::generate`], showing `on_token` each token that is chosen and the logits as the model computed them,
+    /// before bias and penalties.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_observed(
+        &self,
+        session: &mut Session,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut on_token: Option<&mut OnToken<'_>>,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, GenerateError> {
         let mut sampler = Sampler::new(options.sampling.clone(), self.model.config().vocab_size)?;
         let context = session.context();
         if prompt.is_empty() {
@@ -345,7 +364,11 @@ impl Engine {
             if let Some(bad) = logits.iter().find(|logit| logit.is_nan()) {
                 return Err(GenerateError::NotFinite(*bad));
             }
+            let observed = on_token.is_some().then(|| logits.to_vec());
             next = sampler.sample(logits, &history);
+            if let (Some(on_token), Some(logits)) = (&mut on_token, observed) {
+                on_token(next, &logits);
+            }
             if report.tokens.is_empty() {
                 decode_start = Instant::now();
                 report.prefill = decode_start - start;

@@ -5,6 +5,7 @@
 //! context. What does not fill a chunk is dropped.
 
 use crate::engine::{Engine, GenerateError, Session};
+use std::ops::ControlFlow;
 
 /// The running figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -60,7 +61,8 @@ pub enum PerplexityError {
     Generate(#[from] GenerateError),
 }
 
-/// Scores `ids` in chunks of the session's context, at most `chunks` of them; `on_chunk(done, of, figure so far)`.
+/// Scores `ids` in chunks of the session's context, at most `chunks` of them; `on_chunk(done, of, figure so far)` may break
+/// off, and then the figure so far is the result.
 ///
 /// # Errors
 /// Where the ids do not fill one chunk, or the model refuses them.
@@ -70,7 +72,7 @@ pub fn perplexity(
     ids: &[u32],
     bos: Option<u32>,
     chunks: usize,
-    on_chunk: &mut dyn FnMut(usize, usize, &Perplexity),
+    on_chunk: &mut dyn FnMut(usize, usize, &Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity, PerplexityError> {
     let context = session.context();
     if context < 4 {
@@ -101,7 +103,9 @@ pub fn perplexity(
         if let Some(value) = not_finite {
             return Err(GenerateError::NotFinite(value).into());
         }
-        on_chunk(index + 1, count, &figure);
+        if on_chunk(index + 1, count, &figure).is_break() {
+            break;
+        }
     }
     Ok(figure)
 }

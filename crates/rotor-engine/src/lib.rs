@@ -3,10 +3,14 @@
 #![deny(unsafe_code)]
 
 pub mod chat;
+pub mod compare;
 pub mod config;
+pub mod convert;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod extract;
 pub mod formats;
 pub mod forms;
 pub mod kv;
@@ -16,6 +20,7 @@ pub mod plan;
 pub mod planes;
 pub mod runtime;
 pub mod sample;
+pub mod statistics;
 pub mod synth;
 pub mod tokenizer;
 pub mod write;

@@ -1,33 +1,35 @@
 //! `rotor inspect`: what a model file holds, without loading the weights.
 
 mod report;
-mod trits;
 
-use crate::args::{ModelArg, OpenArgs};
+use crate::args::OpenArgs;
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::{Source, TensorSummary};
 use rotor::plan::MemoryPlan;
+use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
 use rotor::{FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trits::Trits;
 
+/// Show what a model file holds and what it will take in memory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    model: ModelArg,
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
+    /// model inside the program].
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
+    model: Option<PathBuf>,
     /// List every tensor instead of one line per type.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env = true)]
     tensors: bool,
-    /// Count the -1, 0 and +1 of every ternary tensor; this reads all weights.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env_values = true)]
+    /// Count the -1, 0 and +1 of every ternary tensor, and show sparsity, entropy and scales; this reads all weights.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TRITS", hide_env = true)]
     trits: bool,
     /// Print one JSON object.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
     open: OpenArgs,
@@ -42,12 +44,12 @@ struct Inspection<'a> {
     memory: MemoryPlan,
     context: usize,
     kv_bytes_per_token: u64,
-    trits: Option<Vec<Trits>>,
+    trits: Option<Vec<TensorStatistics>>,
     warnings: Vec<String>,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.model.model, args.open)?;
+    let source = load::open_or_demo(args.model.as_deref(), args.open)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;
@@ -66,14 +68,14 @@ impl<'a> Inspection<'a> {
             None
         });
         Ok(Inspection {
-            path: args.model.model.clone(),
+            path: args.model.clone().unwrap_or_else(|| rotor::demo::NAME.into()),
             source,
             tensors: source.tensors().collect(),
             tokenizer,
             memory: MemoryPlan::of(source)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
-            trits: if args.trits { Some(trits::count(source)?) } else { None },
+            trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
         })
     }

@@ -1,10 +1,10 @@
 //! An inspection as text for people and as JSON for programs.
 
 use super::Inspection;
-use super::trits::Trits;
 use crate::units::{bytes, count};
 use rotor::formats::metadata::{Array, Value};
 use rotor::formats::{SourceMetadata, TensorSummary};
+use rotor::statistics::{TensorStatistics, TritStatistics};
 use rotor::tokenizer::Tokenizer;
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write as _;
@@ -43,7 +43,9 @@ pub(super) fn text(inspection: &Inspection<'_>, every: bool) -> String {
     metadata(&mut page, inspection);
     if !inspection.warnings.is_empty() {
         page.heading("Warnings");
-        inspection.warnings.iter().for_each(|warning| page.line("", warning));
+        for warning in &inspection.warnings {
+            let _ = writeln!(page.0, "  {warning}");
+        }
     }
     page.0
 }
@@ -130,18 +132,31 @@ fn all_tensors(page: &mut Page, inspection: &Inspection<'_>) {
     }
 }
 
-fn trit_shares(page: &mut Page, trits: &[Trits], every: bool) {
-    let shares = |minus: u64, zero: u64, plus: u64| {
-        let all = (minus + zero + plus).max(1) as f64 / 100.0;
-        format!("-1 {:.2} %, 0 {:.2} %, +1 {:.2} %", minus as f64 / all, zero as f64 / all, plus as f64 / all)
-    };
-    let sum = |of: fn(&Trits) -> u64| trits.iter().map(of).sum();
-    page.heading(&format!("Ternary weights: {} in {} tensors", count(sum(Trits::total)), trits.len()));
-    page.line("all", shares(sum(|t| t.minus), sum(|t| t.zero), sum(|t| t.plus)));
-    for tensor in trits.iter().filter(|_| every) {
-        let scale = tensor.scale.map_or(String::new(), |scale| format!(", scale {scale}"));
-        page.line(&tensor.name, format!(" {}{scale}", shares(tensor.minus, tensor.zero, tensor.plus)));
+fn trit_shares(page: &mut Page, tensors: &[TensorStatistics], every: bool) {
+    let all = tensors.iter().map(|tensor| tensor.trits).fold(TritStatistics::default(), TritStatistics::join);
+    page.heading(&format!("Ternary weights: {} in {} tensors", count(all.total()), tensors.len()));
+    page.line("all", shares(&all));
+    for tensor in tensors.iter().filter(|_| every) {
+        page.line(&tensor.name, format!(" {}", shares(&tensor.trits)));
     }
+}
+
+/// The histogram of trits, what it says of a code for them, and the scales.
+fn shares(trits: &TritStatistics) -> String {
+    let share = |count: u64| count as f64 / trits.total().max(1) as f64 * 100.0;
+    let TritStatistics { minus, zero, plus, scale_min, scale_max } = *trits;
+    let scales = if scale_min == scale_max {
+        format!("scale {scale_min}")
+    } else {
+        format!("scales {scale_min} to {scale_max}")
+    };
+    format!(
+        "-1 {:.2} %, 0 {:.2} %, +1 {:.2} %, entropy {:.4} bits per weight, {scales}",
+        share(minus),
+        share(zero),
+        share(plus),
+        trits.entropy(),
+    )
 }
 
 fn metadata(page: &mut Page, inspection: &Inspection<'_>) {
@@ -201,14 +216,29 @@ pub(super) fn json(inspection: &Inspection<'_>) -> Json {
         "warnings": inspection.warnings,
     });
     if let Some(trits) = &inspection.trits {
+        let all = trits.iter().map(|tensor| tensor.trits).fold(TritStatistics::default(), TritStatistics::join);
         object["trits"] = trits.iter().map(trits_json).collect();
+        object["trits_total"] = counts_json(&all);
     }
     object
 }
 
-fn trits_json(tensor: &Trits) -> Json {
-    let Trits { name, form, minus, zero, plus, scale } = tensor;
-    json!({ "name": name, "type": form, "minus": minus, "zero": zero, "plus": plus, "scale": scale })
+fn trits_json(tensor: &TensorStatistics) -> Json {
+    let TensorStatistics { name, form, trits } = tensor;
+    let mut json = json!({ "name": name, "type": form });
+    if let (Some(json), Json::Object(mut counts)) = (json.as_object_mut(), counts_json(trits)) {
+        json.append(&mut counts);
+    }
+    json
+}
+
+fn counts_json(trits: &TritStatistics) -> Json {
+    let TritStatistics { minus, zero, plus, scale_min, scale_max } = trits;
+    json!({
+        "minus": minus, "zero": zero, "plus": plus,
+        "sparsity": trits.sparsity(), "entropy_bits_per_weight": trits.entropy(),
+        "scale_min": scale_min, "scale_max": scale_max,
+    })
 }
 
 fn config_json(config: &rotor::Config) -> Json {

@@ -171,7 +171,7 @@ impl Chat {
         }
         match generated {
             Ok(generation) => {
-                if let Some(note) = self.ending(generation.finish_reason) {
+                if let Some(note) = self.ending(generation.finish_reason, text.is_empty()) {
                     screen.note(&note);
                 }
                 self.totals.add(&generation);
@@ -195,8 +195,9 @@ impl Chat {
         self.engine.encode_chat(&messages)
     }
 
-    fn ending(&self, reason: FinishReason) -> Option<String> {
+    fn ending(&self, reason: FinishReason, empty: bool) -> Option<String> {
         match reason {
+            FinishReason::Stop if empty => Some("[an empty answer]".into()),
             FinishReason::Stop => None,
             FinishReason::Length => {
                 Some(format!("[{} tokens; /set max-tokens N changes that]", self.options.max_tokens.unwrap_or(0)))
@@ -239,7 +240,8 @@ impl Chat {
         let Some(last) = &self.last else { return held };
         let mut turn = Totals::default();
         turn.add(last);
-        format!("{held}\nlast answer: {turn}; {} tokens were known\nall answers: {}", last.cached_tokens, self.totals)
+        let cached = last.cached_tokens;
+        format!("{held}, {cached} known before the last answer\nlast answer: {turn}\nall answers: {}", self.totals)
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
@@ -278,4 +280,156 @@ fn set(options: &GenerateOptions, key: &str, value: &str) -> Result<GenerateOpti
     }
     check(&options.sampling)?;
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rotor::KvType;
+    use rotor::formats::{OpenOptions, Source};
+    use rotor::runtime::Runtime;
+    use rotor::sample::SamplingOptions;
+    use rotor::synth::{Preset, SynthOptions, synthesize};
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    /// A conversation with a synthetic model that stops after 8 tokens.
+    struct Talk {
+        chat: Chat,
+        folder: tempfile::TempDir,
+        /// Pieces of text after which Ctrl-C is pressed.
+        patience: Cell<usize>,
+    }
+
+    impl Talk {
+        fn new(context: usize) -> Talk {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tiny.gguf");
+            synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
+            let source = Source::open(&path, &OpenOptions::default()).unwrap();
+            let engine = Engine::from_source(&source, &Runtime::new(1).unwrap(), &mut |_| {}).unwrap();
+            let session = engine.session(context, KvType::F16).unwrap();
+            // Noise is to be visible: control tokens are forbidden.
+            let control = (768..1024).map(|id| (id, f32::NEG_INFINITY)).collect();
+            let sampling = SamplingOptions { logit_bias: control, ..SamplingOptions::default() };
+            let options = GenerateOptions { max_tokens: Some(8), sampling, ..GenerateOptions::default() };
+            let run = Run { engine, session, options, load_time: Duration::ZERO };
+            Talk { chat: Chat::new(run, None, true).unwrap(), folder, patience: Cell::new(usize::MAX) }
+        }
+
+        /// What appears on stdout and on stderr.
+        fn say(&mut self, line: &str) -> (String, String) {
+            let (mut answers, mut notes) = (Vec::new(), Vec::new());
+            let interrupted = || {
+                self.patience.set(self.patience.get().saturating_sub(1));
+                self.patience.get() == 0
+            };
+            let (answers_to, notes_to) = (&mut answers, &mut notes);
+            let mut screen =
+                Screen { answers: answers_to, notes: notes_to, on_terminal: true, interrupted: &interrupted };
+            self.chat.input(line, &mut screen).unwrap();
+            (String::from_utf8(answers).unwrap(), String::from_utf8(notes).unwrap())
+        }
+    }
+
+    #[test]
+    fn a_conversation_grows_and_its_beginning_is_not_computed_again() {
+        let mut talk = Talk::new(512);
+        let (answer, _) = talk.say("hello");
+        assert!(answer.ends_with('\n'), "{answer:?}");
+        let first_prompt = talk.chat.last.as_ref().unwrap().prompt_tokens;
+        talk.say("and now?");
+        let roles: Vec<&str> = talk.chat.messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+        assert!(talk.chat.last.as_ref().unwrap().cached_tokens >= first_prompt - 1, "{:?}", talk.chat.last);
+        let (_, stats) = talk.say("/stats");
+        assert!(stats.starts_with("context: ") && stats.contains("of 512 tokens, "), "{stats}");
+    }
+
+    #[test]
+    fn an_answer_can_be_had_again() {
+        let mut talk = Talk::new(512);
+        assert_eq!(talk.say("/regen"), (String::new(), "there is nothing to answer yet\n".into()));
+        let (first, _) = talk.say("hello");
+        let (again, _) = talk.say("/regen");
+        assert_eq!(first, again, "greedy answers are the same each time");
+        assert_eq!(talk.chat.messages.len(), 2);
+    }
+
+    #[test]
+    fn a_stopped_answer_is_kept_as_far_as_it_came() {
+        let mut talk = Talk::new(512);
+        let (whole, _) = talk.say("hello");
+        talk.say("/clear");
+        talk.patience.set(3);
+        let (part, notes) = talk.say("hello");
+        assert_eq!(notes, "[stopped]\n");
+        assert!(whole.starts_with(part.trim_end()) && part.len() < whole.len(), "{part:?} of {whole:?}");
+        talk.patience.set(usize::MAX);
+        let (_, notes) = talk.say("go on");
+        assert!(!notes.contains("error"), "{notes}");
+    }
+
+    #[test]
+    fn a_full_context_is_told_and_the_message_taken_back() {
+        let mut talk = Talk::new(64);
+        let (answer, notes) = talk.say(&"far too long ".repeat(20));
+        assert_eq!(answer, "");
+        assert!(notes.starts_with("error: the conversation has ") && notes.contains("holds 64"), "{notes}");
+        assert!(talk.chat.messages.is_empty());
+        talk.say("/set max-tokens -1");
+        let (_, notes) = talk.say("short");
+        assert_eq!(notes, "[the context of 64 tokens is full; /clear starts anew]\n");
+    }
+
+    #[test]
+    fn options_change_and_wrong_ones_do_not() {
+        let mut talk = Talk::new(64);
+        assert_eq!(talk.say("/set temp 0.5").1, "");
+        assert_eq!(talk.chat.options.sampling.temperature, 0.5);
+        for (line, told) in [
+            ("/set temp hot", "temp is a number, not \"hot\"\n"),
+            ("/set temp -1", "temperature must be between 0 and 100, not -1\n"),
+            ("/set size 3", "there is no option \"size\"; /set shows them all\n"),
+            ("/set max-tokens -2", "max-tokens: expected a number of tokens, or -1 for no limit\n"),
+            ("/nope", "there is no command /nope; /help lists them\n"),
+        ] {
+            assert_eq!(talk.say(line), (String::new(), told.to_owned()), "{line}");
+        }
+        let (_, settings) = talk.say("/set");
+        assert!(
+            settings.contains("temp              0.5\n") && settings.contains("seed              random\n"),
+            "{settings}"
+        );
+    }
+
+    #[test]
+    fn every_option_that_is_shown_can_be_set_to_what_is_shown() {
+        let mut talk = Talk::new(64);
+        let (_, settings) = talk.say("/set");
+        assert_eq!(settings.lines().count(), 9);
+        for line in settings.lines() {
+            assert_eq!(talk.say(&format!("/set {line}")).1, "", "{line}");
+        }
+        assert_eq!(talk.say("/set").1, settings);
+    }
+
+    #[test]
+    fn a_conversation_is_saved_as_text_or_json() {
+        let mut talk = Talk::new(512);
+        talk.say("/system Answer in verse.");
+        talk.say("hello");
+        let (text, json) = (talk.folder.path().join("talk.txt"), talk.folder.path().join("talk.json"));
+        talk.say(&format!("/save {}", text.display()));
+        talk.say(&format!("/save {}", json.display()));
+        let text = std::fs::read_to_string(text).unwrap();
+        assert!(text.starts_with("system:\nAnswer in verse.\n\nuser:\nhello\n\nassistant:\n"), "{text}");
+        let saved: Vec<Message> = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert_eq!(
+            saved.iter().map(|message| message.role.as_str()).collect::<Vec<_>>(),
+            ["system", "user", "assistant"]
+        );
+        let (_, told) = talk.say("/save /no/such/folder/talk.txt");
+        assert!(told.starts_with("error: cannot write /no/such/folder/talk.txt"), "{told}");
+    }
 }

@@ -13,7 +13,8 @@ pub(super) const HELP: &str = "\
 /stats            tokens and speed
 /exit             leave, as Ctrl-D does
 
-Ctrl-C stops an answer. A line that ends in \\ goes on in the next one. A space in front sends a text that begins with /.";
+Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.
+A space in front sends a text that begins with /.";
 
 /// A line with a meaning of its own.
 #[derive(Debug, PartialEq, Eq)]

@@ -37,7 +37,9 @@ pub(super) fn execute(run: Run, system: Option<String>, limited: bool) -> anyhow
             break;
         }
     }
-    message(format_args!("{}", chat.totals()));
+    if chat.totals().generated_tokens > 0 {
+        message(format_args!("{}", chat.totals()));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

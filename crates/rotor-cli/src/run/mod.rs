@@ -27,6 +27,8 @@ const COMPLETION_TOKENS: usize = 256;
 /// Temperature of a chat on a terminal; one-shot runs are greedy, so that they can be repeated.
 const CHAT_TEMPERATURE: f32 = 0.8;
 
+/// Complete a text, or chat.
+///
 /// With `-p`, or with text piped to stdin: completes the text as it is and prints the continuation alone. With `--chat` or
 /// `-s` the text is a message, and the model's chat template is applied. On a terminal without `-p`: a chat; /help lists its
 /// commands.
@@ -36,38 +38,38 @@ const CHAT_TEMPERATURE: f32 = 0.8;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env_values = true)]
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
     model: Option<PathBuf>,
     /// The text [default: stdin where it is no terminal].
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_PROMPT", hide_env_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_PROMPT", hide_env = true)]
     prompt: Option<String>,
     /// Apply the chat template to the text.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_CHAT", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_CHAT", hide_env = true)]
     chat: bool,
     /// The system message of the chat.
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_SYSTEM", hide_env_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_SYSTEM", hide_env = true)]
     system: Option<String>,
     /// Most tokens to generate, -1 for no limit [default: 256 for a completion, no limit for a chat].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
-    #[arg(env = "ROTOR_MAX_TOKENS", hide_env_values = true)]
+    #[arg(env = "ROTOR_MAX_TOKENS", hide_env = true)]
     max_tokens: Option<TokenLimit>,
     /// Tokens of context, 0 for all the model was trained for [default: that, but at most 4096].
-    #[arg(short, long, value_name = "N", value_parser = context, env = "ROTOR_CTX", hide_env_values = true)]
+    #[arg(short, long, value_name = "N", value_parser = context, env = "ROTOR_CTX", hide_env = true)]
     ctx: Option<usize>,
     /// Print one JSON object: text, tokens, finish_reason, timings.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     /// End the text before this string; may be given several times.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_STOP", hide_env_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_STOP", hide_env = true)]
     stop: Vec<String>,
     /// Go on after the model has ended its text.
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IGNORE_EOS", hide_env_values = true)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IGNORE_EOS", hide_env = true)]
     ignore_eos: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// How keys and values are stored.
     #[arg(long, value_name = "TYPE", default_value = "f16", help_heading = "Computing")]
-    #[arg(env = "ROTOR_KV", hide_env_values = true)]
+    #[arg(env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -92,16 +94,15 @@ struct Run {
 }
 
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
-    let task = args.task()?;
-    match task {
+    match args.task()? {
         Task::Once(text) => {
             let chat = args.chat || args.system.is_some();
-            let run = Run::load(&args, 0.0, (!chat).then_some(COMPLETION_TOKENS))?;
-            once::execute(run, &args, &text)
+            let options = args.options(0.0, (!chat).then_some(COMPLETION_TOKENS))?;
+            once::execute(Run::load(&args, options)?, &args, &text)
         }
         Task::Interactive => {
-            let run = Run::load(&args, CHAT_TEMPERATURE, None)?;
-            interactive::execute(run, args.system, args.max_tokens.is_some())
+            let options = args.options(CHAT_TEMPERATURE, None)?;
+            interactive::execute(Run::load(&args, options)?, args.system, args.max_tokens.is_some())
         }
     }
 }
@@ -124,6 +125,7 @@ impl Args {
         Ok(Task::Once(text))
     }
 
+    /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
     fn options(&self, temperature: f32, max_tokens: Option<usize>) -> Result<GenerateOptions, UsageError> {
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.map_or(max_tokens, |limit| limit.0),
@@ -136,18 +138,9 @@ impl Args {
 }
 
 impl Run {
-    /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
-    fn load(args: &Args, temperature: f32, max_tokens: Option<usize>) -> anyhow::Result<Run> {
+    fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let Some(model) = &args.model else {
-            return Err(UsageError(
-                "no model is given: `rotor run MODEL` runs one, and `rotor synth tiny tiny.gguf` writes one to try"
-                    .into(),
-            )
-            .into());
-        };
-        let options = args.options(temperature, max_tokens)?;
-        let source = load::open(model, args.open)?;
+        let source = load::open_or_demo(args.model.as_deref(), args.open)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

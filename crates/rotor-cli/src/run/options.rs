@@ -21,37 +21,37 @@ pub(super) fn token_limit(text: &str) -> Result<TokenLimit, String> {
 #[command(next_help_heading = "Choosing tokens")]
 pub(super) struct SamplingArgs {
     /// Temperature; 0 takes the likeliest token [default: 0, on a terminal 0.8].
-    #[arg(long, value_name = "T", env = "ROTOR_TEMP", hide_env_values = true)]
+    #[arg(long, value_name = "T", env = "ROTOR_TEMP", hide_env = true)]
     temp: Option<f32>,
     /// Keep the N likeliest tokens; 0 keeps all.
-    #[arg(long, value_name = "N", default_value_t = 40, env = "ROTOR_TOP_K", hide_env_values = true)]
+    #[arg(long, value_name = "N", default_value_t = 40, env = "ROTOR_TOP_K", hide_env = true)]
     top_k: usize,
     /// Keep the fewest likeliest tokens that together have this probability; 1 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.95, env = "ROTOR_TOP_P", hide_env_values = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, env = "ROTOR_TOP_P", hide_env = true)]
     top_p: f32,
     /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.05, env = "ROTOR_MIN_P", hide_env_values = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, env = "ROTOR_MIN_P", hide_env = true)]
     min_p: f32,
     /// Weaken tokens that occurred before by this factor; 1 changes nothing.
-    #[arg(long, value_name = "F", default_value_t = 1.0, env = "ROTOR_REPEAT_PENALTY", hide_env_values = true)]
+    #[arg(long, value_name = "F", default_value_t = 1.0, env = "ROTOR_REPEAT_PENALTY", hide_env = true)]
     repeat_penalty: f32,
     /// How many of the last tokens the three penalties look at; -1 for all.
     #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true, value_parser = token_limit)]
-    #[arg(env = "ROTOR_REPEAT_LAST_N", hide_env_values = true)]
+    #[arg(env = "ROTOR_REPEAT_LAST_N", hide_env = true)]
     repeat_last_n: TokenLimit,
     /// Subtract this from the logit of every token that occurred before.
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    #[arg(env = "ROTOR_PRESENCE_PENALTY", hide_env_values = true)]
+    #[arg(env = "ROTOR_PRESENCE_PENALTY", hide_env = true)]
     presence_penalty: f32,
     /// Subtract this for every time a token occurred before.
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    #[arg(env = "ROTOR_FREQUENCY_PENALTY", hide_env_values = true)]
+    #[arg(env = "ROTOR_FREQUENCY_PENALTY", hide_env = true)]
     frequency_penalty: f32,
     /// Add BIAS to a token's logit (-inf forbids it); may be given several times.
-    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias, env = "ROTOR_LOGIT_BIAS", hide_env_values = true)]
+    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias, env = "ROTOR_LOGIT_BIAS", hide_env = true)]
     logit_bias: Vec<(u32, f32)>,
     /// Seed of the random numbers [default: another one each time].
-    #[arg(long, value_name = "N", env = "ROTOR_SEED", hide_env_values = true)]
+    #[arg(long, value_name = "N", env = "ROTOR_SEED", hide_env = true)]
     seed: Option<u64>,
 }
 
@@ -82,7 +82,8 @@ pub(super) fn check(options: &SamplingOptions) -> Result<(), String> {
 
 /// A seed nobody chose.
 pub(super) fn random_seed() -> u64 {
-    RandomState::new().hash_one(0)
+    // 32 bits: JSON readers that know only doubles must not round it.
+    RandomState::new().hash_one(0) >> 32
 }
 
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {

@@ -3,7 +3,7 @@
 //! Both containers end here: their own code only says which name each [`Role`] has and how a linear is stored. What is
 //! left over matters as much as what is found, because a bias or a norm that nobody applies would be silently wrong.
 
-use super::table::{TensorId, TensorTable};
+use super::table::{Storage, TensorId, TensorTable};
 use super::{Part, Role, RowOrder};
 use crate::config::{Architecture, Config};
 use crate::error::FormatError;
@@ -79,6 +79,11 @@ impl Part {
 }
 
 impl Role {
+    /// Whether this is one of the seven projections of a layer.
+    pub fn is_linear(self) -> bool {
+        matches!(self, Role::Layer(_, part) if Part::LINEARS.contains(&part))
+    }
+
     /// The shape this role has, as rows and columns; a vector has one row.
     pub fn shape(self, config: &Config) -> (usize, usize) {
         let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
@@ -121,7 +126,7 @@ impl<'a> Binder<'a> {
 
     /// As [`find`](Self::find), where one has to exist.
     pub(super) fn require(&mut self, names: &[String]) -> Result<TensorId, FormatError> {
-        self.find(names).ok_or_else(|| FormatError::missing(format!("tensor {:?}", names.join("\" or \""))))
+        self.find(names).ok_or_else(|| FormatError::missing(format!("tensor \"{}\"", names.join("\" or \""))))
     }
 
     /// A vector of numbers.
@@ -151,6 +156,27 @@ impl<'a> Binder<'a> {
                 format!("{other:?}"),
             )),
         }
+    }
+
+    /// Planes or codes with their scales beside them, as Rotor files have them; `id` is the tensor `stem.weight`.
+    pub(super) fn beside(&mut self, id: TensorId, form: TernaryForm, stem: &str) -> Result<Form, FormatError> {
+        let bit1 = if form == TernaryForm::Rotor { Some(self.second_plane(id, stem)?) } else { None };
+        let scales = self.require(&[format!("{stem}.scale")])?;
+        self.table.tensor(scales).expect_dense()?;
+        Ok(Form::Ternary { form, scales: ScalePlace::Tensor(scales), bit1 })
+    }
+
+    /// `bit1`, which is as long as `bit0`.
+    fn second_plane(&mut self, bit0: TensorId, stem: &str) -> Result<TensorId, FormatError> {
+        let id = self.require(&[format!("{stem}.bit1")])?;
+        let (bit0, bit1) = (self.table.tensor(bit0), self.table.tensor(id));
+        let rows = bit0.shape.first().copied().unwrap_or(0);
+        let expected = [rows, bit0.range.len().checked_div(rows).unwrap_or(0)];
+        if bit1.storage == Storage::U8 && bit1.shape == expected {
+            return Ok(id);
+        }
+        let found = format!("{} {:?}", bit1.type_name, bit1.shape);
+        Err(FormatError::invalid(format!("tensor {:?}", bit1.name), format!("u8 {expected:?}, as bit0"), found))
     }
 
     /// The tensors that no role has taken.

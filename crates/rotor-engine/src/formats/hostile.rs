@@ -438,3 +438,13 @@ proptest! {
         }
     }
 }
+
+/// The seeds that the fuzzers start from; they are what the tests here start from too.
+#[test]
+fn the_seeds_of_the_fuzzers_are_sound() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let seed = |name: &str| std::fs::read(corpus.join(name)).unwrap();
+    assert_eq!(seed("gguf/tiny-bitnet"), tiny_bitnet().build());
+    assert_eq!(seed("gguf/tiny-llama"), tiny_llama().build());
+    assert_eq!(seed("safetensors/small"), small_safetensors());
+}

@@ -1,4 +1,4 @@
-//! Tells the two I2_S layouts apart, which the file does not. docs/formats.md, "Telling layouts apart".
+//! Tells the two I2_S layouts apart, which only files that rotor wrote do. docs/formats.md, "Telling layouts apart".
 //!
 //! Reading a row with the wrong layout permutes its columns inside every aligned group of 128 (where rows are a multiple
 //! of 128 long), the same way in every row. So the zeros of a row can be counted without knowing the layout, and those of a
@@ -10,12 +10,27 @@
 //! A few layers are enough. Zeros are counted eight bytes at a time, so that a layer of a 2B model takes a few milliseconds.
 
 use super::graph::{Form, Graph};
+use super::metadata::Metadata;
 use super::table::TensorTable;
 use super::{Part, Role};
+use crate::error::FormatError;
 use crate::forms::{I2sLayout, TernaryForm};
 
 /// The layout that nearly every file has.
 pub(super) const DEFAULT: I2sLayout = I2sLayout::Blocks128;
+
+/// The key under which rotor writes a layout other than the usual one.
+pub(crate) const KEY: &str = "rotor.i2s_layout";
+
+/// The layout that the file names.
+pub(super) fn named(metadata: &Metadata) -> Result<Option<I2sLayout>, FormatError> {
+    match metadata.str(KEY)? {
+        None => Ok(None),
+        Some("128") => Ok(Some(I2sLayout::Blocks128)),
+        Some("64") => Ok(Some(I2sLayout::Blocks64)),
+        Some(other) => Err(FormatError::unsupported(format!("{KEY} {other:?}"), "known are \"128\" and \"64\"")),
+    }
+}
 
 /// Most layers to look at.
 const MAX_LAYERS: usize = 6;

@@ -12,6 +12,9 @@ mod hostile;
 mod i2s_layout;
 mod map;
 pub mod metadata;
+pub(crate) mod metadata_json;
+mod roles;
+pub(crate) mod rotor;
 mod source;
 mod table;
 #[cfg(test)]
@@ -20,6 +23,9 @@ mod testing;
 mod tests;
 
 pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+
+pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
+pub(crate) use roles::Naming;
 
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;
@@ -150,7 +156,7 @@ pub struct SourceLinear<'a> {
     pub weight: Weight<'a>,
     /// Multiplies the product (`blk.N.attn_q.scale` in some GGUF files), 1 where absent.
     pub output_scale: f32,
-    /// RMSNorm over the input, before quantisation (`use_rms_norm`), with epsilon [`Config::linear_norm_eps`].
+    /// RMSNorm over the input, before quantisation (`use_rms_norm`), with epsilon [`Config::linear_norm_eps`](crate::Config::linear_norm_eps).
     pub input_norm: Option<Vec<f32>>,
 }
 

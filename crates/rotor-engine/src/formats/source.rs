@@ -4,6 +4,7 @@ use super::graph::{Form, Graph, Matrix, ScalePlace};
 use super::i2s_layout::Detection;
 use super::map::FileBytes;
 use super::metadata::{Array, Metadata, Value};
+use super::rotor::{self, Origin};
 use super::table::{TensorId, TensorTable};
 use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
 use crate::config::{Activation, Config};
@@ -33,6 +34,8 @@ pub enum SourceKind {
     Gguf,
     /// A folder or file in Hugging Face layout.
     HuggingFace,
+    /// A Rotor file: planes or codes in one safetensors file.
+    Rotor,
 }
 
 impl SourceKind {
@@ -41,6 +44,7 @@ impl SourceKind {
         match self {
             SourceKind::Gguf => "GGUF",
             SourceKind::HuggingFace => "Hugging Face",
+            SourceKind::Rotor => "Rotor",
         }
     }
 }
@@ -71,16 +75,17 @@ pub struct TensorSummary<'a> {
 #[derive(Debug)]
 pub struct Source {
     config: Config,
-    table: TensorTable,
-    graph: Graph,
-    contents: Contents,
+    pub(super) table: TensorTable,
+    pub(super) graph: Graph,
+    pub(super) contents: Contents,
+    kind: SourceKind,
     i2s_layout: I2sLayout,
     warnings: Vec<String>,
 }
 
 /// What is particular to a container.
 #[derive(Debug)]
-enum Contents {
+pub(super) enum Contents {
     Gguf(Metadata),
     HuggingFace(hf::Folder),
 }
@@ -95,7 +100,14 @@ impl Source {
     /// A [`FormatError`] that names the file, the thing in it, what was expected and what was found.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
         let is_safetensors = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
-        if is_safetensors || path.is_dir() {
+        let is_folder = path.is_dir();
+        if is_safetensors
+            && !is_folder
+            && let Some(file) = rotor::open(path, options.no_mmap)?
+        {
+            return Self::from_rotor(file, options).map_err(|e| e.in_file(path));
+        }
+        if is_safetensors || is_folder {
             return hf::open(path, options).map(|opened| Self::from_folder(opened, options));
         }
         let file = gguf::open(path, options.no_mmap)?;
@@ -127,8 +139,9 @@ impl Source {
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
-        let i2s_layout = match options.i2s_layout {
-            Some(given) => given,
+        let named = i2s_layout::named(&metadata)?;
+        let i2s_layout = match options.i2s_layout.or(named) {
+            Some(known) => known,
             None => match i2s_layout::detect(&table, &graph) {
                 Detection::Found(layout) => layout,
                 Detection::Unclear { doubtful } => {
@@ -138,15 +151,46 @@ impl Source {
                 }
             },
         };
-        let mut source = Self { config, table, graph, contents: Contents::Gguf(metadata), i2s_layout, warnings };
+        let mut source = Self {
+            config,
+            table,
+            graph,
+            contents: Contents::Gguf(metadata),
+            kind: SourceKind::Gguf,
+            i2s_layout,
+            warnings,
+        };
         source.warn_of_odd_scales();
         Ok(source)
+    }
+
+    /// A Rotor file under whatever name it has.
+    pub(crate) fn open_rotor(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
+        let missing = || FormatError::missing(format!("{} in {}", rotor::key::VERSION, path.display()));
+        Self::from_rotor(rotor::open(path, options.no_mmap)?.ok_or_else(missing)?, options)
+    }
+
+    fn from_rotor(file: rotor::File, options: &OpenOptions) -> Result<Self, FormatError> {
+        let rotor::File { table, origin, texts } = file;
+        let source = match origin {
+            Origin::Gguf(metadata) => Self::from_gguf(gguf::File { metadata, table, warnings: Vec::new() }, options)?,
+            Origin::HuggingFace(files) => Self::from_folder(hf::from_files(files, table, texts, options)?, options),
+        };
+        Ok(Self { kind: SourceKind::Rotor, ..source })
     }
 
     fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
         let hf::Opened { folder, table, config, graph, warnings } = opened;
         let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
-        let mut source = Self { config, table, graph, contents: Contents::HuggingFace(folder), i2s_layout, warnings };
+        let mut source = Self {
+            config,
+            table,
+            graph,
+            contents: Contents::HuggingFace(folder),
+            kind: SourceKind::HuggingFace,
+            i2s_layout,
+            warnings,
+        };
         source.warn_of_odd_scales();
         source
     }
@@ -177,10 +221,7 @@ impl Source {
 
     /// The container.
     pub fn kind(&self) -> SourceKind {
-        match self.contents {
-            Contents::Gguf(_) => SourceKind::Gguf,
-            Contents::HuggingFace(_) => SourceKind::HuggingFace,
-        }
+        self.kind
     }
 
     /// The layout that I2_S tensors are read in: given, detected, or the usual one.

@@ -7,6 +7,7 @@ use rotor_kernels::DenseType;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// What the bytes of a tensor are, as far as rotor reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub(super) struct TensorTable {
     files: Vec<FileBytes>,
     tensors: Vec<Tensor>,
     by_name: HashMap<String, TensorId>,
+    /// The files by name, those that have one.
+    paths: Vec<PathBuf>,
 }
 
 impl TensorTable {
@@ -111,6 +114,16 @@ impl TensorTable {
         }
         self.files.push(file);
         Ok(())
+    }
+
+    /// Notes where a file came from, so that nothing is written over it.
+    pub(super) fn add_path(&mut self, path: &Path) {
+        self.paths.push(path.to_path_buf());
+    }
+
+    /// The files the tensors are in.
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     /// Looks a tensor up.

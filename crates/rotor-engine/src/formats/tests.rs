@@ -99,6 +99,14 @@ fn a_ternary_embedding_or_head_is_accepted_with_a_warning() {
 }
 
 #[test]
+fn plain_linears_of_a_bitnet_are_a_warning() {
+    let file = tiny_bitnet().tensor("blk.0.attn_q.weight", &[16, 16], 0, f32s([0.5; 256]));
+    let source = open(&file).unwrap();
+    assert_eq!(source.warnings(), ["1 linears are stored as ordinary numbers; their inputs are not quantised"]);
+    assert!(matches!(source.linear(Role::Layer(0, Part::AttnQ)).unwrap().weight, Weight::Dense(_)));
+}
+
+#[test]
 fn every_dense_type_serves_as_embedding() {
     for (id, dtype) in [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30].into_iter().zip(DenseType::ALL) {
         let Some(row) = dtype.row_bytes(16) else {

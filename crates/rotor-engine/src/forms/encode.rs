@@ -45,6 +45,11 @@ impl Encoder {
         Ok(Self { name: name.to_owned(), form, writer, rows, cols, scales })
     }
 
+    /// The form that is written.
+    pub fn form(&self) -> TernaryForm {
+        self.form
+    }
+
     /// The scales as a reader of the form finds them: rounded where the form holds f16.
     pub fn scales(&self) -> &Scales {
         &self.scales

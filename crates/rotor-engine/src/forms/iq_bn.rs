@@ -25,7 +25,7 @@ pub(super) fn iq2_packed_len(rows: usize, cols: usize) -> Option<usize> {
 }
 
 fn row_bytes((header, block): (usize, usize), cols: usize) -> Option<usize> {
-    cols.is_multiple_of(BLOCK).then(|| cols / BLOCK)?.checked_mul(block)?.checked_add(header)
+    cols.is_multiple_of(BLOCK).then_some(cols / BLOCK)?.checked_mul(block)?.checked_add(header)
 }
 
 /// A row's header and blocks; `None` where `bytes` ends before it.
@@ -72,7 +72,7 @@ pub(super) fn decode_iq1(bytes: &[u8], index: usize, out: &mut [i8]) -> Option<(
 /// Digit `place` of a byte, counted from the least significant of five.
 fn digit(byte: u8, place: usize) -> i8 {
     const POWERS: [u8; 5] = [81, 27, 9, 3, 1];
-    (u16::from(byte.wrapping_mul(POWERS[place])) * 3 >> 8) as i8 - 1
+    ((u16::from(byte.wrapping_mul(POWERS[place])) * 3) >> 8) as i8 - 1
 }
 
 #[cfg(test)]

@@ -12,15 +12,18 @@ mod values;
 mod vocabulary;
 
 pub use preset::Preset;
+pub use random::random_trits;
 
-use crate::config::{Activation, Architecture, Config};
+use crate::config::{Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::GgufVocabulary;
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
 use crate::write::vocabulary::{hugging_face, put_gguf_keys};
-use crate::write::{AtomicFile, AtomicFolder, Progress, TensorFile, config_json, names, refuse_overwriting};
+use crate::write::{
+    AtomicFile, AtomicFolder, Progress, TensorFile, config_json, names, put_config_keys, refuse_overwriting,
+};
 use ::safetensors::Dtype;
 use plan::{Data, Planned};
 use preset::Family;
@@ -169,27 +172,7 @@ impl Model {
         header.string("general.name", config.name.as_deref().unwrap_or(self.preset.name()));
         header.u32("general.file_type", MOSTLY_I2_S);
         header.u32("general.quantization_version", 2);
-        for (name, value) in [
-            ("vocab_size", config.vocab_size),
-            ("context_length", config.max_position_embeddings),
-            ("embedding_length", config.hidden_size),
-            ("block_count", config.num_hidden_layers),
-            ("feed_forward_length", config.intermediate_size),
-            ("rope.dimension_count", config.head_dim),
-            ("attention.head_count", config.num_attention_heads),
-            ("attention.head_count_kv", config.num_key_value_heads),
-        ] {
-            header.u32(&format!("{architecture}.{name}"), value as u32);
-        }
-        header.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
-        header.f32(&format!("{architecture}.rope.freq_base"), config.rope_theta);
-        // GGUF has no key for it, and a byte-level vocabulary in a BitNet file stands for the other function.
-        if config.architecture == Architecture::BitNet
-            && config.hidden_act == Activation::Silu
-            && self.vocabulary.model != "llama"
-        {
-            header.string("rotor.hidden_act", config.hidden_act.name());
-        }
+        put_config_keys(&mut header, architecture, config, Some(&self.vocabulary.model));
         put_gguf_keys(&mut header, &self.vocabulary, self.template());
         header
     }

@@ -1,8 +1,19 @@
 //! Random numbers that depend on nothing but the seed, the tensor and the row, so that any thread can make any row and
 //! every form of a model holds the same numbers.
 
-/// Share of zeros among the trits, of 2^16.
-const ZEROS: u16 = 26_214;
+/// Share of zeros among the trits of models, of 2^16.
+const ZEROS: u32 = 26_214;
+
+/// Fills `out` with trits, each 0 with probability `zeros` (to 1/65536) and otherwise evenly -1 and +1. The same seed and
+/// share give the same trits for ever.
+///
+/// # Panics
+///
+/// If `zeros` is not between 0 and 1.
+pub fn random_trits(seed: u64, zeros: f64, out: &mut [i8]) {
+    assert!((0.0..=1.0).contains(&zeros), "a share of zeros between 0 and 1, not {zeros}");
+    Stream { state: seed }.trits_with((zeros * 65_536.0) as u32, out);
+}
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one multiplication chain per 64 bits, any start is a good one.
 #[derive(Clone, Debug)]
@@ -37,9 +48,13 @@ impl Stream {
 
     /// Trits, 40 % of them 0 and the rest evenly -1 and +1.
     pub(super) fn trits(&mut self, out: &mut [i8]) {
+        self.trits_with(ZEROS, out);
+    }
+
+    fn trits_with(&mut self, zeros: u32, out: &mut [i8]) {
         for out in out.chunks_mut(4) {
             for (out, bits) in out.iter_mut().zip(self.next_four()) {
-                *out = if bits < ZEROS { 0 } else { (bits & 1) as i8 * 2 - 1 };
+                *out = if u32::from(bits) < zeros { 0 } else { (bits & 1) as i8 * 2 - 1 };
             }
         }
     }
@@ -94,6 +109,16 @@ mod tests {
         let count = |wanted| trits.iter().filter(|&&trit| trit == wanted).count() as f64 / trits.len() as f64;
         assert!((count(0) - 0.4).abs() < 0.003, "{}", count(0));
         assert!((count(1) - 0.3).abs() < 0.003 && (count(-1) - 0.3).abs() < 0.003);
+    }
+
+    #[test]
+    fn the_share_of_zeros_can_be_chosen() {
+        for (zeros, bounds) in [(0.0, 0.0..=0.0), (0.25, 0.247..=0.253), (0.4, 0.397..=0.403), (1.0, 1.0..=1.0)] {
+            let mut trits = vec![9; 1_000_001];
+            random_trits(3, zeros, &mut trits);
+            let found = trits.iter().filter(|&&trit| trit == 0).count() as f64 / trits.len() as f64;
+            assert!(bounds.contains(&found) && trits.iter().all(|trit| (-1..=1).contains(trit)), "{zeros}: {found}");
+        }
     }
 
     #[test]

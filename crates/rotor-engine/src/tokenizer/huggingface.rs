@@ -282,6 +282,7 @@ fn wrapping(post_processor: Option<&Value>) -> Result<(Vec<u32>, Vec<u32>), Toke
     /// Stands for the text; no vocabulary is that large.
     const TEXT: u32 = u32::MAX;
     let Some(part) = post_processor.filter(|part| !part.is_null()) else { return Ok(Default::default()) };
+    check_templates(part)?;
     let processor: PostProcessorWrapper = part_from("post_processor", part)?;
     let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
     let wrapped = processor
@@ -296,6 +297,27 @@ fn wrapping(post_processor: Option<&Value>) -> Result<(Vec<u32>, Vec<u32>), Toke
             Err(TokenizerError::invalid("post_processor of tokenizer.json", "a template with the text in it", "none"))
         }
     }
+}
+
+/// Refuses a template that names a special token it does not define, or a second text: the library would index out of bounds.
+fn check_templates(part: &Value) -> Result<(), TokenizerError> {
+    let list = |key: &str| part.get(key).and_then(Value::as_array).into_iter().flatten();
+    for inner in list("processors") {
+        check_templates(inner)?;
+    }
+    for piece in list("single") {
+        let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+        let is_known = |id: &str| part.get("special_tokens").and_then(|tokens| tokens.get(id)).is_some();
+        if let Some(unknown) = id("SpecialToken").filter(|id| !is_known(id)) {
+            let expected = "special tokens that it defines";
+            return Err(TokenizerError::invalid("post_processor of tokenizer.json", expected, format!("{unknown:?}")));
+        }
+        if let Some(other) = id("Sequence").filter(|id| *id != "A") {
+            let expected = "one text, A, in the template for one";
+            return Err(TokenizerError::invalid("post_processor of tokenizer.json", expected, format!("{other:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// A list of ids with `id` in it or not, where the configuration decides.
@@ -435,6 +457,20 @@ mod tests {
             assert_eq!(tokenizer.decode(&ids), library.decode(&ids, true).unwrap(), "{text:?}");
         }
         assert_eq!(tokenizer.encode("hi hié", SpecialTokens::Parse).unwrap(), [9, 9, 3, 4]);
+    }
+
+    /// The library indexes out of bounds for both; found by the mutations below.
+    #[test]
+    fn templates_name_what_they_define() {
+        let mut json = llama2();
+        json["post_processor"]["single"][0]["SpecialToken"]["id"] = "<x>".into();
+        assert!(refusal(&json).contains("special tokens that it defines"), "{}", refusal(&json));
+        let mut json = llama2();
+        json["post_processor"]["single"][1]["Sequence"]["id"] = "B".into();
+        assert!(refusal(&json).contains("one text, A"), "{}", refusal(&json));
+        let mut json = llama2();
+        json["post_processor"]["special_tokens"] = json!({"<other>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}});
+        assert!(refusal(&json).contains("special tokens that it defines"), "{}", refusal(&json));
     }
 
     /// The same vocabulary behind every other normaliser, pre-tokenizer and post-processor that is let through.

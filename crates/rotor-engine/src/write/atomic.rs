@@ -1,6 +1,7 @@
 //! Files and folders that appear under their name only when they are whole.
 
 use crate::error::FormatError;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -46,6 +47,7 @@ pub struct AtomicFile {
     file: BufWriter<NamedTempFile>,
     target: PathBuf,
     written: u64,
+    hash: Option<Sha256>,
     _registered: Registered,
 }
 
@@ -68,7 +70,13 @@ impl AtomicFile {
         permissions(&mut builder, 0o666);
         let file = builder.tempfile_in(folder).map_err(io_error("write", &target))?;
         let registered = Registered::new(file.path());
-        Ok(Self { file: BufWriter::with_capacity(BUFFER, file), target, written: 0, _registered: registered })
+        Ok(Self {
+            file: BufWriter::with_capacity(BUFFER, file),
+            target,
+            written: 0,
+            hash: None,
+            _registered: registered,
+        })
     }
 
     /// The name the file will have.
@@ -81,6 +89,20 @@ impl AtomicFile {
         self.written
     }
 
+    /// A second handle to the file, for syncing it.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] where the system refuses.
+    pub(super) fn handle(&self) -> Result<File, FormatError> {
+        self.file.get_ref().as_file().try_clone().map_err(io_error("write", &self.target))
+    }
+
+    /// Computes the SHA-256 of what is written from here on.
+    pub fn hash(&mut self) {
+        self.hash = Some(Sha256::new());
+    }
+
     /// Appends bytes.
     ///
     /// # Errors
@@ -89,7 +111,32 @@ impl AtomicFile {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
         self.file.write_all(bytes).map_err(io_error("write", &self.target))?;
         self.written += bytes.len() as u64;
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
         Ok(())
+    }
+
+    /// Where the file is until it is committed, with everything written so far.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Io`] naming the target.
+    pub fn flushed(&mut self) -> Result<PathBuf, FormatError> {
+        self.file.flush().map_err(io_error("write", &self.target))?;
+        Ok(self.file.get_ref().path().to_path_buf())
+    }
+
+    /// As [`commit`](Self::commit); returns the size in bytes and the SHA-256 in hexadecimal, empty where none was computed.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_hashed(mut self) -> Result<(u64, String), FormatError> {
+        let size = self.written;
+        let digest = self.hash.take().map(|hash| hexadecimal(&hash.finalize())).unwrap_or_default();
+        self.commit()?;
+        Ok((size, digest))
     }
 
     /// Syncs the file to the disk and gives it its name.
@@ -108,6 +155,10 @@ impl AtomicFile {
         sync_folder_of(&self.target);
         Ok(())
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder under a temporary name, which [`commit`](AtomicFolder::commit) replaces by its own; dropped before, it is gone.

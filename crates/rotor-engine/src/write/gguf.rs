@@ -2,6 +2,7 @@
 
 use super::tensors::{Layout, TensorFile};
 use crate::error::FormatError;
+use crate::formats::metadata::{Array, Value};
 use rotor_kernels::DenseType;
 use std::collections::HashSet;
 use std::path::Path;
@@ -34,12 +35,19 @@ pub const fn type_id(dtype: DenseType) -> u32 {
 
 /// Type ids of metadata values.
 mod value_type {
+    pub(super) const U8: u32 = 0;
+    pub(super) const I8: u32 = 1;
+    pub(super) const U16: u32 = 2;
+    pub(super) const I16: u32 = 3;
     pub(super) const U32: u32 = 4;
     pub(super) const I32: u32 = 5;
     pub(super) const F32: u32 = 6;
     pub(super) const BOOL: u32 = 7;
     pub(super) const STRING: u32 = 8;
     pub(super) const ARRAY: u32 = 9;
+    pub(super) const U64: u32 = 10;
+    pub(super) const I64: u32 = 11;
+    pub(super) const F64: u32 = 12;
 }
 
 /// The metadata and tensor infos of a file to be written, in the order they are added.
@@ -48,6 +56,8 @@ pub struct GgufHeader {
     keys: HashSet<String>,
     metadata: Vec<u8>,
     tensors: Vec<TensorInfo>,
+    /// Where not [`ALIGNMENT`].
+    alignment: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +119,70 @@ impl GgufHeader {
         self.metadata.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }
 
+    /// Adds a value as it was read from another file.
+    pub fn value(&mut self, key: &str, value: &Value) {
+        macro_rules! number {
+            ($id:ident, $value:expr) => {{
+                self.key(key, value_type::$id);
+                self.metadata.extend($value.to_le_bytes());
+            }};
+        }
+        match value {
+            Value::U8(v) => number!(U8, v),
+            Value::I8(v) => number!(I8, v),
+            Value::U16(v) => number!(U16, v),
+            Value::I16(v) => number!(I16, v),
+            Value::U32(v) => number!(U32, v),
+            Value::I32(v) => number!(I32, v),
+            Value::U64(v) => number!(U64, v),
+            Value::I64(v) => number!(I64, v),
+            Value::F32(v) => number!(F32, v),
+            Value::F64(v) => number!(F64, v),
+            Value::Bool(v) => self.bool(key, *v),
+            Value::String(v) => {
+                self.key(key, value_type::STRING);
+                put_string(&mut self.metadata, v);
+            }
+            Value::Array(array) => self.values(key, array),
+        }
+    }
+
+    fn values(&mut self, key: &str, array: &Array) {
+        macro_rules! numbers {
+            ($id:ident, $values:expr) => {{
+                self.array(key, value_type::$id, $values.len());
+                self.metadata.extend($values.iter().flat_map(|value| value.to_le_bytes()));
+            }};
+        }
+        match array {
+            Array::U8(v) => numbers!(U8, v),
+            Array::I8(v) => numbers!(I8, v),
+            Array::U16(v) => numbers!(U16, v),
+            Array::I16(v) => numbers!(I16, v),
+            Array::U32(v) => numbers!(U32, v),
+            Array::I32(v) => numbers!(I32, v),
+            Array::U64(v) => numbers!(U64, v),
+            Array::I64(v) => numbers!(I64, v),
+            Array::F32(v) => numbers!(F32, v),
+            Array::F64(v) => numbers!(F64, v),
+            Array::Bool(v) => {
+                self.array(key, value_type::BOOL, v.len());
+                self.metadata.extend(v.iter().map(|&value| u8::from(value)));
+            }
+            Array::String(v) => {
+                self.array(key, value_type::STRING, v.len());
+                v.iter().for_each(|value| put_string(&mut self.metadata, value));
+            }
+        }
+    }
+
+    /// Aligns the tensors to a power of two other than 32, and says so in the file.
+    pub fn alignment(&mut self, alignment: u32) {
+        assert!(alignment.is_power_of_two(), "alignment {alignment}");
+        self.u32("general.alignment", alignment);
+        self.alignment = Some(alignment);
+    }
+
     /// Announces a tensor of `shape` (slowest-varying first, as everywhere in rotor) that takes `bytes` bytes.
     pub fn tensor(&mut self, name: &str, shape: &[usize], type_id: u32, bytes: u64) {
         let dims = shape.iter().rev().map(|&dim| dim as u64).collect();
@@ -140,6 +214,7 @@ impl GgufHeader {
     }
 
     fn layout(self) -> Layout {
+        let alignment = self.alignment.map_or(ALIGNMENT, u64::from);
         let mut header = b"GGUF".to_vec();
         header.extend(3u32.to_le_bytes());
         header.extend((self.tensors.len() as u64).to_le_bytes());
@@ -153,11 +228,11 @@ impl GgufHeader {
             header.extend(tensor.dims.iter().flat_map(|dim| dim.to_le_bytes()));
             header.extend(tensor.type_id.to_le_bytes());
             header.extend(u64::to_le_bytes(offset));
-            let padded = tensor.bytes.next_multiple_of(ALIGNMENT);
+            let padded = tensor.bytes.next_multiple_of(alignment);
             offset += padded;
             tensors.push((tensor.name, tensor.bytes, (padded - tensor.bytes) as usize));
         }
-        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+        header.resize(header.len().next_multiple_of(alignment as usize), 0);
         Layout { header, tensors }
     }
 

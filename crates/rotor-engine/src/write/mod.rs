@@ -4,8 +4,10 @@
 //! the program before that (an error, Ctrl-C, a full disk) leaves what was there untouched.
 
 mod atomic;
+mod background;
 pub mod gguf;
 mod hugging_face;
+mod hyper;
 pub mod names;
 mod parallel;
 pub mod safetensors;
@@ -14,5 +16,6 @@ pub mod vocabulary;
 
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
 pub use hugging_face::config_json;
+pub use hyper::put_config_keys;
 pub use parallel::{FillStrip, Progress, write_strips};
 pub use tensors::TensorFile;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 /// Bytes of strips in memory at a time.
-const IN_FLIGHT: usize = 8 << 20;
+const IN_FLIGHT: usize = 4 << 20;
 
 /// How far a file is, told as it grows: bytes of tensor data done, and in all.
 pub struct Progress<'a> {

@@ -1,5 +1,6 @@
 //! What several integration tests need.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use rotor::kv::KvCache;
 use rotor::model::{Logits, Model, Step, Workspace};

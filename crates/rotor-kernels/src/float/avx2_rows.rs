@@ -89,6 +89,12 @@ fn weights<const TYPE: usize>(row: &[u8], chunk: usize) -> Weights {
         let bytes = 32 * dtype.block_bytes();
         return plain(dtype, &row[chunk * bytes..][..bytes]);
     }
+    blocked(dtype, row, chunk, per_block)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn blocked(dtype: DenseType, row: &[u8], chunk: usize, per_block: usize) -> Weights {
     let block = &row[chunk / per_block * dtype.block_bytes()..][..dtype.block_bytes()];
     let part = chunk % per_block;
     match dtype {
@@ -100,7 +106,8 @@ fn weights<const TYPE: usize>(row: &[u8], chunk: usize) -> Weights {
         }
         DenseType::Q8_0 => {
             let d = _mm256_set1_ps(half_at(block, 0));
-            signed(load_bytes(&block[2..])).map(|q| _mm256_mul_ps(d, q))
+            let q = signed(load_bytes(&block[2..]));
+            [_mm256_mul_ps(d, q[0]), _mm256_mul_ps(d, q[1]), _mm256_mul_ps(d, q[2]), _mm256_mul_ps(d, q[3])]
         }
         DenseType::Q4K => k_quant(block, part, sub_block(&block[16..], part)),
         DenseType::Q5K => {
@@ -112,19 +119,43 @@ fn weights<const TYPE: usize>(row: &[u8], chunk: usize) -> Weights {
     }
 }
 
+// Arrays are written out below: a closure handed to `map` or `from_fn` is not inlined across target features, and a call per
+// eight weights costs more than the weights.
+
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn plain(dtype: DenseType, bytes: &[u8]) -> Weights {
-    let half = |i: usize| -> __m128i {
-        // SAFETY: 16 readable bytes of the 64 a chunk of two-byte weights has; the load needs no alignment.
-        unsafe { _mm_loadu_si128(bytes[16 * i..][..16].as_ptr().cast()) }
-    };
-    std::array::from_fn(|i| match dtype {
-        // SAFETY: 32 readable bytes of the 128 a chunk of f32 has; the load needs no alignment.
-        DenseType::F32 => unsafe { _mm256_loadu_ps(bytes[32 * i..][..32].as_ptr().cast()) },
-        DenseType::F16 => _mm256_cvtph_ps(half(i)),
-        _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half(i)))),
-    })
+    let (pairs, _) = bytes.as_chunks::<{ 2 * LANES }>();
+    match dtype {
+        DenseType::F32 => {
+            let fours = bytes.as_chunks::<{ 4 * LANES }>().0;
+            [f32s(&fours[0]), f32s(&fours[1]), f32s(&fours[2]), f32s(&fours[3])]
+        }
+        DenseType::F16 => [f16s(&pairs[0]), f16s(&pairs[1]), f16s(&pairs[2]), f16s(&pairs[3])],
+        _ => [bf16s(&pairs[0]), bf16s(&pairs[1]), bf16s(&pairs[2]), bf16s(&pairs[3])],
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn f32s(bytes: &[u8; 4 * LANES]) -> __m256 {
+    // SAFETY: 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn f16s(bytes: &[u8; 2 * LANES]) -> __m256 {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bf16s(bytes: &[u8; 2 * LANES]) -> __m256 {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    let bits = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
 }
 
 #[inline]
@@ -146,16 +177,24 @@ fn load_bytes(bytes: &[u8]) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unsigned(q: __m256i) -> Weights {
     let (low, high) = (_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
-    let eights = [low, _mm_srli_si128::<8>(low), high, _mm_srli_si128::<8>(high)];
-    eights.map(|q| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(q)))
+    [
+        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low)),
+        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(low))),
+        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(high)),
+        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(high))),
+    ]
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn signed(q: __m256i) -> Weights {
     let (low, high) = (_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
-    let eights = [low, _mm_srli_si128::<8>(low), high, _mm_srli_si128::<8>(high)];
-    eights.map(|q| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)))
+    [
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low)),
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(low))),
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(high))),
+    ]
 }
 
 /// 16 bytes to 32 nibbles, the low ones first.
@@ -184,7 +223,11 @@ fn fifth_bits(q: __m256i, bits: &[u8]) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn offset(d: f32, q: __m256i, middle: f32) -> Weights {
     let (d, middle) = (_mm256_set1_ps(d), _mm256_set1_ps(middle));
-    unsigned(q).map(|q| _mm256_mul_ps(d, _mm256_sub_ps(q, middle)))
+    let mut weights = unsigned(q);
+    for weight in &mut weights {
+        *weight = _mm256_mul_ps(d, _mm256_sub_ps(*weight, middle));
+    }
+    weights
 }
 
 /// `d * q + minimum`.
@@ -192,7 +235,11 @@ fn offset(d: f32, q: __m256i, middle: f32) -> Weights {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scale_and_add(d: f32, q: __m256i, minimum: f32) -> Weights {
     let (d, minimum) = (_mm256_set1_ps(d), _mm256_set1_ps(minimum));
-    unsigned(q).map(|q| _mm256_add_ps(_mm256_mul_ps(d, q), minimum))
+    let mut weights = unsigned(q);
+    for weight in &mut weights {
+        *weight = _mm256_add_ps(_mm256_mul_ps(d, *weight), minimum);
+    }
+    weights
 }
 
 /// The nibbles of sub-block `part`: each 32 bytes hold one sub-block low and the next one high.
@@ -211,7 +258,11 @@ fn k_quant(block: &[u8], part: usize, q: __m256i) -> Weights {
     let (scale, minimum) = crate::dense::scale_and_minimum(&block[4..16], part);
     let scale = _mm256_set1_ps(half_at(block, 0) * scale);
     let minimum = _mm256_set1_ps(half_at(block, 2) * minimum);
-    unsigned(q).map(|q| _mm256_sub_ps(_mm256_mul_ps(scale, q), minimum))
+    let mut weights = unsigned(q);
+    for weight in &mut weights {
+        *weight = _mm256_sub_ps(_mm256_mul_ps(scale, *weight), minimum);
+    }
+    weights
 }
 
 /// `d * scale * (q - 32)`, 16 weights to a scale.

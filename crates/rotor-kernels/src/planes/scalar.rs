@@ -37,7 +37,7 @@ pub(super) fn pack_trits(trits: &[i8], bit0: &mut [u8], bit1: &mut [u8]) -> bool
         let minus = trits >> 7 & ONES;
         let plus = trits & !minus & ONES;
         // What the two bits do not account for; then the highest bit says whether a byte has any.
-        let other = trits ^ (plus | minus * 0xff);
+        let other = trits ^ (plus | (minus * 0xff));
         let bad = (((other & !(ONES << 7)) + 0x7f * ONES) | other) >> 7 & ONES;
         wrong |= bad;
         (*bit0, *bit1) = (gather_bytes(plus & !bad), gather_bytes(minus & !bad));
@@ -50,7 +50,7 @@ pub(super) fn unpack_trits(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool {
     for ((trits, plus), minus) in trits.as_chunks_mut::<8>().0.iter_mut().zip(bit0).zip(bit1) {
         let both = plus & minus;
         wrong |= both;
-        let word = scatter_bytes(plus & !both) | scatter_bytes(minus & !both) * 0xff;
+        let word = scatter_bytes(plus & !both) | (scatter_bytes(minus & !both) * 0xff);
         *trits = word.to_le_bytes().map(u8::cast_signed);
     }
     wrong != 0

@@ -114,6 +114,11 @@ impl Activations {
         &self.quantized[token * self.stride..token * self.stride + self.cols]
     }
 
+    /// Whether the few-token kernels have what they need; where there are enough tokens for the others it is not made.
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.len() == self.tokens * self.prepared_len
+    }
+
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }

@@ -31,6 +31,7 @@ pub(crate) const KERNELS: TernaryKernels = TernaryKernels {
     prepared_len: |cols| cols / 4 * TABLE_BYTES,
     prepare,
     few,
+    dot_rows: super::avx2_rows::dot_rows,
     many: Some(ManyKernels { min_tokens: 6, decode, transpose, run }),
 };
 

@@ -26,11 +26,15 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_rows;
 mod grouped;
+mod planes;
 pub(crate) mod scalar;
 
 pub use activations::Activations;
 pub use grouped::{GROUP_ALIGN, GroupScales};
+pub use planes::{Orientation, Planes, TileScratch};
 
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
@@ -52,6 +56,9 @@ pub const CHUNK_COLS: usize = 32;
 /// Bytes of codes per row and chunk.
 pub const CHUNK_CODES: usize = 8;
 
+/// Tiles that a task of the few-token kernels takes.
+const RUN: usize = 4;
+
 /// The ternary kernels of one ISA.
 pub(crate) struct TernaryKernels {
     /// Sets row `r` of a tile from its trits, padded to whole pairs of units.
@@ -62,12 +69,18 @@ pub(crate) struct TernaryKernels {
     pub prepare: unsafe fn(q: &[i8], prepared: &mut [u8]),
     /// Dot products of whole tiles with 1 to 4 tokens: `out[token][row of these tiles]`.
     pub few: FewTokens,
+    /// Dot products of rows of stored planes with one token, arranged as [`planes`] says; returns whether a weight is set in
+    /// both planes.
+    pub dot_rows: DotRows,
     /// The many-token kernels, where this ISA has them.
     pub many: Option<ManyKernels>,
 }
 
 /// Multiplies whole tiles (of so many units per row) by the prepared activations of each token.
 type FewTokens = unsafe fn(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]);
+
+/// Multiplies rows of planes, `width` bytes each, by the arranged activations.
+type DotRows = unsafe fn(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: &mut [i32]) -> bool;
 
 /// The vector-lookup kernels of one ISA.
 pub(crate) struct ManyKernels {
@@ -304,31 +317,12 @@ impl TernaryMatrix {
         out: &mut [T],
         finish: impl Fn(usize, usize, i32) -> T + Sync,
     ) {
-        const RUN: usize = 4;
         let out = SharedMut::new(out);
         pool.run(self.tile_count().div_ceil(RUN), |_, task| {
             let tiles = task * RUN..((task + 1) * RUN).min(self.tile_count());
             let rows = tiles.start * TILE_ROWS..(tiles.end * TILE_ROWS).min(self.rows);
             let packed = self.tiles(tiles.clone());
-            let mut sums = [[0i32; RUN * TILE_ROWS]; 4];
-            for first in (0..x.tokens()).step_by(4) {
-                let group = first..(first + 4).min(x.tokens());
-                let mut prepared: [&[u8]; 4] = [&[]; 4];
-                for (slot, token) in prepared.iter_mut().zip(group.clone()) {
-                    *slot = x.prepared(token);
-                }
-                let mut outputs = sums.each_mut().map(|row| &mut row[..tiles.len() * TILE_ROWS]);
-                // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the prepared activations are
-                // `prepared_len` long for the same padded columns (checked by `multiply`), the outputs hold whole tiles.
-                unsafe { (kernels.few)(packed, self.units, &prepared[..group.len()], &mut outputs[..group.len()]) };
-                for (sums, token) in sums.iter().zip(group) {
-                    // SAFETY: each task owns its rows of every token.
-                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                    for ((out, sum), row) in out.iter_mut().zip(sums).zip(rows.clone()) {
-                        *out = finish(token, row, *sum);
-                    }
-                }
-            }
+            multiply_tiles(kernels, packed, tiles.len(), rows, self.rows, x, &out, &finish);
         });
     }
 
@@ -374,7 +368,6 @@ impl TernaryMatrix {
 
     /// Turns the planes into codes, in parallel; returns their length in the scratch memory.
     fn decode_codes(&self, many: &ManyKernels, pool: &Pool, scratch: &mut Scratch) -> usize {
-        const RUN: usize = 4;
         let chunks = self.cols.div_ceil(CHUNK_COLS);
         let code_rows = self.tile_count() * TILE_ROWS;
         scratch.reserve(pool.threads(), chunks, code_rows);
@@ -425,6 +418,41 @@ impl ManyTasks {
         let (tile, part) = (task / self.row_parts, task % self.row_parts);
         let bound = |part: usize| (part * self.part_rows).min(self.code_rows);
         (tile * TOKEN_TILE, bound(part)..bound(part + 1))
+    }
+}
+
+/// Multiplies `count` tiles, at most [`RUN`], by the prepared activations, four tokens per pass over the weights, and writes
+/// the outputs of `live` rows: `out[token][row]`, `rows` to a token.
+#[expect(clippy::too_many_arguments, reason = "one product of a task, for weights that are packed and for planes")]
+fn multiply_tiles<T: Copy>(
+    kernels: &TernaryKernels,
+    packed: &[u8],
+    count: usize,
+    live: std::ops::Range<usize>,
+    rows: usize,
+    x: &Activations,
+    out: &SharedMut<'_, T>,
+    finish: &impl Fn(usize, usize, i32) -> T,
+) {
+    let mut sums = [[0i32; RUN * TILE_ROWS]; 4];
+    for first in (0..x.tokens()).step_by(4) {
+        let group = first..(first + 4).min(x.tokens());
+        let mut prepared: [&[u8]; 4] = [&[]; 4];
+        for (slot, token) in prepared.iter_mut().zip(group.clone()) {
+            *slot = x.prepared(token);
+        }
+        let units = packed.len() / count / UNIT_BYTES;
+        let mut outputs = sums.each_mut().map(|row| &mut row[..count * TILE_ROWS]);
+        // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the prepared activations are
+        // `prepared_len` long for the same padded columns (checked by the callers), the outputs hold whole tiles.
+        unsafe { (kernels.few)(packed, units, &prepared[..group.len()], &mut outputs[..group.len()]) };
+        for (sums, token) in sums.iter().zip(group) {
+            // SAFETY: each task owns its rows of every token.
+            let out = unsafe { out.slice(token * rows + live.start, live.len()) };
+            for ((out, sum), row) in out.iter_mut().zip(sums).zip(live.clone()) {
+                *out = finish(token, row, *sum);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) const KERNELS: TernaryKernels = TernaryKernels {
     prepared_len: |cols| cols,
     prepare: |q, prepared| prepared.iter_mut().zip(q).for_each(|(to, from)| *to = from.cast_unsigned()),
     few,
+    dot_rows: super::planes::dot_rows,
     many: None,
 };
 

@@ -20,6 +20,9 @@ use crate::forms::{KernelConfig, TernaryForm, TlTile};
 /// Bytes behind the packed trits of an I2_S, TL1 or TL2 tensor; the first four are its scale.
 const TAIL: usize = 32;
 
+/// What the `.scale` tensor of a linear's output is called in a Rotor file.
+pub(super) const OUTPUT_SCALE: &str = ".output_scale";
+
 /// The name of a role's tensor, less its ending.
 fn stem(role: Role) -> String {
     match role {
@@ -88,17 +91,28 @@ pub(super) fn graph(
             graph.linears.insert(role, bind_linear(&mut binder, role, kernels)?);
         }
     }
+    warnings.extend(warn_of_plain_linears(&graph, config));
     // Its values are in the configuration already.
     let _ = binder.find(&[ROPE_FACTORS.into()]);
     refuse_leftovers(&binder, &mut warnings)?;
     Ok((graph, warnings))
 }
 
+/// A BitNet model quantises the inputs of its ternary linears; those of ordinary numbers are multiplied as they are.
+fn warn_of_plain_linears(graph: &Graph, config: &Config) -> Option<String> {
+    let plain = graph.linears.values().filter(|linear| matches!(linear.matrix.form, Form::Dense(_))).count();
+    let unusual = config.architecture == Architecture::BitNet && plain > 0;
+    unusual.then(|| format!("{plain} linears are stored as ordinary numbers; their inputs are not quantised"))
+}
+
 fn bind_linear(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> Result<Linear, FormatError> {
     let Some(matrix) = bind_matrix(binder, role, kernels)? else {
         return Err(FormatError::missing(format!("tensor \"{}.weight\"", stem(role))));
     };
-    let output_scale = match binder.find(&[stem(role) + ".scale"]) {
+    // Beside planes and codes, `.scale` is the scale of the weights.
+    let is_beside = matches!(matrix.form, Form::Ternary { scales: ScalePlace::Tensor(_), .. });
+    let ending = if is_beside { OUTPUT_SCALE } else { ".scale" };
+    let output_scale = match binder.find(&[stem(role) + ending]) {
         Some(id) => binder.scalar(id)?,
         None => 1.0,
     };
@@ -117,6 +131,7 @@ fn bind_matrix(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> R
             let scales = ScalePlace::Known(scale_in_tail(binder.table, id)?);
             Form::Ternary { form, scales, bit1: None }
         }
+        Storage::Ternary(form @ (TernaryForm::Rotor | TernaryForm::BitNet)) => binder.beside(id, form, &stem(role))?,
         Storage::Ternary(form) => Form::Ternary { form, scales: ScalePlace::Inside, bit1: None },
         Storage::Tl(kind) => {
             let form = tl_form(kind, tensor, (rows, cols), kernels)?;

@@ -35,6 +35,7 @@ pub(in super::super) fn open(path: &Path, in_memory: bool) -> Result<File, Forma
     let Header { metadata, tensors, mut warnings } = Header::parse(bytes.as_slice()).map_err(|e| e.in_file(path))?;
     let count = part_count(&metadata).map_err(|e| e.in_file(path))?;
     let mut table = TensorTable::default();
+    table.add_path(path);
     table.add_file(bytes, tensors).map_err(|e| e.in_file(path))?;
     if count > 1 {
         let names = PartNames::of(path, &metadata, count).map_err(|e| e.in_file(path))?;
@@ -64,6 +65,7 @@ fn add_part(
         }
     }
     warnings.extend(header.warnings);
+    table.add_path(path);
     table.add_file(bytes, header.tensors)
 }
 

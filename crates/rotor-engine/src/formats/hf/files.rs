@@ -2,11 +2,44 @@
 
 use crate::error::FormatError;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest JSON or template file. The largest tokenizer.json of a ternary model has 33 MB.
 const MAX_FILE: u64 = 256 << 20;
+
+/// Where the small files are.
+#[derive(Debug)]
+pub(in super::super) enum Files {
+    /// In this folder.
+    Folder(PathBuf),
+    /// In another file's metadata.
+    Memory(BTreeMap<String, Vec<u8>>),
+}
+
+impl Files {
+    /// The name of a file for people.
+    pub(super) fn name(&self, name: &str) -> PathBuf {
+        match self {
+            Files::Folder(folder) => folder.join(name),
+            Files::Memory(_) => name.into(),
+        }
+    }
+
+    /// Reads a file whole; `None` where there is none.
+    pub(in super::super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
+        match self {
+            Files::Folder(folder) => read_optional(&folder.join(name)),
+            Files::Memory(files) => Ok(files.get(name).cloned()),
+        }
+    }
+
+    /// A JSON object, where the file exists.
+    pub(super) fn read_json(&self, name: &str) -> Result<Option<Map<String, Value>>, FormatError> {
+        self.read(name)?.map(|bytes| parse_object(&self.name(name), &bytes)).transpose()
+    }
+}
 
 /// Reads a file whole; `None` where there is none.
 pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
@@ -31,9 +64,12 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError>
 
 /// A JSON object, where the file exists.
 pub(super) fn read_optional_json(path: &Path) -> Result<Option<Map<String, Value>>, FormatError> {
-    let Some(bytes) = read_optional(path)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
+    read_optional(path)?.map(|bytes| parse_object(path, &bytes)).transpose()
+}
+
+fn parse_object(path: &Path, bytes: &[u8]) -> Result<Map<String, Value>, FormatError> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(FormatError::invalid("file", "a JSON object", "another JSON value").in_file(path)),
         Err(error) => Err(FormatError::invalid("file", "JSON", error).in_file(path)),
     }

@@ -9,6 +9,8 @@ mod safetensors;
 mod tests;
 mod tokenizer;
 
+pub(super) use files::Files;
+pub(super) use safetensors::{Texts, contents};
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
@@ -21,7 +23,8 @@ use json::Object;
 use quantization::{Quantization, Scheme};
 use rotor_kernels::DenseType;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 const CONFIG: &str = "config.json";
 const SINGLE_FILE: &str = "model.safetensors";
@@ -29,9 +32,11 @@ const SINGLE_FILE: &str = "model.safetensors";
 /// A folder's contents.
 #[derive(Debug)]
 pub(super) struct Folder {
-    pub(super) path: PathBuf,
+    pub(super) files: Files,
     /// `config.json` as it is.
     pub(super) config: Map<String, Value>,
+    /// `__metadata__` of the safetensors files.
+    pub(super) texts: Texts,
 }
 
 /// Everything that opening a folder finds.
@@ -56,19 +61,35 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, FormatE
     let object = Object::new(&file, CONFIG);
     let (config, quantization) = hyper_parameters(&object, options).map_err(in_config)?;
     let tied = object.bool("tie_word_embeddings").map_err(in_config)?;
-    if !is_folder {
-        safetensors::add_file(&mut table, path, options.no_mmap)?;
+    let texts = if !is_folder {
+        safetensors::add_file(&mut table, path, options.no_mmap)?
     } else if folder.join(SINGLE_FILE).exists() {
-        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?;
+        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?
     } else if folder.join(safetensors::INDEX).exists() {
-        safetensors::add_shards(&mut table, folder, options.no_mmap)?;
+        safetensors::add_shards(&mut table, folder, options.no_mmap)?
     } else {
         let what = format!("{SINGLE_FILE} or {} in {}", safetensors::INDEX, folder.display());
         return Err(FormatError::missing(what));
-    }
+    };
     let (graph, warnings) = graph(&table, &config, &quantization, tied).map_err(|e| e.in_file(path))?;
-    let folder = Folder { path: folder.to_path_buf(), config: file };
+    let folder = Folder { files: Files::Folder(folder.to_path_buf()), config: file, texts };
     Ok(Opened { folder, table, config, graph, warnings })
+}
+
+/// A folder whose files are in memory and whose tensors have been found.
+pub(super) fn from_files(
+    files: BTreeMap<String, Vec<u8>>,
+    table: TensorTable,
+    texts: Texts,
+    options: &OpenOptions,
+) -> Result<Opened, FormatError> {
+    let files = Files::Memory(files);
+    let Some(file) = files.read_json(CONFIG)? else { return Err(FormatError::missing(CONFIG)) };
+    let object = Object::new(&file, CONFIG);
+    let (config, quantization) = hyper_parameters(&object, options)?;
+    let tied = object.bool("tie_word_embeddings")?;
+    let (graph, warnings) = graph(&table, &config, &quantization, tied)?;
+    Ok(Opened { folder: Folder { files, config: file, texts }, table, config, graph, warnings })
 }
 
 fn hyper_parameters(file: &Object<'_>, options: &OpenOptions) -> Result<(Config, Quantization), FormatError> {
@@ -172,6 +193,7 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization)
     let module = modules(role).swap_remove(0);
     let skipped = quantization.skips(&module);
     let mut matrix = match quantization.scheme {
+        _ if has_planes(binder, role) => bind_planes(binder, role, &module)?,
         Scheme::Packed { divides } if !skipped => bind_packed(binder, role, &module, divides)?,
         _ => bind_dense(binder, role)?,
     };
@@ -185,6 +207,23 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization)
         None
     };
     Ok(Linear { matrix, output_scale: 1.0, input_norm })
+}
+
+/// Whether a role's trits are in the form of a Rotor file, whatever the scheme says.
+fn has_planes(binder: &mut Binder<'_>, role: Role) -> bool {
+    let id = binder.find(&weights(role));
+    let storage = id.map(|id| binder.table.tensor(id).storage);
+    matches!(storage, Some(Storage::Ternary(TernaryForm::Rotor | TernaryForm::BitNet)))
+}
+
+fn bind_planes(binder: &mut Binder<'_>, role: Role, module: &str) -> Result<Matrix, FormatError> {
+    let id = binder.require(&weights(role))?;
+    let (rows, cols) = role.shape(binder.config);
+    let tensor = binder.table.tensor(id);
+    tensor.expect_shape(rows, cols)?;
+    let Storage::Ternary(form) = tensor.storage else { return Err(tensor.unreadable()) };
+    let form = binder.beside(id, form, module)?;
+    Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
 }
 
 fn bind_packed(binder: &mut Binder<'_>, role: Role, module: &str, divides: bool) -> Result<Matrix, FormatError> {
@@ -231,5 +270,5 @@ fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
 /// The tensor names and types in the header of a safetensors file; what a fuzzer calls.
 pub(super) fn header(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
     let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
-    Ok(safetensors::tensors(bytes)?.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
+    Ok(safetensors::contents(bytes)?.0.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
 }

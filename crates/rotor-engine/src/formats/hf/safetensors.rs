@@ -24,8 +24,11 @@ const MAX_SHARDS: usize = 1000;
 /// The index of a sharded model.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// The tensors of one file, in the order of their bytes.
-pub(super) fn tensors(bytes: &[u8]) -> Result<Vec<Tensor>, FormatError> {
+/// The pairs in a file's `__metadata__`.
+pub(in super::super) type Texts = BTreeMap<String, String>;
+
+/// The tensors of one file, in the order of their bytes, and its `__metadata__`.
+pub(in super::super) fn contents(bytes: &[u8]) -> Result<(Vec<Tensor>, Texts), FormatError> {
     let header_len = check_front(bytes)?;
     let broken = |found: &dyn std::fmt::Display| FormatError::invalid("safetensors header", "a sound header", found);
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
@@ -39,7 +42,8 @@ pub(super) fn tensors(bytes: &[u8]) -> Result<Vec<Tensor>, FormatError> {
         let (storage, type_name) = storage(info.dtype);
         tensors.push(Tensor { name, shape: info.shape.clone(), storage, type_name: type_name.into(), file: 0, range });
     }
-    Ok(tensors)
+    let texts = metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect();
+    Ok((tensors, texts))
 }
 
 fn storage(dtype: Dtype) -> (Storage, String) {
@@ -114,15 +118,18 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-/// Adds the file `path` to `table`.
-pub(super) fn add_file(table: &mut TensorTable, path: &Path, in_memory: bool) -> Result<(), FormatError> {
+/// Adds the file `path` to `table` and returns its `__metadata__`.
+pub(super) fn add_file(table: &mut TensorTable, path: &Path, in_memory: bool) -> Result<Texts, FormatError> {
     let bytes = FileBytes::open(path, in_memory)?;
-    let tensors = tensors(bytes.as_slice()).map_err(|e| e.in_file(path))?;
-    table.add_file(bytes, tensors).map_err(|e| e.in_file(path))
+    let (tensors, texts) = contents(bytes.as_slice()).map_err(|e| e.in_file(path))?;
+    table.add_path(path);
+    table.add_file(bytes, tensors).map_err(|e| e.in_file(path))?;
+    Ok(texts)
 }
 
-/// Adds every shard that the index in `folder` names, and checks that each tensor is where the index says.
-pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool) -> Result<(), FormatError> {
+/// Adds every shard that the index in `folder` names, and checks that each tensor is where the index says. Returns the
+/// shards' `__metadata__`.
+pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool) -> Result<Texts, FormatError> {
     let path = folder.join(INDEX);
     let index = read_json(&path)?;
     let weight_map = weight_map(&Object::new(&index, INDEX)).map_err(|e| e.in_file(&path))?;
@@ -132,12 +139,13 @@ pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool
             FormatError::invalid("number of shards", format!("at most {MAX_SHARDS}"), shards.len()).in_file(path)
         );
     }
+    let mut texts = Texts::new();
     for shard in shards {
-        add_file(table, &folder.join(shard), in_memory)?;
+        texts.append(&mut add_file(table, &folder.join(shard), in_memory)?);
     }
     match weight_map.keys().find(|name| table.find(name).is_none()) {
         Some(absent) => Err(FormatError::missing(format!("tensor {absent:?}, which the index names,")).in_file(path)),
-        None => Ok(()),
+        None => Ok(texts),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::{Activation, Architecture};
 use crate::forms::{Scales, TernaryForm};
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -151,6 +152,9 @@ fn the_sub_norms_of_1bitllm_have_names_of_their_own() {
         }
     });
     assert!(open(folder.path()).unwrap().vector(Role::Layer(0, Part::AttnSubNorm)).unwrap().is_some());
+    let error = tensor_error("bitnet-online", |entries| entries.retain(|entry| !entry.0.contains("attn_sub_norm")));
+    let (new, old) = ("model.layers.0.self_attn.attn_sub_norm.weight", "model.layers.0.self_attn.inner_attn_ln.weight");
+    assert!(error.ends_with(&format!("tensor \"{new}\" or \"{old}\" is missing")), "{error}");
 }
 
 #[test]

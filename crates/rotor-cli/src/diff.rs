@@ -1,0 +1,75 @@
+//! `rotor diff`: do two files hold the same model, whatever their forms?
+
+use crate::args::OpenArgs;
+use crate::load;
+use crate::progress::Bar;
+use crate::terminal::{print, print_json, printable};
+use crate::units;
+use clap::builder::FalseyValueParser;
+use rotor::compare::{Comparison, compare};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Differing tensors that are listed before the rest is only counted.
+const SHOWN_TENSORS: usize = 50;
+
+/// Hyper-parameters, every trit, every scale and every other number are compared; tokenizers and names are not.
+/// The exit code is 0 where the models are the same and 1 where they differ.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A model: a .gguf or .safetensors file, or a folder in Hugging Face layout.
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// Another.
+    #[arg(value_name = "B")]
+    second: PathBuf,
+    /// Print one JSON object.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
+    json: bool,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let (first, second) = (load::open(&args.first, args.open)?, load::open(&args.second, args.open)?);
+    let bar = Bar::steps("comparing");
+    let comparison = compare(&first, &second, &mut |done, total| bar.set(done, total))?;
+    drop(bar);
+    if args.json {
+        let mut object = serde_json::to_value(&comparison)?;
+        object["same"] = json!(comparison.is_same());
+        print_json(&object)?;
+    } else {
+        print(&printable(&text(&comparison)))?;
+    }
+    Ok(if comparison.is_same() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The comparison for people.
+fn text(comparison: &Comparison) -> String {
+    let Comparison { config, tensors, compared, trits } = comparison;
+    if comparison.is_same() {
+        let trits = units::count(*trits);
+        return format!("the same model: {compared} tensors with {trits} trits, their scales and all other numbers\n");
+    }
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    for difference in config {
+        let _ = writeln!(text, "{difference}");
+    }
+    for difference in tensors.iter().take(SHOWN_TENSORS) {
+        let _ = writeln!(text, "{difference}");
+    }
+    if tensors.len() > SHOWN_TENSORS {
+        let _ = writeln!(text, "and {} differences more", tensors.len() - SHOWN_TENSORS);
+    }
+    let _ = writeln!(
+        text,
+        "different: {} hyper-parameters and {} differences in {compared} tensors",
+        config.len(),
+        tensors.len()
+    );
+    text
+}

@@ -1,0 +1,155 @@
+//! The files of a Hugging Face folder beside its weights.
+
+use super::pieces::{Content, Piece, uniform};
+use super::report::WrittenFile;
+use crate::error::FormatError;
+use crate::formats::metadata::Metadata;
+use crate::formats::{Part, Role, Source, SourceMetadata, TokenizerSource};
+use crate::tokenizer::Tokenizer;
+use crate::write::vocabulary::hugging_face;
+use crate::write::{AtomicFile, config_json};
+use rotor_kernels::DenseType;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Files that go from one folder to the other as they are.
+pub(super) const COPIED: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+];
+
+/// Writes everything but the weights.
+pub(super) fn write(source: &Source, pieces: &[Piece<'_>], folder: &Path) -> Result<Vec<WrittenFile>, FormatError> {
+    let mut files = Vec::new();
+    let mut put = |name: &str, bytes: &[u8]| -> Result<(), FormatError> {
+        let mut file = AtomicFile::create(&folder.join(name))?;
+        file.hash();
+        file.write(bytes)?;
+        let (bytes, sha256) = file.commit_hashed()?;
+        files.push(WrittenFile { name: name.into(), bytes, sha256 });
+        Ok(())
+    };
+    match source.metadata() {
+        SourceMetadata::HuggingFace(config) => {
+            put("config.json", &pretty(&packed_config(config)))?;
+            for name in COPIED {
+                if let Some(bytes) = source.side_file(name)? {
+                    put(name, &bytes)?;
+                }
+            }
+        }
+        SourceMetadata::Gguf(metadata) => {
+            let tokenizer = source.tokenizer()?;
+            put("config.json", &pretty(&made_config(source, metadata, pieces, tokenizer.as_ref())))?;
+            if let Some(tokenizer) = &tokenizer {
+                let template = source.chat_template();
+                for (name, bytes) in tokenizer_files(tokenizer, source.config().vocab_size, template.as_deref())? {
+                    put(name, &bytes)?;
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn pretty(json: &Value) -> Vec<u8> {
+    format!("{json:#}\n").into_bytes()
+}
+
+/// The source's config.json, saying that weights are packed and their scales multiply.
+fn packed_config(config: &Map<String, Value>) -> Value {
+    let mut config = config.clone();
+    let quantization = config.entry("quantization_config").or_insert_with(|| json!({}));
+    if !quantization.is_object() {
+        *quantization = json!({});
+    }
+    for (key, value) in
+        [("quant_method", "bitnet"), ("linear_class", "autobitlinear"), ("quantization_mode", "offline")]
+    {
+        quantization[key] = value.into();
+    }
+    Value::Object(config)
+}
+
+/// config.json from the keys of a GGUF.
+fn made_config(
+    source: &Source,
+    metadata: &Metadata,
+    pieces: &[Piece<'_>],
+    tokenizer: Option<&TokenizerSource>,
+) -> Value {
+    let config = source.config();
+    let tied = !pieces.iter().any(|piece| piece.role == Some(Role::Output));
+    let vocabulary = match tokenizer {
+        Some(TokenizerSource::Gguf(vocabulary)) => Some(vocabulary.as_ref()),
+        _ => None,
+    };
+    let mut json = config_json(config, tied, true, vocabulary);
+    if let Ok(Some(name)) = metadata.str("general.name") {
+        json["_name_or_path"] = name.into();
+    }
+    let embedding = pieces.iter().find_map(|piece| match (piece.role, &piece.content) {
+        (Some(Role::TokenEmbedding), Content::Dense { dtype, .. }) => Some(*dtype),
+        _ => None,
+    });
+    json["torch_dtype"] = match embedding {
+        Some(DenseType::F16) => "float16".into(),
+        Some(DenseType::Bf16) => "bfloat16".into(),
+        _ => "float32".into(),
+    };
+    if let Some(factor) = config.rope_factors.as_deref().and_then(uniform) {
+        json["rope_scaling"] = json!({ "rope_type": "linear", "factor": factor });
+    }
+    let dense = dense_linears(pieces);
+    if !dense.is_empty() {
+        json["quantization_config"]["modules_to_not_convert"] =
+            std::iter::once("lm_head".to_owned()).chain(dense).collect();
+    }
+    json
+}
+
+/// The modules of linears that are not ternary.
+fn dense_linears(pieces: &[Piece<'_>]) -> Vec<String> {
+    let is_dense_linear = |piece: &&Piece<'_>| {
+        matches!(piece.role, Some(Role::Layer(_, part)) if Part::LINEARS.contains(&part))
+            && matches!(piece.content, Content::Dense { .. })
+    };
+    let modules = pieces.iter().filter(is_dense_linear);
+    modules.map(|piece| piece.name.trim_end_matches(".weight").to_owned()).collect()
+}
+
+/// The tokenizer's files.
+fn tokenizer_files(
+    tokenizer: &TokenizerSource,
+    rows: usize,
+    template: Option<&str>,
+) -> Result<Vec<(&'static str, Vec<u8>)>, FormatError> {
+    let TokenizerSource::Gguf(vocabulary) = tokenizer else { return Ok(Vec::new()) };
+    let broken = |error: &dyn std::fmt::Display| FormatError::invalid("the tokenizer", "a sound one", error);
+    let known = Tokenizer::new(tokenizer, rows).map_err(|error| broken(&error))?;
+    // The eos first: it is the one that training put behind texts.
+    let mut ends = known.end_of_generation().to_vec();
+    ends.sort_by_key(|&id| Some(id) != known.eos());
+    let mut generation = json!({ "_from_model_config": true });
+    if let Some(bos) = known.bos() {
+        generation["bos_token_id"] = bos.into();
+    }
+    if !ends.is_empty() {
+        generation["eos_token_id"] = ends.into();
+    }
+    Ok(vec![
+        ("tokenizer.json", hugging_face::to_tokenizer_json(vocabulary)?),
+        ("tokenizer_config.json", hugging_face::to_tokenizer_config(vocabulary, template)?),
+        ("generation_config.json", pretty(&generation)),
+    ])
+}

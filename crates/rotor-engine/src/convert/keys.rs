@@ -1,0 +1,181 @@
+//! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
+
+use super::pieces::uniform;
+use super::plan::Planned;
+use super::{Target, card};
+use crate::config::{Activation, Architecture, Config};
+use crate::error::FormatError;
+use crate::formats::metadata::{Metadata, Value};
+use crate::formats::metadata_json;
+use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata, TokenizerSource};
+use crate::forms::{I2sLayout, Scales, TernaryForm, exact_scales_key};
+use crate::write::gguf::GgufHeader;
+use crate::write::put_config_keys;
+use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
+use std::path::Path;
+
+/// `general.file_type` of a file whose linears have the form. Two projects gave the number 40 to two forms.
+fn file_type(form: TernaryForm) -> u32 {
+    match form {
+        TernaryForm::Tq1_0 => 36,
+        TernaryForm::Tq2_0 => 37,
+        TernaryForm::Q2_0 => 41,
+        // I2_S and Q1_0; nothing else is written to a GGUF.
+        _ => 40,
+    }
+}
+
+/// Adds the exact scales of tensors whose form rounds them.
+pub(super) fn put_exact_scales(header: &mut GgufHeader, planned: &[Planned<'_>]) {
+    for tensor in planned {
+        let Some(trits) = tensor.ternary().filter(|trits| *trits.encoder.scales() != trits.scales) else { continue };
+        let key = exact_scales_key(&tensor.name);
+        match &trits.scales {
+            Scales::Tensor(scale) => header.f32(&key, *scale),
+            Scales::Rows(values) | Scales::Groups { values, .. } => header.f32s(&key, values),
+        }
+    }
+}
+
+/// Whether a key is about the file it is in and not about the model.
+pub(super) fn is_of_the_file(key: &str) -> bool {
+    key.starts_with("split.") || key == I2S_LAYOUT_KEY || key.starts_with(exact_scales_key("").as_str())
+}
+
+/// A header with the source's keys and no tensor yet; notes say what could not go over.
+pub(super) fn header(source: &Source, target: Target, notes: &mut Vec<String>) -> Result<GgufHeader, FormatError> {
+    let mut header = GgufHeader::new();
+    match source.metadata() {
+        SourceMetadata::Gguf(metadata) => pass_through(&mut header, metadata, target.form()),
+        SourceMetadata::HuggingFace(_) => made(&mut header, source, target.form(), notes)?,
+    }
+    // Without a word a reader has to look at the weights, and takes the usual layout where they do not tell.
+    if target.form() == TernaryForm::I2S(I2sLayout::Blocks64) {
+        header.string(I2S_LAYOUT_KEY, "64");
+    }
+    Ok(header)
+}
+
+/// Every key as it is, but for those about the file itself.
+fn pass_through(header: &mut GgufHeader, metadata: &Metadata, form: TernaryForm) {
+    for (key, value) in metadata.iter() {
+        match (key, value) {
+            ("general.file_type", _) => header.u32(key, file_type(form)),
+            ("general.alignment", &Value::U32(alignment)) => header.alignment(alignment),
+            // The parts of a split become one file, and scales are rounded anew.
+            (key, _) if is_of_the_file(key) => {}
+            (key, value) => header.value(key, value),
+        }
+    }
+}
+
+fn made(
+    header: &mut GgufHeader,
+    source: &Source,
+    form: TernaryForm,
+    notes: &mut Vec<String>,
+) -> Result<(), FormatError> {
+    let config = source.config();
+    let vocabulary = vocabulary(source, notes)?;
+    let architecture = architecture(config);
+    header.string("general.architecture", architecture);
+    general(header, source)?;
+    header.u32("general.file_type", file_type(form));
+    header.u32("general.quantization_version", 2);
+    put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
+    if let Some(factor) = config.rope_factors.as_deref().and_then(uniform) {
+        header.string(&format!("{architecture}.rope.scaling.type"), "linear");
+        header.f32(&format!("{architecture}.rope.scaling.factor"), factor);
+    }
+    if let Some(vocabulary) = vocabulary {
+        put_gguf_keys(header, &vocabulary, source.chat_template().as_deref());
+    }
+    Ok(())
+}
+
+/// The name GGUF has for the graph.
+fn architecture(config: &Config) -> &'static str {
+    match (config.architecture, config.hidden_act) {
+        (Architecture::BitNet, Activation::ReluSquared) => "bitnet-b1.58",
+        (Architecture::BitNet, Activation::Silu) => "bitnet",
+        (Architecture::Llama, _) => "llama",
+        (Architecture::Qwen3, _) => "qwen3",
+    }
+}
+
+/// Name, licence and the like: as a GGUF had them from which the folder was made, or as its model card says.
+fn general(header: &mut GgufHeader, source: &Source) -> Result<(), FormatError> {
+    if let Some(kept) = kept_general(source)? {
+        kept.iter().for_each(|(key, value)| header.value(key, value));
+        return Ok(());
+    }
+    let card = source.side_file("README.md")?.unwrap_or_default();
+    let card = String::from_utf8_lossy(&card);
+    if !card::has_name(&card) {
+        let folder = source.folder().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        if let Some(name) = source.config().name.clone().or(folder) {
+            header.string("general.name", &name);
+        }
+    }
+    card::put(header, &card);
+    Ok(())
+}
+
+/// Where a folder keeps the `general.*` keys of the GGUF it was made from.
+pub(super) const GENERAL: &str = "rotor.general";
+
+/// The keys that were kept there, where the folder was made from a GGUF.
+fn kept_general(source: &Source) -> Result<Option<Metadata>, FormatError> {
+    let texts = source.safetensors_metadata();
+    let Some(text) = texts.get(GENERAL) else { return Ok(None) };
+    let pairs = serde_json::from_str(text).map_err(|error| FormatError::invalid(GENERAL, "a JSON object", error))?;
+    metadata_json::from_json(pairs).map(Some)
+}
+
+/// The `general.*` keys for which a folder has no place, but for those about the file.
+pub(super) fn general_of(metadata: &Metadata) -> Result<String, FormatError> {
+    const OF_THE_FILE: [&str; 4] =
+        ["general.architecture", "general.file_type", "general.quantization_version", "general.alignment"];
+    let mut general = Metadata::default();
+    for (key, value) in metadata.iter() {
+        if key.starts_with("general.") && !OF_THE_FILE.contains(&key) {
+            general.insert(key.to_owned(), value.clone())?;
+        }
+    }
+    Ok(metadata_json::to_json(&general).to_string())
+}
+
+/// The vocabulary as GGUF keys hold it, filled up to the rows of the embedding.
+fn vocabulary(source: &Source, notes: &mut Vec<String>) -> Result<Option<GgufVocabulary>, FormatError> {
+    let (tokenizer, config, ends, bos) = match source.tokenizer()? {
+        None => {
+            notes.push("the source has no tokenizer, and so the GGUF has none".into());
+            return Ok(None);
+        }
+        Some(TokenizerSource::Gguf(vocabulary)) => return Ok(Some(*vocabulary)),
+        Some(TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id }) => {
+            (tokenizer, tokenizer_config, eos_token_ids, bos_token_id)
+        }
+    };
+    let mut vocabulary = hugging_face::from_tokenizer_json(&tokenizer, config.as_deref())?;
+    let rows = source.config().vocab_size;
+    if vocabulary.tokens.len() > rows {
+        let expected = format!("at most {rows} tokens, the rows of the embedding");
+        return Err(FormatError::invalid("tokenizer.json", expected, vocabulary.tokens.len()));
+    }
+    pad(&mut vocabulary, rows);
+    vocabulary.bos = vocabulary.bos.or(bos);
+    set_ends(&mut vocabulary, &ends, notes);
+    Ok(Some(vocabulary))
+}
+
+/// GGUF has three names for tokens that end a text; a folder has a list of them.
+fn set_ends(vocabulary: &mut GgufVocabulary, ends: &[u32], notes: &mut Vec<String>) {
+    vocabulary.eos = vocabulary.eos.or(ends.first().copied());
+    let mut others = ends.iter().copied().filter(|&id| Some(id) != vocabulary.eos);
+    vocabulary.eot = others.next();
+    vocabulary.eom = others.next();
+    for id in others {
+        notes.push(format!("token {id} ends a text in the source; a GGUF has no key left to say so"));
+    }
+}

@@ -1,0 +1,44 @@
+"""Any form of a ternary model to any form that can hold it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from rotor import _rotor, gguf
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    type: str,
+    *,
+    head: str | None = None,
+    verify: bool = False,
+) -> dict[str, Any]:
+    """Converts a model. Nothing is rounded that was not asked for, and what the target cannot hold is refused by name.
+
+    Args:
+        source: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+        output: the file to write, or the folder for ``type="hf"``. It appears under its name only when it is whole.
+        type: the form of the ternary weights: ``i2_s``, ``i2_s_64``, ``tq1_0``, ``tq2_0``, ``q1_0``, ``q2_0``,
+            ``bitnet`` (2-bit codes), ``rotor`` (bit planes), ``hf``.
+        head: how the embedding and the head are stored: ``f32``, ``f16``, ``bf16``, ``q8_0``, ``q6_k``, ``q4_k``;
+            without loss, as in the source where possible, unless given.
+        verify: reads the output again and compares every trit, scale and number before it gets its name.
+
+    Returns:
+        What was done: ``ternary`` tensors with their scales and how far those were rounded, ``recoded`` dense tensors,
+        ``files`` with size and SHA-256, ``verified``, ``notes``.
+
+    Raises:
+        ValueError: for an unknown type or head.
+        FormatError: for what the target cannot hold, or a source that is broken.
+        OSError: where the disk refuses.
+    """
+    with gguf.open(source) as file:
+        report: dict[str, Any] = json.loads(_rotor.convert(file._source, os.fspath(output), type, head, verify))
+    return report
