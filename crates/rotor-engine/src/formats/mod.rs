@@ -15,6 +15,8 @@ pub mod metadata;
 pub(crate) mod metadata_json;
 mod roles;
 pub(crate) mod rotor;
+#[cfg(test)]
+mod runs;
 mod source;
 mod table;
 #[cfg(test)]

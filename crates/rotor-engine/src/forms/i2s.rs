@@ -108,6 +108,7 @@ fn decode_part<const B: usize>(packed: &[u8; B], skip: usize, out: &mut [i8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::encode_i2s;
     use super::super::tests::{encode, random_trits, read_all, tensor};
     use super::*;
     use crate::forms::TernaryForm;
@@ -147,6 +148,36 @@ mod tests {
             let bytes = encode(form, 4, 8640, &trits);
             assert_eq!(read_all(&tensor(form, 4, 8640, &bytes)).unwrap(), trits, "{layout:?}");
         }
+    }
+
+    #[test]
+    fn worked_examples_of_the_layouts_that_are_only_read() {
+        let mut sequential = vec![0x55; 32];
+        for (at, byte) in [(0, 0x89), (8, 0x65), (16, 0x15), (31, 0x56)] {
+            sequential[at] = byte;
+        }
+        let form = TernaryForm::I2S(I2sLayout::Sequential);
+        assert_eq!(read_all(&tensor(form, 1, 128, &sequential)).unwrap(), example());
+        // Four rows of four weights, side by side in four bytes.
+        let rows = [[1, 0, -1, 0], [-1, 1, 0, 0], [0, 1, 1, -1], [1, -1, -1, 1]];
+        for (row, expected) in rows.iter().enumerate() {
+            let mut found = [9; 4];
+            decode_row(I2sLayout::Rows4, &[0x86, 0x68, 0x18, 0x52], row, &mut found).unwrap();
+            assert_eq!(found, *expected, "row {row}");
+        }
+    }
+
+    #[test]
+    fn layouts_that_are_only_read_come_back_for_any_shape() {
+        for (rows, cols) in [(4, 32), (8, 80), (128, 3), (12, 160)] {
+            let trits = random_trits(9, rows * cols);
+            for layout in [I2sLayout::Rows4, I2sLayout::Sequential] {
+                let bytes = encode_i2s(layout, cols, &trits);
+                let form = TernaryForm::I2S(layout);
+                assert_eq!(read_all(&tensor(form, rows, cols, &bytes)).unwrap(), trits, "{layout:?} [{rows}, {cols}]");
+            }
+        }
+        assert_eq!(packed_len(I2sLayout::Rows4, 6, 128), None);
     }
 
     #[test]

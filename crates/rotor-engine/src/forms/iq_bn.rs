@@ -77,9 +77,8 @@ fn digit(byte: u8, place: usize) -> i8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::blocks::fraction;
+    use super::super::testing::{iq1_row, iq2_row};
     use super::super::tests::{random_trits, read_all, tensor};
-    use super::*;
     use crate::forms::{Scales, TernaryForm, inner_scales};
 
     /// The worked example of docs/formats.md, as trits.
@@ -89,28 +88,6 @@ mod tests {
             trits[at] = trit;
         }
         trits
-    }
-
-    fn iq2_row(scale: f32, trits: &[i8]) -> Vec<u8> {
-        let mut row = scale.to_le_bytes().to_vec();
-        for block in trits.chunks_exact(64) {
-            row.extend(
-                (0..16).map(|at| (0..4).fold(0, |byte, slot| byte | ((block[16 * slot + at] + 1) as u8) << (2 * slot))),
-            );
-        }
-        row
-    }
-
-    fn iq1_row(scale: f32, trits: &[i8]) -> Vec<u8> {
-        let mut row = f16::from_f32(scale).to_le_bytes().to_vec();
-        for block in trits.chunks_exact(64) {
-            for group in block.chunks_exact(16) {
-                row.extend(group[..15].chunks_exact(5).map(|digits| fraction(digits.iter().rev().copied())));
-            }
-            let last = (0..5).rev().map(|group| if group < 4 { block[16 * group + 15] } else { -1 });
-            row.push(fraction(last));
-        }
-        row
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod quick;
 mod scales;
 mod stored;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tl;
 
 pub use encode::{Encoder, ReadRow};
@@ -277,19 +279,9 @@ mod tests {
         encode_with(form, rows, cols, trits, Scales::Tensor(1.0))
     }
 
-    /// Packs `trits` with [`Encoder`], strip by strip.
+    /// As [`encode`], with other scales.
     pub(super) fn encode_with(form: TernaryForm, rows: usize, cols: usize, trits: &[i8], scales: Scales) -> Vec<u8> {
-        let encoder = Encoder::new("t", form, rows, cols, scales).unwrap();
-        let mut bytes = vec![0; encoder.strip_bytes() * encoder.strips()];
-        for (strip, out) in bytes.chunks_exact_mut(encoder.strip_bytes()).enumerate() {
-            let mut read = |row: usize, out: &mut [i8]| {
-                out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
-                Ok(())
-            };
-            encoder.encode_strip(strip, &mut read, out).unwrap();
-        }
-        bytes.extend(encoder.tail());
-        bytes
+        testing::encode_scaled(form, (rows, cols), trits, scales)
     }
 
     /// Every form that is written.

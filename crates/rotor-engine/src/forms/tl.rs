@@ -270,62 +270,10 @@ impl Tl2Row {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{encode_tl1, encode_tl2};
     use super::super::tests::{random_trits, read_all, tensor};
     use super::*;
     use crate::forms::TernaryForm;
-
-    /// TL1 by the formula of docs/formats.md, element by element.
-    fn encode_tl1(tile: TlTile, rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
-        let by = 256 / tile.step_rows;
-        let mut bytes = vec![0; rows * cols / 4];
-        for row in 0..rows {
-            let (t, in_tile) = (row / tile.rows, row % tile.rows);
-            let (a, g, r) = (in_tile / tile.step_rows, in_tile % tile.step_rows / 16, in_tile % 16);
-            for col in (0..cols).step_by(4) {
-                let (kt, b, u) = (col / tile.cols, col % tile.cols / by, col % by / 4);
-                let mut at = t * (cols / tile.cols) + kt;
-                at = at * (tile.rows / tile.step_rows) + a;
-                at = at * (tile.cols / by) + b;
-                at = at * (tile.step_rows / 16) + g;
-                at = (at * (by / 4) + u) * 16 + r;
-                let w = &trits[row * cols + col..][..4];
-                let code = |first: i8, second: i8| (3 * first + second + 4) as u8;
-                bytes[at] = code(w[0], w[1]) << 4 | code(w[2], w[3]);
-            }
-        }
-        bytes
-    }
-
-    /// TL2 by its formulas.
-    fn encode_tl2(tile: TlTile, rows: usize, cols: usize, trits: &[i8]) -> Vec<u8> {
-        let k3 = cols - cols % tile.cols;
-        let k2 = cols - k3;
-        let (mut magnitudes, mut signs) = (vec![0u8; rows * k3 / 6], vec![0u16; rows * k3 / 48]);
-        let mut pairs = vec![0u8; rows * k2 / 4];
-        let position = |r: usize| [0, 16, 8, 24][r / 8] + r % 8;
-        for row in 0..rows {
-            let (t, a, r) = (row / tile.rows, row % tile.rows / 32, row % 32);
-            let steps = tile.rows / 32;
-            let w = &trits[row * cols..(row + 1) * cols];
-            for col in (0..k3).step_by(3) {
-                let (kt, in_tile) = (col / tile.cols, col % tile.cols);
-                let value = 9 * w[col] + 3 * w[col + 1] + w[col + 2];
-                let step = (t * (k3 / tile.cols) + kt) * steps + a;
-                let base = (step * (tile.cols / 6) + in_tile / 6) * 32;
-                magnitudes[base + position(r)] |= value.unsigned_abs() << if in_tile % 6 == 0 { 4 } else { 0 };
-                let word = (step * (tile.cols / 24) + in_tile / 24) * 16 + r % 16;
-                signs[word] |= u16::from(value < 0) << (15 - (2 * (in_tile % 24 / 3) + r / 16));
-            }
-            for col in (0..k2).step_by(4) {
-                let (kt, b) = (col / 32, col % 32 / 4);
-                let base = (((t * (k2 / 32) + kt) * steps + a) * 8 + b) * 32;
-                let code = |at: usize| (3 * w[k3 + at] + w[k3 + at + 1] + 4) as u8;
-                pairs[base + position(r)] = code(col) << 4 | code(col + 2);
-            }
-        }
-        let signs = signs.into_iter().flat_map(u16::to_le_bytes);
-        magnitudes.into_iter().chain(signs).chain(pairs).collect()
-    }
 
     #[test]
     fn tl1_tiles_of_the_presets_come_back() {
