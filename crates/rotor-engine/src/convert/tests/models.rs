@@ -30,6 +30,8 @@ pub(super) struct Model {
     pub(super) zeros: bool,
     pub(super) scales: ScaleKind,
     pub(super) tied: bool,
+    /// What multiplies the outputs of the linears, as a tensor of its own.
+    pub(super) output_scale: Option<f32>,
     pub(super) seed: u64,
 }
 
@@ -44,6 +46,7 @@ impl Model {
             zeros: true,
             scales: ScaleKind::Tensor,
             tied: true,
+            output_scale: None,
             seed,
         }
     }
@@ -64,10 +67,9 @@ impl Model {
             linear_norm_eps: 1e-6,
             rope_theta: 1e4,
             rope_factors: None,
-            hidden_act: if self.architecture == Architecture::Llama {
-                Activation::Silu
-            } else {
-                Activation::ReluSquared
+            hidden_act: match self.architecture {
+                Architecture::BitNet => Activation::ReluSquared,
+                Architecture::Llama | Architecture::Qwen3 => Activation::Silu,
             },
         }
     }
@@ -86,7 +88,11 @@ impl Model {
     /// Writes the model as a GGUF with linears of `form`.
     pub(super) fn write(&self, form: TernaryForm, path: &Path) {
         let (config, mut rng) = (self.config(), Rng::with_seed(self.seed));
-        let architecture = if self.architecture == Architecture::Llama { "llama" } else { "bitnet-b1.58" };
+        let architecture = match self.architecture {
+            Architecture::BitNet => "bitnet-b1.58",
+            Architecture::Llama => "llama",
+            Architecture::Qwen3 => "qwen3",
+        };
         let mut header = GgufHeader::new();
         header.string("general.architecture", architecture);
         header.string("general.name", "random");
@@ -106,6 +112,10 @@ impl Model {
                 let bytes = encoded(form, (rows, cols), &trits, scales);
                 header.tensor(&name, &[rows, cols], form.info().gguf_type.unwrap(), bytes.len() as u64);
                 tensors.push(bytes);
+                if let Some(scale) = self.output_scale {
+                    header.tensor(&name.replace(".weight", ".scale"), &[1], type_id(DenseType::F32), 4);
+                    tensors.push(scale.to_le_bytes().to_vec());
+                }
             } else {
                 let dtype = if rows == 1 { DenseType::F32 } else { DenseType::F16 };
                 let bytes: Vec<u8> = match dtype {
