@@ -119,10 +119,20 @@ fn dense(tensor: DenseTensor<'_>) -> Content<'_> {
 /// The matrix of a role; `None` for a norm.
 fn weight(source: &Source, role: Role) -> Result<Option<Weight<'_>>, FormatError> {
     match role {
-        role if role.is_linear() => source.linear(role).map(|linear| Some(linear.weight)),
+        role if role.is_linear() => linear(source, role).map(|linear| Some(linear.weight)),
         Role::TokenEmbedding | Role::Output => source.matrix(role),
         _ => Ok(None),
     }
+}
+
+/// A linear. Where its scales are among the weights, or are their mean, finding them has read them all, and the pages of a
+/// whole model would stay until it is written.
+fn linear(source: &Source, role: Role) -> Result<SourceLinear<'_>, FormatError> {
+    let linear = source.linear(role)?;
+    if let Weight::Ternary(tensor) = &linear.weight {
+        source.release(tensor.bytes);
+    }
+    Ok(linear)
 }
 
 /// Every role's tensor under the name that `naming` has for it.
@@ -137,7 +147,7 @@ fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
         let row_order = target_order(naming, config, role);
         let content = match role {
             role if role.is_linear() => {
-                let linear = source.linear(role)?;
+                let linear = linear(source, role)?;
                 refuse_input_norm(source, role, naming)?;
                 linear_content(linear, row_order)?
             }
