@@ -452,3 +452,49 @@ fn keys_that_a_folder_smuggles_in_are_left_out() {
     assert_eq!(open(&out).config().name.as_deref(), Some("n"));
     run(&open(&hostile), &folder.path().join("out.safetensors"), &options("rotor")).unwrap();
 }
+
+/// A seed of the fuzzers with some bytes changed.
+fn spoilt(seed: &str, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let mut bytes = std::fs::read(corpus.join(seed)).unwrap();
+    for (at, value) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = *value;
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+
+    /// Most changes fall into the JSON of the header, where digits, quotes and letters matter.
+    #[test]
+    fn no_change_to_a_rotor_file_makes_the_reader_panic(
+        codes: bool,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), b'0'..=b'9', Just(b'"')]), 1..4),
+    ) {
+        let seed = if codes { "safetensors/tiny-codes" } else { "safetensors/tiny-rotor" };
+        if let Ok(source) = Source::from_bytes(spoilt(seed, &changes), &OpenOptions::default()) {
+            let _ = crate::statistics::ternary(&source);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn no_change_to_a_file_makes_the_converter_panic(
+        seed in prop::sample::select(vec!["gguf/tiny-bitnet", "safetensors/tiny-codes", "safetensors/tiny-rotor"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        form in prop::sample::select(vec!["i2_s", "rotor", "bitnet", "hf"]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        if let Ok(source) = Source::from_bytes(spoilt(seed, &changes), &OpenOptions::default()) {
+            let out = output(&folder, "out", target(form));
+            let result = run(&source, &out, &options(form));
+            prop_assert_eq!(result.is_ok(), out.exists());
+            prop_assert!(result.is_ok() || listed(folder.path()).is_empty());
+        }
+    }
+}
