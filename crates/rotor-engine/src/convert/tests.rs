@@ -414,9 +414,26 @@ fn what_multiplies_an_output_keeps_its_tensor_and_joins_the_scale_in_a_folder() 
     assert!(std::fs::read(&back).unwrap() == std::fs::read(&path).unwrap());
     for from in [&path, &planes] {
         let hf = folder.path().join(format!("hf-of-{}", from.file_name().unwrap().display()));
-        run(&open(from), &hf, &options("hf")).unwrap();
+        let report = run(&open(from), &hf, &options("hf")).unwrap();
+        assert_eq!(report.notes, ["what multiplies the outputs of 7 linears joins the scales of their weights"]);
         assert_eq!(logits(&open(&hf)), expected);
     }
+}
+
+#[test]
+fn a_ternary_embedding_stays_ternary_or_is_refused() {
+    let (folder, path) = written(&Model { ternary_embedding: true, ..Model::new(13) });
+    let source = open(&path);
+    for form in ["tq2_0", "rotor", "bitnet"] {
+        let out = output(&folder, "out", target(form));
+        run(&source, &out, &options(form)).unwrap();
+        assert_eq!(logits(&open(&out)), logits(&source), "{form}");
+    }
+    let error = run(&source, &folder.path().join("hf"), &options("hf")).unwrap_err().to_string();
+    assert!(error.contains("token_embd.weight\" as hf") && error.contains("only linears"), "{error}");
+    let asked = ConvertOptions { head: Some(DenseType::Q8_0), ..options("i2_s") };
+    let error = run(&source, &folder.path().join("x.gguf"), &asked).unwrap_err().to_string();
+    assert!(error.contains("token_embd.weight\" as q8_0"), "{error}");
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) struct Model {
     pub(super) tied: bool,
     /// What multiplies the outputs of the linears, as a tensor of its own.
     pub(super) output_scale: Option<f32>,
+    pub(super) ternary_embedding: bool,
     pub(super) seed: u64,
 }
 
@@ -47,6 +48,7 @@ impl Model {
             scales: ScaleKind::Tensor,
             tied: true,
             output_scale: None,
+            ternary_embedding: false,
             seed,
         }
     }
@@ -106,13 +108,13 @@ impl Model {
         for role in heads.chain(layers).chain([Role::OutputNorm]) {
             let (rows, cols) = role.shape(&config);
             let name = names::gguf(role);
-            if role.is_linear() {
+            if role.is_linear() || (self.ternary_embedding && role == Role::TokenEmbedding) {
                 let scales = self.scales(&mut rng, rows, cols);
                 let trits: Vec<i8> = (0..rows * cols).map(|_| self.trit(&mut rng)).collect();
                 let bytes = encoded(form, (rows, cols), &trits, scales);
                 header.tensor(&name, &[rows, cols], form.info().gguf_type.unwrap(), bytes.len() as u64);
                 tensors.push(bytes);
-                if let Some(scale) = self.output_scale {
+                if let Some(scale) = self.output_scale.filter(|_| role.is_linear()) {
                     header.tensor(&name.replace(".weight", ".scale"), &[1], type_id(DenseType::F32), 4);
                     tensors.push(scale.to_le_bytes().to_vec());
                 }
