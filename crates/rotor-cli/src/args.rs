@@ -2,10 +2,10 @@
 
 use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
-use rotor::KvType;
 use rotor::config::{Activation, limits};
 use rotor::formats::OpenOptions;
-use rotor::forms::I2sLayout;
+use rotor::forms::{I2sLayout, KernelConfig};
+use rotor::{FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,7 +60,7 @@ impl Command {
 }
 
 /// How to read a model's file, where the file leaves it open.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Reading the model")]
 pub(crate) struct OpenArgs {
     /// Where I2_S tensors keep which element: 128 as x86 builds write, 64 as NEON builds write, 1x4 or seq as some other
@@ -70,15 +70,19 @@ pub(crate) struct OpenArgs {
     /// The gate's activation function [default: told by the file].
     #[arg(long, value_name = "NAME", env = "ROTOR_ACTIVATION", hide_env = true)]
     activation: Option<ActivationName>,
+    /// The kernel_config.ini of the build that wrote TL1 or TL2 tensors; they cannot be read without it.
+    #[arg(long, value_name = "FILE", env = "ROTOR_KERNEL_CONFIG", hide_env = true)]
+    kernel_config: Option<PathBuf>,
 }
 
 impl OpenArgs {
-    pub(crate) fn options(self) -> OpenOptions {
-        OpenOptions {
+    pub(crate) fn options(&self) -> Result<OpenOptions, FormatError> {
+        Ok(OpenOptions {
             i2s_layout: self.i2s_layout.map(LayoutName::layout),
             hidden_act: self.activation.map(ActivationName::activation),
+            kernel_config: self.kernel_config.as_deref().map(KernelConfig::read).transpose()?.unwrap_or_default(),
             ..OpenOptions::default()
-        }
+        })
     }
 }
 

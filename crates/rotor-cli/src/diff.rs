@@ -33,7 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let (first, second) = (load::open(&args.first, args.open)?, load::open(&args.second, args.open)?);
+    let (first, second) = (load::open(&args.first, &args.open)?, load::open(&args.second, &args.open)?);
     let bar = Bar::steps("comparing");
     let comparison = compare(&first, &second, &mut |done, total| bar.set(done, total))?;
     drop(bar);

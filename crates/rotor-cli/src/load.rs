@@ -10,15 +10,15 @@ use rotor::runtime::Runtime;
 use std::path::Path;
 
 /// Opens a model's file or folder and checks everything but the weights.
-pub(crate) fn open(path: &Path, args: OpenArgs) -> anyhow::Result<Source> {
-    Ok(Source::open(path, &args.options())?)
+pub(crate) fn open(path: &Path, args: &OpenArgs) -> anyhow::Result<Source> {
+    Ok(Source::open(path, &args.options()?)?)
 }
 
 /// As [`open`]; without a path, the model inside the program.
-pub(crate) fn open_or_demo(path: Option<&Path>, args: OpenArgs) -> anyhow::Result<Source> {
+pub(crate) fn open_or_demo(path: Option<&Path>, args: &OpenArgs) -> anyhow::Result<Source> {
     match path {
         Some(path) => open(path, args),
-        None => Ok(rotor::demo::open(&args.options())?),
+        None => Ok(rotor::demo::open(&args.options()?)?),
     }
 }
 

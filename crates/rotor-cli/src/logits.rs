@@ -39,7 +39,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if ids.is_empty() {
         return Err(UsageError("--ids needs at least one token id".into()).into());
     }
-    let source = load::open(&args.model.model, args.open)?;
+    let source = load::open(&args.model.model, &args.open)?;
     check_ids(&source, ids)?;
     refuse_input(&args.model.model, &args.output)?;
     let vocab_size = source.config().vocab_size;

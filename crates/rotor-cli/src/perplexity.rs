@@ -48,7 +48,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(crate::outcome::UsageError(PerplexityError::Context(args.ctx).to_string()).into());
     }
     let text = read_text(&args.file, MAX_TEXT_BYTES)?;
-    let source = load::open(&args.model.model, args.open)?;
+    let source = load::open(&args.model.model, &args.open)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);
     load::warn_of_context(&engine, args.ctx);

@@ -49,7 +49,7 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open_or_demo(args.model.as_deref(), args.open)?;
+    let source = load::open_or_demo(args.model.as_deref(), &args.open)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;

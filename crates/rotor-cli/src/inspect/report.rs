@@ -136,8 +136,9 @@ fn trit_shares(page: &mut Page, tensors: &[TensorStatistics], every: bool) {
     let all = tensors.iter().map(|tensor| tensor.trits).fold(TritStatistics::default(), TritStatistics::join);
     page.heading(&format!("Ternary weights: {} in {} tensors", count(all.total()), tensors.len()));
     page.line("all", shares(&all));
-    for tensor in tensors.iter().filter(|_| every) {
-        page.line(&tensor.name, format!(" {}", shares(&tensor.trits)));
+    let width = tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
+    for TensorStatistics { name, trits, .. } in tensors.iter().filter(|_| every) {
+        let _ = writeln!(page.0, "  {name:width$}  {}", shares(trits));
     }
 }
 

@@ -140,7 +140,7 @@ impl Args {
 impl Run {
     fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let source = load::open_or_demo(args.model.as_deref(), args.open)?;
+        let source = load::open_or_demo(args.model.as_deref(), &args.open)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

@@ -4,7 +4,7 @@ use super::Target;
 use super::pieces::{Content, Piece};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Source};
-use crate::forms::TernaryForm;
+use crate::forms::{TernaryForm, TernaryTensor};
 use crate::write::safetensors;
 use half::f16;
 use rotor_kernels::DenseType;
@@ -22,7 +22,14 @@ pub(super) fn choose(
 ) -> Result<(), FormatError> {
     for piece in pieces {
         let (is_head, is_vector) = (piece.is_head(), piece.shape.len() == 1);
-        let Content::Dense { tensor, dtype } = &mut piece.content else { continue };
+        let (tensor, dtype) = match &mut piece.content {
+            Content::Dense { tensor, dtype } => (tensor, dtype),
+            Content::Ternary { tensor, .. } if is_head => {
+                refuse_ternary_head(tensor, target, head)?;
+                continue;
+            }
+            Content::Ternary { .. } | Content::Values(_) => continue,
+        };
         *dtype = match head {
             Some(head) if is_head => head,
             _ if target.is_gguf() && renamed && is_vector => DenseType::F32,
@@ -36,6 +43,16 @@ pub(super) fn choose(
         }
     }
     Ok(())
+}
+
+/// An embedding or head that is ternary stays so, where the target can have one.
+fn refuse_ternary_head(tensor: &TernaryTensor<'_>, target: Target, head: Option<DenseType>) -> Result<(), FormatError> {
+    let refuse = |to: &str, why| Err(FormatError::unsupported(format!("tensor {:?} as {to}", tensor.name), why));
+    match head {
+        Some(head) => refuse(head.name(), "it is ternary, and has no numbers to encode"),
+        None if target.form() == TernaryForm::HfPacked => refuse("hf", "only linears are ternary in such a folder"),
+        None => Ok(()),
+    }
 }
 
 /// Whether f16 holds every number exactly.

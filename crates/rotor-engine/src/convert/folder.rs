@@ -62,7 +62,7 @@ pub(super) fn write(source: &Source, pieces: &[Piece<'_>], folder: &Path) -> Res
     Ok(files)
 }
 
-fn pretty(json: &Value) -> Vec<u8> {
+pub(super) fn pretty(json: &Value) -> Vec<u8> {
     format!("{json:#}\n").into_bytes()
 }
 

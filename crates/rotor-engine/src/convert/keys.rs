@@ -12,6 +12,7 @@ use crate::forms::{I2sLayout, Scales, TernaryForm, exact_scales_key};
 use crate::write::gguf::GgufHeader;
 use crate::write::put_config_keys;
 use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `general.file_type` of a file whose linears have the form. Two projects gave the number 40 to two forms.
@@ -129,20 +130,27 @@ fn kept_general(source: &Source) -> Result<Option<Metadata>, FormatError> {
     let texts = source.safetensors_metadata();
     let Some(text) = texts.get(GENERAL) else { return Ok(None) };
     let pairs = serde_json::from_str(text).map_err(|error| FormatError::invalid(GENERAL, "a JSON object", error))?;
-    metadata_json::from_json(pairs).map(Some)
+    // Anybody may have written it: a key that is made here must not be there too.
+    metadata_json::from_json(pairs).map(|kept| Some(general_of(&kept)))
+}
+
+/// The texts of a safetensors file that go into the next one: all but those that a Rotor file makes anew.
+pub(super) fn own_texts(texts: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    let is_own = |key: &str| key == GENERAL || !key.starts_with("rotor.");
+    texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).filter(move |(key, _)| is_own(key))
 }
 
 /// The `general.*` keys for which a folder has no place, but for those about the file.
-pub(super) fn general_of(metadata: &Metadata) -> Result<String, FormatError> {
+pub(super) fn general_of(metadata: &Metadata) -> Metadata {
     const OF_THE_FILE: [&str; 4] =
         ["general.architecture", "general.file_type", "general.quantization_version", "general.alignment"];
     let mut general = Metadata::default();
     for (key, value) in metadata.iter() {
         if key.starts_with("general.") && !OF_THE_FILE.contains(&key) {
-            general.insert(key.to_owned(), value.clone())?;
+            general.set(key, value.clone());
         }
     }
-    Ok(metadata_json::to_json(&general).to_string())
+    general
 }
 
 /// The vocabulary as GGUF keys hold it, filled up to the rows of the embedding.

@@ -17,7 +17,7 @@ pub use report::{Recoded, Report, TernaryReport, WrittenFile};
 
 use crate::compare::{Allowed, compare_allowing};
 use crate::error::FormatError;
-use crate::formats::{Naming, OpenOptions, Source, SourceMetadata};
+use crate::formats::{Naming, OpenOptions, Source, SourceMetadata, metadata_json};
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
@@ -222,7 +222,7 @@ impl Conversion<'_> {
         let mut files = folder::write(self.source, &pieces, folder.path())?;
         let mut planned = plan::plan(pieces, self.options.target)?;
         let mut header = SafetensorsHeader::new();
-        folder_metadata(&mut header, self.source)?;
+        folder_metadata(&mut header, self.source);
         announce_safetensors(&mut header, &mut planned);
         let mut file = header.create(&folder.path().join(WEIGHTS))?;
         self.write_data(&planned, &mut file, progress)?;
@@ -303,17 +303,17 @@ fn dtype(tensor: &Planned<'_>) -> Dtype {
 }
 
 /// The `__metadata__` of a folder's weights: a folder's own, or what only a GGUF has keys for.
-fn folder_metadata(header: &mut SafetensorsHeader, source: &Source) -> Result<(), FormatError> {
+fn folder_metadata(header: &mut SafetensorsHeader, source: &Source) {
     header.metadata("format", "pt");
     match source.metadata() {
-        SourceMetadata::Gguf(metadata) => header.metadata(keys::GENERAL, &keys::general_of(metadata)?),
+        SourceMetadata::Gguf(metadata) => {
+            let general = metadata_json::to_json(&keys::general_of(metadata));
+            header.metadata(keys::GENERAL, &general.to_string());
+        }
         SourceMetadata::HuggingFace(_) => {
-            for (key, text) in source.safetensors_metadata().iter().filter(|(key, _)| key.as_str() != "format") {
-                header.metadata(key, text);
-            }
+            keys::own_texts(&source.safetensors_metadata()).for_each(|(key, text)| header.metadata(key, text));
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

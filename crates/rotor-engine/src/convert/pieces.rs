@@ -119,37 +119,39 @@ fn dense(tensor: DenseTensor<'_>) -> Content<'_> {
 /// The matrix of a role; `None` for a norm.
 fn weight(source: &Source, role: Role) -> Result<Option<Weight<'_>>, FormatError> {
     match role {
-        role if role.is_linear() => source.linear(role).map(|linear| Some(linear.weight)),
+        role if role.is_linear() => linear(source, role).map(|linear| Some(linear.weight)),
         Role::TokenEmbedding | Role::Output => source.matrix(role),
         _ => Ok(None),
     }
 }
 
+/// A linear. Where its scales are among the weights, or are their mean, finding them has read them all, and the pages of a
+/// whole model would stay until it is written.
+fn linear(source: &Source, role: Role) -> Result<SourceLinear<'_>, FormatError> {
+    let linear = source.linear(role)?;
+    if let Weight::Ternary(tensor) = &linear.weight {
+        source.release(tensor.bytes);
+    }
+    Ok(linear)
+}
+
 /// Every role's tensor under the name that `naming` has for it.
 fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
     let config = source.config();
-    let mut pieces = Vec::new();
+    let (mut pieces, mut joined) = (Vec::new(), 0);
     for role in source.roles() {
         let name = match naming {
             Naming::Gguf => names::gguf(role),
             Naming::HuggingFace => names::hugging_face(role),
         };
         let row_order = target_order(naming, config, role);
-        let content = match role {
-            role if role.is_linear() => {
-                let linear = source.linear(role)?;
-                refuse_input_norm(source, role, naming)?;
-                linear_content(linear, row_order)?
-            }
-            Role::TokenEmbedding | Role::Output => match source.matrix(role)? {
-                Some(Weight::Ternary(tensor)) => Content::Ternary { scales: tensor.scales.clone(), tensor },
-                Some(Weight::Dense(tensor)) => dense(tensor),
-                None => continue,
-            },
-            _ => match source.stored_vector(role) {
-                Some(tensor) => dense(tensor),
-                None => return Err(FormatError::missing(format!("the tensor of {role:?}"))),
-            },
+        let content = if role.is_linear() {
+            refuse_input_norm(source, role, naming)?;
+            let linear = linear(source, role)?;
+            joined += usize::from(linear.output_scale != 1.0);
+            linear_content(linear, row_order)?
+        } else {
+            other_content(source, role)?
         };
         let (rows, cols) = role.shape(config);
         let is_vector = matches!(&content, Content::Dense { tensor, .. } if tensor.rows == 1);
@@ -157,8 +159,24 @@ fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
         pieces.push(Piece { name, shape, role: Some(role), row_order, content });
     }
     pieces.extend(rope_factors(config, naming)?);
-    let notes = left_behind(source);
+    let mut notes = left_behind(source);
+    if joined > 0 {
+        notes.push(format!("what multiplies the outputs of {joined} linears joins the scales of their weights"));
+    }
     Ok((pieces, notes))
+}
+
+/// The tensor of a role that is no linear.
+fn other_content(source: &Source, role: Role) -> Result<Content<'_>, FormatError> {
+    let weight = match role {
+        Role::TokenEmbedding | Role::Output => source.matrix(role)?,
+        _ => source.stored_vector(role).map(Weight::Dense),
+    };
+    match weight {
+        Some(Weight::Ternary(tensor)) => Ok(Content::Ternary { scales: tensor.scales.clone(), tensor }),
+        Some(Weight::Dense(tensor)) => Ok(dense(tensor)),
+        None => Err(FormatError::missing(format!("the tensor of {role:?}"))),
+    }
 }
 
 /// Rows of q and k are interleaved in a llama GGUF, and nowhere else.

@@ -1,7 +1,7 @@
 //! The `__metadata__` of a Rotor file: everything about the model that is not a tensor.
 
-use super::folder::COPIED;
-use super::keys::is_of_the_file;
+use super::folder::{COPIED, pretty};
+use super::keys::{is_of_the_file, own_texts};
 use super::pieces::Piece;
 use super::plan::{Planned, Stored, stem};
 use crate::error::FormatError;
@@ -27,15 +27,13 @@ pub(super) fn put_metadata(
             }
             header.metadata(key::GGUF, &metadata_json::to_json(&kept).to_string());
         }
-        SourceMetadata::HuggingFace(_) => {
-            let mut files = Vec::new();
-            for name in std::iter::once("config.json").chain(COPIED) {
+        SourceMetadata::HuggingFace(config) => {
+            let mut files = vec![("config.json", pretty(&Value::Object(config.clone())))];
+            for name in COPIED {
                 files.extend(source.side_file(name)?.map(|bytes| (name, bytes)));
             }
             header.metadata(key::HUGGING_FACE, &side_files_json(&files).to_string());
-            for (key, text) in source.safetensors_metadata().iter() {
-                header.metadata(key, text);
-            }
+            own_texts(&source.safetensors_metadata()).for_each(|(key, text)| header.metadata(key, text));
         }
     }
     let order: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
@@ -56,6 +54,10 @@ pub(super) fn put_shapes(header: &mut SafetensorsHeader, planned: &[Planned<'_>]
                 let stem = stem(&tensor.name)?;
                 header.metadata(&key::dtype(stem), dtype.name());
                 (stem, rows, cols)
+            }
+            (Stored::Dense(_), ..) if [".bit0", ".codes"].iter().any(|ending| tensor.name.ends_with(ending)) => {
+                let what = format!("tensor {:?} in a Rotor file", tensor.name);
+                return Err(FormatError::unsupported(what, "a name with that ending is kept for trits"));
             }
             _ => continue,
         };

@@ -113,7 +113,7 @@ proptest! {
     fn random_models_go_through_every_pair_or_are_refused(
         seed: u64,
         first in 0..Target::ALL.len(),
-        llama: bool,
+        architecture in prop::sample::select(vec![Architecture::BitNet, Architecture::Llama, Architecture::Qwen3]),
         tied: bool,
         zeros in prop::bool::weighted(0.8),
         widths in prop::sample::select(vec![(128usize, 128usize), (256, 512), (128, 192), (256, 256), (192, 64)]),
@@ -121,7 +121,6 @@ proptest! {
     ) {
         let (hidden, intermediate) = widths;
         let scales = if rows { ScaleKind::Rows } else { ScaleKind::Tensor };
-        let architecture = if llama { Architecture::Llama } else { Architecture::BitNet };
         let layers = 1 + usize::from(seed % 2 == 0);
         let model = Model { architecture, hidden, intermediate, layers, zeros, scales, tied, ..Model::new(seed) };
         through(&model, Target::ALL[first]);
@@ -241,8 +240,7 @@ fn what_cannot_be_held_is_refused_with_its_tensor_and_nothing_is_left() {
 
 #[test]
 fn norms_inside_linears_are_kept_where_they_can_be_and_refused_elsewhere() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny/llama-packed-rmsnorm");
-    let (source, folder) = (open(&fixture), tempfile::tempdir().unwrap());
+    let (source, folder) = (open(&fixture("llama-packed-rmsnorm")), tempfile::tempdir().unwrap());
     let error = run(&source, &folder.path().join("x.gguf"), &options("i2_s")).unwrap_err().to_string();
     assert!(error.contains("q_proj.rms_norm.weight\" in a GGUF"), "{error}");
     for form in ["rotor", "bitnet", "hf"] {
@@ -292,11 +290,10 @@ fn the_head_is_re_encoded_when_asked_and_exact_otherwise() {
 
 #[test]
 fn a_bf16_embedding_becomes_f16_only_where_that_loses_nothing() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny/bitnet-packed");
     for (number, expected) in [(1.5f32, DenseType::F16), (1e-30, DenseType::Bf16)] {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source");
-        with_bf16_embedding(&fixture, &source, number);
+        with_bf16_embedding(&fixture("bitnet-packed"), &source, number);
         let out = folder.path().join("out.gguf");
         run(&open(&source), &out, &options("i2_s")).unwrap();
         let found = open(&out);
@@ -327,16 +324,194 @@ fn with_bf16_embedding(fixture: &Path, folder: &Path, number: f32) {
 
 #[test]
 fn a_model_without_ternary_weights_is_not_converted() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny/bitnet-packed");
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
-    std::fs::create_dir(&source).unwrap();
-    let numbers = fixture.with_file_name("bitnet-online");
-    std::fs::copy(numbers.join("model.safetensors"), source.join("model.safetensors")).unwrap();
-    let mut config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(numbers.join("config.json")).unwrap()).unwrap();
-    config["quantization_config"]["modules_to_not_convert"] = ["lm_head", "self_attn", "mlp"].as_slice().into();
-    std::fs::write(source.join("config.json"), config.to_string()).unwrap();
+    with_config("bitnet-online", &source, |config| {
+        config["quantization_config"]["modules_to_not_convert"] = ["lm_head", "self_attn", "mlp"].as_slice().into();
+    });
     let error = run(&open(&source), &folder.path().join("x.gguf"), &options("i2_s")).unwrap_err().to_string();
     assert!(error.starts_with("a model without ternary weights"), "{error}");
+}
+
+/// A folder of tests/data.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf-tiny").join(name)
+}
+
+#[test]
+fn checkpoints_of_transformers_give_the_same_logits_in_every_form() {
+    for name in ["bitnet-online", "bitnet-packed", "llama-packed", "qwen3-packed"] {
+        let (source, folder) = (open(&fixture(name)), tempfile::tempdir().unwrap());
+        let expected = logits(&source);
+        for form in ["i2_s", "i2_s_64", "bitnet", "rotor", "hf"] {
+            let first = output(&folder, "first", target(form));
+            run(&source, &first, &options(form)).unwrap_or_else(|error| panic!("{name} {form}: {error}"));
+            assert!(logits(&open(&first)) == expected, "{name} {form}");
+            let (other, back) = (open(&first), folder.path().join(format!("back-{form}")));
+            run(&other, &back, &options("hf")).unwrap_or_else(|error| panic!("{name} {form} to hf: {error}"));
+            assert!(logits(&open(&back)) == expected, "{name} {form} to hf");
+        }
+    }
+}
+
+/// A copy of a fixture with another `config.json`.
+fn with_config(name: &str, folder: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+    std::fs::create_dir(folder).unwrap();
+    std::fs::copy(fixture(name).join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let mut config = serde_json::from_slice(&std::fs::read(fixture(name).join("config.json")).unwrap()).unwrap();
+    edit(&mut config);
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn stretched_positions_are_a_key_where_one_number_says_it_and_a_tensor_otherwise() {
+    use serde_json::json;
+    let folder = tempfile::tempdir().unwrap();
+    let linear = folder.path().join("linear");
+    with_config("llama-packed", &linear, |config| {
+        config["rope_scaling"] = json!({ "rope_type": "linear", "factor": 4.0 })
+    });
+    let (gguf, back) = (folder.path().join("linear.gguf"), folder.path().join("back"));
+    run(&open(&linear), &gguf, &options("i2_s")).unwrap();
+    run(&open(&gguf), &back, &options("hf")).unwrap();
+    assert_eq!(open(&back).config().rope_factors, open(&linear).config().rope_factors);
+    assert!(
+        open(&back).config().rope_factors.as_ref().is_some_and(|factors| factors.iter().all(|&factor| factor == 4.0))
+    );
+
+    let llama3 = folder.path().join("llama3");
+    with_config("llama-packed", &llama3, |config| {
+        config["rope_scaling"] = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        });
+    });
+    let gguf = folder.path().join("llama3.gguf");
+    run(&open(&llama3), &gguf, &options("i2_s")).unwrap();
+    let found = open(&gguf);
+    assert!(found.tensors().any(|tensor| tensor.name == "rope_freqs.weight"));
+    assert_eq!(logits(&found), logits(&open(&llama3)));
+    let planes = folder.path().join("planes.safetensors");
+    run(&found, &planes, &options("rotor")).unwrap();
+    assert_eq!(logits(&open(&planes)), logits(&found));
+    let error = run(&found, &folder.path().join("hf"), &options("hf")).unwrap_err().to_string();
+    assert!(error.starts_with("tensor \"rope_freqs.weight\" in a Hugging Face folder"), "{error}");
+}
+
+#[test]
+fn what_multiplies_an_output_keeps_its_tensor_and_joins_the_scale_in_a_folder() {
+    let model = Model { output_scale: Some(0.75), ..Model::new(11) };
+    let (folder, path) = written(&model);
+    let source = open(&path);
+    let expected = logits(&source);
+    let without = written(&Model { output_scale: None, ..model });
+    assert_ne!(logits(&open(&without.1)), expected);
+    let planes = folder.path().join("planes.safetensors");
+    run(&source, &planes, &options("rotor")).unwrap();
+    let (found, back) = (open(&planes), folder.path().join("back.gguf"));
+    assert!(found.tensors().any(|tensor| tensor.name == "blk.0.attn_q.output_scale"));
+    run(&found, &back, &options("i2_s")).unwrap();
+    assert!(std::fs::read(&back).unwrap() == std::fs::read(&path).unwrap());
+    for from in [&path, &planes] {
+        let hf = folder.path().join(format!("hf-of-{}", from.file_name().unwrap().display()));
+        let report = run(&open(from), &hf, &options("hf")).unwrap();
+        assert_eq!(report.notes, ["what multiplies the outputs of 7 linears joins the scales of their weights"]);
+        assert_eq!(logits(&open(&hf)), expected);
+    }
+}
+
+#[test]
+fn a_ternary_embedding_stays_ternary_or_is_refused() {
+    let (folder, path) = written(&Model { ternary_embedding: true, ..Model::new(13) });
+    let source = open(&path);
+    for form in ["tq2_0", "rotor", "bitnet"] {
+        let out = output(&folder, "out", target(form));
+        run(&source, &out, &options(form)).unwrap();
+        assert_eq!(logits(&open(&out)), logits(&source), "{form}");
+    }
+    let error = run(&source, &folder.path().join("hf"), &options("hf")).unwrap_err().to_string();
+    assert!(error.contains("token_embd.weight\" as hf") && error.contains("only linears"), "{error}");
+    let asked = ConvertOptions { head: Some(DenseType::Q8_0), ..options("i2_s") };
+    let error = run(&source, &folder.path().join("x.gguf"), &asked).unwrap_err().to_string();
+    assert!(error.contains("token_embd.weight\" as q8_0"), "{error}");
+}
+
+#[test]
+fn an_activation_function_that_was_given_goes_along() {
+    let (folder, path) = written(&Model::new(12));
+    let given = OpenOptions { hidden_act: Some(crate::config::Activation::Silu), ..OpenOptions::default() };
+    for form in ["i2_s", "rotor", "hf"] {
+        let first = output(&folder, "first", target(form));
+        run(&Source::open(&path, &given).unwrap(), &first, &options(form)).unwrap();
+        assert_eq!(open(&first).config().hidden_act.name(), "silu", "{form}");
+    }
+    let (hf, planes) = (folder.path().join("first-hf"), folder.path().join("of-hf.safetensors"));
+    let given = OpenOptions { hidden_act: Some(crate::config::Activation::ReluSquared), ..OpenOptions::default() };
+    run(&Source::open(&hf, &given).unwrap(), &planes, &options("rotor")).unwrap();
+    assert_eq!(open(&planes).config().hidden_act.name(), "relu2");
+}
+
+/// Keys that are made anew must not come twice, whoever wrote the file.
+#[test]
+fn keys_that_a_folder_smuggles_in_are_left_out() {
+    use ::safetensors::SafeTensors;
+    let (folder, source) = (tempfile::tempdir().unwrap(), fixture("bitnet-packed"));
+    let hostile = folder.path().join("hostile");
+    with_config("bitnet-packed", &hostile, |_| {});
+    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let general = r#"{"general.architecture": {"string": "x"}, "general.file_type": {"u32": 1}, "general.name": {"string": "n"}, "bitnet-b1.58.block_count": {"u32": 9}}"#;
+    let texts = [("rotor.general", general), ("rotor.order", "x")].map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let spoilt = ::safetensors::serialize(tensors.iter(), Some(texts.into_iter().collect())).unwrap();
+    std::fs::write(hostile.join("model.safetensors"), spoilt).unwrap();
+    let out = folder.path().join("out.gguf");
+    run(&open(&hostile), &out, &options("i2_s")).unwrap();
+    assert_eq!(open(&out).config().name.as_deref(), Some("n"));
+    run(&open(&hostile), &folder.path().join("out.safetensors"), &options("rotor")).unwrap();
+}
+
+/// A seed of the fuzzers with some bytes changed.
+fn spoilt(seed: &str, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let mut bytes = std::fs::read(corpus.join(seed)).unwrap();
+    for (at, value) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = *value;
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+
+    /// Most changes fall into the JSON of the header, where digits, quotes and letters matter.
+    #[test]
+    fn no_change_to_a_rotor_file_makes_the_reader_panic(
+        codes: bool,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), b'0'..=b'9', Just(b'"')]), 1..4),
+    ) {
+        let seed = if codes { "safetensors/tiny-codes" } else { "safetensors/tiny-rotor" };
+        if let Ok(source) = Source::from_bytes(spoilt(seed, &changes), &OpenOptions::default()) {
+            let _ = crate::statistics::ternary(&source);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn no_change_to_a_file_makes_the_converter_panic(
+        seed in prop::sample::select(vec!["gguf/tiny-bitnet", "safetensors/tiny-codes", "safetensors/tiny-rotor"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        form in prop::sample::select(vec!["i2_s", "rotor", "bitnet", "hf"]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        if let Ok(source) = Source::from_bytes(spoilt(seed, &changes), &OpenOptions::default()) {
+            let out = output(&folder, "out", target(form));
+            let result = run(&source, &out, &options(form));
+            prop_assert_eq!(result.is_ok(), out.exists());
+            prop_assert!(result.is_ok() || listed(folder.path()).is_empty());
+        }
+    }
 }

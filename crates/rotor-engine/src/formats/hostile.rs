@@ -447,4 +447,7 @@ fn the_seeds_of_the_fuzzers_are_sound() {
     assert_eq!(seed("gguf/tiny-bitnet"), tiny_bitnet().build());
     assert_eq!(seed("gguf/tiny-llama"), tiny_llama().build());
     assert_eq!(seed("safetensors/small"), small_safetensors());
+    for name in ["safetensors/tiny-rotor", "safetensors/tiny-codes"] {
+        exercise(&open(seed(name)).unwrap());
+    }
 }

@@ -224,6 +224,17 @@ impl Metadata {
         Ok(())
     }
 
+    /// Sets a key, in its place if it is there.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.by_key.get(key) {
+            Some(&index) => self.entries[index].1 = value,
+            None => {
+                self.by_key.insert(key.to_owned(), self.entries.len());
+                self.entries.push((key.to_owned(), value));
+            }
+        }
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.by_key.get(key).map(|&index| &self.entries[index].1)

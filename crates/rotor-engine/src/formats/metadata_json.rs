@@ -7,6 +7,9 @@ use super::metadata::{Array, Metadata, Strings, Value};
 use crate::error::FormatError;
 use serde_json::{Map, Value as Json, json};
 
+/// As long as a key of a GGUF can be.
+const LONGEST_KEY: usize = 65_535;
+
 /// The pairs in order.
 pub(crate) fn to_json(metadata: &Metadata) -> Json {
     Json::Object(metadata.iter().map(|(key, value)| (key.to_owned(), value_json(value))).collect())
@@ -70,6 +73,10 @@ fn text(bytes: &[u8]) -> Json {
 pub(crate) fn from_json(pairs: Map<String, Json>) -> Result<Metadata, FormatError> {
     let mut metadata = Metadata::default();
     for (key, tagged) in pairs {
+        if key.is_empty() || key.len() > LONGEST_KEY {
+            let expected = format!("1 to {LONGEST_KEY} bytes, as a GGUF holds them");
+            return Err(FormatError::invalid("metadata key", expected, key.len()));
+        }
         let value = read_value(tagged).ok_or_else(|| {
             let expected = "one value beside the name of its type";
             FormatError::invalid(format!("metadata key {key}"), expected, "something else")

@@ -8,7 +8,7 @@
 use super::map::FileBytes;
 use super::metadata::Metadata;
 use super::table::{Storage, Tensor, TensorTable};
-use super::{hf, metadata_json};
+use super::{gguf, hf, metadata_json};
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
 use base64::Engine as _;
@@ -64,17 +64,28 @@ pub(super) fn open(path: &Path, in_memory: bool) -> Result<Option<File>, FormatE
     if !texts.contains_key(key::VERSION) {
         return Ok(None);
     }
-    let read = || read(bytes, tensors, texts);
-    let mut file = read().map_err(|e| e.in_file(path))?;
+    let mut file = read(bytes, tensors, texts).map_err(|e| e.in_file(path))?;
     file.table.add_path(path);
     Ok(Some(file))
+}
+
+/// Whether bytes begin as a safetensors file does: eight bytes of length, then a JSON object.
+pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{') && !bytes.starts_with(b"GGUF")
+}
+
+/// A file that is in memory.
+pub(super) fn single(bytes: FileBytes) -> Result<File, FormatError> {
+    let (tensors, texts) = hf::contents(bytes.as_slice())?;
+    read(bytes, tensors, texts)
 }
 
 fn read(bytes: FileBytes, tensors: Vec<Tensor>, mut texts: hf::Texts) -> Result<File, FormatError> {
     match texts.remove(key::VERSION) {
         Some(version) if version == VERSION => {}
-        version => {
-            let what = format!("{} {:?}", key::VERSION, version.unwrap_or_default());
+        None => return Err(FormatError::missing(key::VERSION)),
+        Some(version) => {
+            let what = format!("{} {version:?}", key::VERSION);
             return Err(FormatError::unsupported(what, format!("{VERSION:?} is read")));
         }
     }
@@ -90,7 +101,12 @@ fn read(bytes: FileBytes, tensors: Vec<Tensor>, mut texts: hf::Texts) -> Result<
 
 fn origin(texts: &mut hf::Texts) -> Result<Origin, FormatError> {
     match (texts.remove(key::GGUF), texts.remove(key::HUGGING_FACE)) {
-        (Some(pairs), None) => metadata_json::from_json(object(key::GGUF, &pairs)?).map(Origin::Gguf),
+        (Some(pairs), None) => {
+            let metadata = metadata_json::from_json(object(key::GGUF, &pairs)?)?;
+            // It is of no use here, and will be when the model becomes a GGUF again.
+            gguf::alignment(&metadata)?;
+            Ok(Origin::Gguf(metadata))
+        }
         (None, Some(files)) => {
             let files = object(key::HUGGING_FACE, &files)?;
             files.into_iter().map(side_file).collect::<Result<_, _>>().map(Origin::HuggingFace)
@@ -231,8 +247,11 @@ mod tests {
                 .iter()
                 .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
             let bytes = ::safetensors::serialize(views, Some(self.texts.clone())).unwrap();
-            std::fs::write(self.path(), bytes).unwrap();
-            Source::open(&self.path(), &OpenOptions::default())
+            std::fs::write(self.path(), &bytes).unwrap();
+            let from_file = Source::open(&self.path(), &OpenOptions::default());
+            // In memory it is as sound or unsound as on the disk.
+            assert_eq!(Source::from_bytes(bytes, &OpenOptions::default()).is_ok(), from_file.is_ok());
+            from_file
         }
 
         fn tensor(&mut self, name: &str) -> &mut Entry {
@@ -255,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_not_sound_is_refused_by_name() {
         type Spoil = fn(&mut Parts);
-        let cases: [(Spoil, &str); 16] = [
+        let cases: [(Spoil, &str); 18] = [
             (
                 |p| p.texts.insert("rotor.version".into(), "2".into()).map(drop).unwrap(),
                 "rotor.version \"2\" is not supported",
@@ -264,6 +283,14 @@ mod tests {
             (|p| drop(p.texts.insert("rotor.huggingface".into(), "{}".into())), "rotor.gguf: expected it or"),
             (|p| drop(p.texts.insert("rotor.gguf".into(), "[]".into())), "rotor.gguf: expected a JSON object"),
             (|p| drop(p.texts.insert("rotor.gguf".into(), "{\"k\": 1}".into())), "metadata key k: expected one value"),
+            (
+                |p| drop(p.texts.insert("rotor.gguf".into(), "{\"\": {\"u8\": 1}}".into())),
+                "metadata key: expected 1 to 65535 bytes",
+            ),
+            (
+                |p| drop(p.texts.insert("rotor.gguf".into(), "{\"general.alignment\": {\"u32\": 3}}".into())),
+                "metadata key general.alignment: expected a power of two",
+            ),
             (|p| drop(p.texts.insert("rotor.order".into(), "{}".into())), "rotor.order: expected a JSON array"),
             (|p| p.texts.remove("rotor.shape.blk.0.attn_q").map(drop).unwrap(), "rotor.shape.blk.0.attn_q is missing"),
             (|p| drop(p.texts.insert("rotor.shape.blk.0.attn_q".into(), "[256]".into())), "expected \"[rows,cols]\""),

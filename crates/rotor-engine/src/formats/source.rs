@@ -19,7 +19,8 @@ use std::path::Path;
 pub struct OpenOptions {
     /// The I2_S layout; `None` looks at the weights.
     pub i2s_layout: Option<I2sLayout>,
-    /// The gate's activation function; `None` follows the file.
+    /// The gate's activation function; `None` follows the file. What is given takes the place of what the file says, and goes
+    /// into whatever the model is converted to.
     pub hidden_act: Option<Activation>,
     /// The tiles of the build that wrote TL1 and TL2 tensors; without its matrices those cannot be read.
     pub kernel_config: KernelConfig,
@@ -114,29 +115,39 @@ impl Source {
         Self::from_gguf(file, options).map_err(|e| e.in_file(path))
     }
 
-    /// Opens a GGUF file that is part of the program.
+    /// Opens a GGUF or Rotor file that is part of the program.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn from_static(bytes: &'static [u8], options: &OpenOptions) -> Result<Self, FormatError> {
-        Self::from_gguf(gguf::single(FileBytes::Static(bytes))?, options)
+        Self::from_memory(FileBytes::Static(bytes), options)
     }
 
-    /// Opens a GGUF file that is in memory.
+    /// Opens a GGUF or Rotor file that is in memory.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
     pub fn from_bytes(bytes: Vec<u8>, options: &OpenOptions) -> Result<Self, FormatError> {
-        Self::from_gguf(gguf::single(FileBytes::Owned(bytes))?, options)
+        Self::from_memory(FileBytes::Owned(bytes), options)
+    }
+
+    fn from_memory(bytes: FileBytes, options: &OpenOptions) -> Result<Self, FormatError> {
+        if rotor::is_safetensors(bytes.as_slice()) {
+            return Self::from_rotor(rotor::single(bytes)?, options);
+        }
+        Self::from_gguf(gguf::single(bytes)?, options)
     }
 
     fn from_gguf(file: gguf::File, options: &OpenOptions) -> Result<Self, FormatError> {
-        let gguf::File { metadata, table, mut warnings } = file;
+        let gguf::File { mut metadata, table, mut warnings } = file;
         let (config, config_warnings) = gguf::config(&metadata, &table, options.hidden_act)?;
         let (graph, graph_warnings) = gguf::graph(&table, &config, &options.kernel_config)?;
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
+        if let Some(given) = options.hidden_act {
+            metadata.set(gguf::HIDDEN_ACT_KEY, Value::String(given.name().into()));
+        }
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
         let named = i2s_layout::named(&metadata)?;
@@ -180,7 +191,10 @@ impl Source {
     }
 
     fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
-        let hf::Opened { folder, table, config, graph, warnings } = opened;
+        let hf::Opened { mut folder, table, config, graph, warnings } = opened;
+        if let Some(given) = options.hidden_act {
+            folder.config.insert("hidden_act".into(), given.name().into());
+        }
         let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
         let mut source = Self {
             config,

@@ -30,6 +30,9 @@ pub(super) struct Model {
     pub(super) zeros: bool,
     pub(super) scales: ScaleKind,
     pub(super) tied: bool,
+    /// What multiplies the outputs of the linears, as a tensor of its own.
+    pub(super) output_scale: Option<f32>,
+    pub(super) ternary_embedding: bool,
     pub(super) seed: u64,
 }
 
@@ -44,6 +47,8 @@ impl Model {
             zeros: true,
             scales: ScaleKind::Tensor,
             tied: true,
+            output_scale: None,
+            ternary_embedding: false,
             seed,
         }
     }
@@ -64,10 +69,9 @@ impl Model {
             linear_norm_eps: 1e-6,
             rope_theta: 1e4,
             rope_factors: None,
-            hidden_act: if self.architecture == Architecture::Llama {
-                Activation::Silu
-            } else {
-                Activation::ReluSquared
+            hidden_act: match self.architecture {
+                Architecture::BitNet => Activation::ReluSquared,
+                Architecture::Llama | Architecture::Qwen3 => Activation::Silu,
             },
         }
     }
@@ -86,7 +90,11 @@ impl Model {
     /// Writes the model as a GGUF with linears of `form`.
     pub(super) fn write(&self, form: TernaryForm, path: &Path) {
         let (config, mut rng) = (self.config(), Rng::with_seed(self.seed));
-        let architecture = if self.architecture == Architecture::Llama { "llama" } else { "bitnet-b1.58" };
+        let architecture = match self.architecture {
+            Architecture::BitNet => "bitnet-b1.58",
+            Architecture::Llama => "llama",
+            Architecture::Qwen3 => "qwen3",
+        };
         let mut header = GgufHeader::new();
         header.string("general.architecture", architecture);
         header.string("general.name", "random");
@@ -100,12 +108,16 @@ impl Model {
         for role in heads.chain(layers).chain([Role::OutputNorm]) {
             let (rows, cols) = role.shape(&config);
             let name = names::gguf(role);
-            if role.is_linear() {
+            if role.is_linear() || (self.ternary_embedding && role == Role::TokenEmbedding) {
                 let scales = self.scales(&mut rng, rows, cols);
                 let trits: Vec<i8> = (0..rows * cols).map(|_| self.trit(&mut rng)).collect();
                 let bytes = encoded(form, (rows, cols), &trits, scales);
                 header.tensor(&name, &[rows, cols], form.info().gguf_type.unwrap(), bytes.len() as u64);
                 tensors.push(bytes);
+                if let Some(scale) = self.output_scale.filter(|_| role.is_linear()) {
+                    header.tensor(&name.replace(".weight", ".scale"), &[1], type_id(DenseType::F32), 4);
+                    tensors.push(scale.to_le_bytes().to_vec());
+                }
             } else {
                 let dtype = if rows == 1 { DenseType::F32 } else { DenseType::F16 };
                 let bytes: Vec<u8> = match dtype {

@@ -196,7 +196,7 @@ fn read_description(reader: &mut Reader<'_>, index: u64) -> Result<Description, 
 }
 
 /// `general.alignment`: a power of two, typed u32.
-fn alignment(metadata: &Metadata) -> Result<u64, FormatError> {
+pub(in super::super) fn alignment(metadata: &Metadata) -> Result<u64, FormatError> {
     let what = "metadata key general.alignment";
     match metadata.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),

@@ -10,7 +10,7 @@ const DEFAULT_ROPE_THETA: f32 = 10_000.0;
 /// Epsilon of norms inside linears; no GGUF of the known architectures has such norms.
 const LINEAR_NORM_EPS: f32 = 1e-6;
 /// The key rotor writes for what GGUF has no key for.
-const HIDDEN_ACT_KEY: &str = "rotor.hidden_act";
+pub(in super::super) const HIDDEN_ACT_KEY: &str = "rotor.hidden_act";
 
 /// Keys under the architecture's name.
 struct Keys<'a> {

@@ -6,7 +6,8 @@ mod split;
 mod types;
 mod vocabulary;
 
-pub(super) use hyper::config;
+pub(super) use header::alignment;
+pub(super) use hyper::{HIDDEN_ACT_KEY, config};
 pub(super) use split::{File, open, single};
 pub(super) use vocabulary::vocabulary;
 
