@@ -8,7 +8,7 @@ use crate::units::finite;
 use clap::builder::FalseyValueParser;
 use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};
-use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens};
+use rotor::tokenizer::MAX_TEXT_BYTES;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -71,7 +71,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 /// The figure and the number of chunks it was taken from.
 fn measure(engine: &Engine, args: &Args, text: &str) -> anyhow::Result<(Perplexity, usize)> {
     let tokenizer = engine.tokenizer("perplexity")?;
-    let ids = tokenizer.encode_with_bos(text, SpecialTokens::AsText)?;
+    let ids = tokenizer.encode_prompt(text)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let mut session = engine.session(args.ctx, args.kv.kind())?;
     let most = args.chunks.map_or(usize::MAX, usize::from);

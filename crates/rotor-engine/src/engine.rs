@@ -10,7 +10,7 @@ use crate::kv::KvCache;
 use crate::model::{ForwardError, Logits, Model, Step, Workspace};
 use crate::runtime::Runtime;
 use crate::sample::{Sampler, SamplingError, SamplingOptions, StopMatcher};
-use crate::tokenizer::{SpecialTokens, TextStream, Tokenizer, TokenizerError};
+use crate::tokenizer::{TextStream, Tokenizer, TokenizerError};
 use rotor_kernels::attention::KvType;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -276,7 +276,7 @@ impl Engine {
     /// # Errors
     /// Where the model has no tokenizer, or it refuses the text.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
-        Ok(self.tokenizer("text")?.encode_with_bos(text, SpecialTokens::AsText)?)
+        Ok(self.tokenizer("text")?.encode_prompt(text)?)
     }
 
     /// The ids of a conversation that the model is to continue with its answer.

@@ -526,6 +526,15 @@ mod tests {
         assert_eq!(error, "bos_token of tokenizer_config.json: expected a token, found \"<bos>\"");
     }
 
+    /// A prompt is to go on: an end-of-sequence token after it would end it.
+    #[test]
+    fn a_prompt_is_not_ended() {
+        let config = json!({"add_bos_token": true, "add_eos_token": true, "eos_token": "</s>"});
+        let tokenizer = open(&llama2(), Some(config)).unwrap();
+        assert_eq!(tokenizer.encode_prompt("hi").unwrap(), [1, 9]);
+        assert_eq!(tokenizer.encode_with_bos("hi", SpecialTokens::AsText).unwrap(), [1, 9, 2]);
+    }
+
     #[test]
     fn ids_without_a_row_are_named() {
         let mut json = llama2();

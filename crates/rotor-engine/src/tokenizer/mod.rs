@@ -147,6 +147,16 @@ impl Tokenizer {
         Ok([self.prefix.as_slice(), &ids, &self.suffix].concat())
     }
 
+    /// The ids of a text that is to go on: the beginning-of-sequence token where the model wants it, but nothing after the
+    /// text, in which control tokens are ordinary characters.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok([self.prefix.as_slice(), &self.encode(text, SpecialTokens::AsText)?].concat())
+    }
+
     /// The ids of a text whose control tokens count except inside `protected` byte ranges (in order, on character
     /// boundaries): a rendered chat template, where what people wrote is protected.
     ///
