@@ -26,6 +26,7 @@ mod tests;
 
 pub use source::{OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
+pub(crate) use gguf::stem as gguf_stem;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;
 

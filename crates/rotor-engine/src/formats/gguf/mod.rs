@@ -25,7 +25,7 @@ const TAIL: usize = 32;
 pub(super) const OUTPUT_SCALE: &str = ".output_scale";
 
 /// The name of a role's tensor, less its ending.
-fn stem(role: Role) -> String {
+pub(crate) fn stem(role: Role) -> String {
     match role {
         Role::TokenEmbedding => "token_embd".into(),
         Role::OutputNorm => "output_norm".into(),
