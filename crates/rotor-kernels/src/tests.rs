@@ -49,7 +49,13 @@ fn product(rows: usize, cols: usize, trits: &[i8], x: &[i8]) -> Vec<i32> {
     x.chunks_exact(cols).flat_map(|x| (0..rows).map(move |row| i32::try_from(dot(x, row)).unwrap())).collect()
 }
 
-fn check_dot(kernel: (&Kernels, &'static TernaryKernel), pool: &Pool, (rows, cols): (usize, usize), trits: &[i8], x: &[i8]) {
+fn check_dot(
+    kernel: (&Kernels, &'static TernaryKernel),
+    pool: &Pool,
+    (rows, cols): (usize, usize),
+    trits: &[i8],
+    x: &[i8],
+) {
     let matrix = pack(kernel, (rows, cols), trits, pool);
     let mut activations = Activations::new(kernel.0);
     activations.set(kernel.0, x, cols);
@@ -274,10 +280,9 @@ proptest! {
         let q: Vec<i8> = (0..tokens * cols).map(|_| rng.i8(..)).collect();
         let x: Vec<f32> = q.iter().map(|q| f32::from(*q) * 0.37).collect();
         let values: Vec<f32> = (0..rows * groups).map(|_| rng.f32() + 0.1).collect();
-        let groups_of = GroupScales::new(rows, group_cols, &values).unwrap();
-        let scales = RowScales::Grouped(groups_of.clone());
+        let scales = RowScales::Grouped(GroupScales::new(rows, group_cols, &values).unwrap());
         let pool = Pool::new(threads);
-        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| kernel.can_scale(&groups_of)) {
+        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| kernel.can_scale(group_cols)) {
             let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
             let mut activations = Activations::new(kernels);
             activations.quantize(kernels, &pool, &x, cols);

@@ -27,12 +27,8 @@ use crate::pool::SharedMut;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
-    pack_row,
-    dot_rows: super::avx2_rows::dot_rows,
-    planes: &PLANES,
-    kernels: &[&PLANES],
-};
+pub(crate) static FAMILY: TernaryFamily =
+    TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, planes: &PLANES, kernels: &[&PLANES] };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
     layout: &layout::PLANES,

@@ -60,8 +60,7 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
                 _mm_prefetch::<_MM_HINT_T1>(unit.as_ptr().wrapping_add(PREFETCH).cast());
                 // SAFETY: 64 readable bytes; the load needs no alignment.
                 let bits = unsafe { _mm512_loadu_si512(unit.as_ptr().cast()) };
-                let nibbles =
-                    [_mm512_and_si512(bits, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(bits), nibble)];
+                let nibbles = [_mm512_and_si512(bits, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(bits), nibble)];
                 for (shifted, bits) in nibbles.into_iter().enumerate() {
                     for token in 0..N {
                         let halves = tables[token][4 * pair + 2 * half + shifted].as_chunks::<16>().0;

@@ -8,11 +8,11 @@
 //! Bounds. A field adds at most `4 * 2 * 4^2 * 128 = 16384` per index, eight times that per block: `2^14 - 1` blocks of an
 //! accumulator fit int32; longer rows are summed in [`SEGMENT`]s.
 
+use super::TILE_ROWS;
 use super::avx512::PLANES;
 use super::avx512_vnni::{CODES, PANEL_TOKENS, PREFETCH, broadcast, load, multiply_panel, store};
 use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
-use super::TILE_ROWS;
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -46,7 +46,7 @@ const TABLE: [u8; 64] = {
     while at < table.len() {
         let index = at % 32;
         if index < 27 {
-            table[at] = (index % 3 | index / 3 % 3 << 2 | index / 9 << 4) as u8;
+            table[at] = (index % 3 + index / 3 % 3 * 4 + index / 9 * 16) as u8;
         }
         at += 1;
     }
@@ -100,7 +100,8 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
         }
         for half in 0..2 {
             // Two sets of accumulators hide the latency of the dot products where one token has only three.
-            let sums = if N <= 3 { half_of_rows::<N, 2>(blocks, half, x) } else { half_of_rows::<N, 1>(blocks, half, x) };
+            let sums =
+                if N <= 3 { half_of_rows::<N, 2>(blocks, half, x) } else { half_of_rows::<N, 1>(blocks, half, x) };
             for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
                 let out = &mut out.as_chunks_mut::<HALF>().0[half];
                 // SAFETY: 64 readable bytes; the load needs no alignment.
@@ -114,6 +115,7 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
 /// Sums of codes times activations for 16 rows, in `S` sets of accumulators.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of weights, activations and sums")]
 fn half_of_rows<const N: usize, const S: usize>(
     blocks: &[[u8; TRIOS_BYTES]],
     half: usize,

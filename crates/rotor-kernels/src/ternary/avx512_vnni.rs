@@ -15,10 +15,10 @@
 //! A panel of 32 rows is unpacked to a byte per code, and then 12 tokens are multiplied at a time: 24 accumulators, two
 //! vectors of weights and a broadcast, which leaves the two dot products a cycle as the only limit.
 
+use super::TILE_ROWS;
 use super::avx512;
 use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
-use super::TILE_ROWS;
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -126,6 +126,7 @@ fn add<const N: usize>(sums: [__m512i; N], row: usize, out: &mut [[i32; TILE_ROW
 /// Sums of codes times activations for `H` halves of the tile, from the half `first` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of weights, activations and sums")]
 fn halves<const N: usize, const H: usize>(
     blocks: &[[u8; CODES_BYTES]],
     first: usize,
@@ -169,12 +170,8 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ 4 * CODES_BYTES }>().0) {
         for (half, line) in block.as_chunks::<LINE>().0.iter().enumerate() {
             let codes = load(line);
-            let fields = [
-                codes,
-                _mm512_srli_epi16::<2>(codes),
-                _mm512_srli_epi16::<4>(codes),
-                _mm512_srli_epi16::<6>(codes),
-            ];
+            let fields =
+                [codes, _mm512_srli_epi16::<2>(codes), _mm512_srli_epi16::<4>(codes), _mm512_srli_epi16::<6>(codes)];
             for (f, codes) in fields.into_iter().enumerate() {
                 let at: &mut [u8; LINE] = &mut panel.as_chunks_mut().0[2 * f + half];
                 // SAFETY: 64 writable bytes; the store needs no alignment.

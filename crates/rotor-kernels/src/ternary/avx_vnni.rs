@@ -99,6 +99,7 @@ fn few_tokens<const N: usize, const Q: usize>(
 /// Sums of codes times activations for `Q` quarters of the tile, from the quarter `first` on.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of weights, activations and sums")]
 fn quarters<const N: usize, const Q: usize>(
     blocks: &[[u8; CODES_BYTES]],
     first: usize,
@@ -143,12 +144,8 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ 4 * CODES_BYTES }>().0) {
         for (quarter, line) in block.as_chunks::<LINE>().0.iter().enumerate() {
             let codes = load(line);
-            let fields = [
-                codes,
-                _mm256_srli_epi16::<2>(codes),
-                _mm256_srli_epi16::<4>(codes),
-                _mm256_srli_epi16::<6>(codes),
-            ];
+            let fields =
+                [codes, _mm256_srli_epi16::<2>(codes), _mm256_srli_epi16::<4>(codes), _mm256_srli_epi16::<6>(codes)];
             for (f, codes) in fields.into_iter().enumerate() {
                 let at: &mut [u8; LINE] = &mut panel.as_chunks_mut().0[4 * f + quarter];
                 // SAFETY: 32 writable bytes; the store needs no alignment.

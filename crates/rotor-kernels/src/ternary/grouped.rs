@@ -64,8 +64,8 @@ impl GroupScales {
 }
 
 impl TernaryKernel {
-    /// Whether the kernel can multiply group by group: whether its packed layout can be cut between the groups.
-    pub fn can_scale(&self, scales: &GroupScales) -> bool {
-        self.layout.divides(scales.cols)
+    /// Whether the kernel can multiply groups of so many columns one by one: whether its packed layout can be cut there.
+    pub fn can_scale(&self, group_cols: usize) -> bool {
+        self.layout.divides(group_cols)
     }
 }

@@ -77,21 +77,11 @@ pub(crate) static PLANES: Layout = Layout {
     trits: planes_trits,
 };
 
-pub(crate) static CODES: Layout = Layout {
-    name: "codes",
-    block_cols: CODES_COLS,
-    block_bytes: CODES_BYTES,
-    pack: pack_codes,
-    trits: codes_trits,
-};
+pub(crate) static CODES: Layout =
+    Layout { name: "codes", block_cols: CODES_COLS, block_bytes: CODES_BYTES, pack: pack_codes, trits: codes_trits };
 
-pub(crate) static TRIOS: Layout = Layout {
-    name: "trios",
-    block_cols: TRIOS_COLS,
-    block_bytes: TRIOS_BYTES,
-    pack: pack_trios,
-    trits: trios_trits,
-};
+pub(crate) static TRIOS: Layout =
+    Layout { name: "trios", block_cols: TRIOS_COLS, block_bytes: TRIOS_BYTES, pack: pack_trios, trits: trios_trits };
 
 /// Columns of a block of codes.
 pub(crate) const CODES_COLS: usize = 16;

@@ -226,7 +226,7 @@ impl TernaryMatrix {
     ///
     /// # Panics
     /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, scales for all rows and columns, and
-    /// groups that the packed layout can be cut at ([`TernaryMatrix::can_scale`]).
+    /// groups that the packed layout can be cut at ([`TernaryKernel::can_scale`]).
     pub fn linear(
         &self,
         kernels: &Kernels,
@@ -245,7 +245,7 @@ impl TernaryMatrix {
             }
             RowScales::Grouped(scales) => {
                 assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
-                assert!(self.kernel.can_scale(scales), "groups of {} in {}", scales.cols(), self.kernel.name());
+                assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
                 self.multiply_groups(pool, x, scales, scratch, out);
             }
         }

@@ -30,6 +30,7 @@ pub(crate) mod avx512_vbmi;
 pub(crate) mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
+mod choice;
 mod grouped;
 pub(crate) mod kernel;
 mod layout;
@@ -39,6 +40,7 @@ mod planes;
 pub(crate) mod scalar;
 
 pub use activations::Activations;
+pub use choice::{Choice, UnknownKernel};
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;
 pub use matrix::{RowScales, Scratch, TernaryMatrix};

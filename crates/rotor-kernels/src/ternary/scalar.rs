@@ -2,16 +2,12 @@
 //!
 //! There is one kernel for each packed layout, the twin of every other kernel for it.
 
-use super::kernel::{TernaryFamily, TernaryKernel, Token};
+use super::kernel::{FewTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, Layout};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 
-pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
-    pack_row,
-    dot_rows: super::planes::dot_rows,
-    planes: &PLANES,
-    kernels: &[&PLANES, &CODES, &TRIOS],
-};
+pub(crate) static FAMILY: TernaryFamily =
+    TernaryFamily { pack_row, dot_rows: super::planes::dot_rows, planes: &PLANES, kernels: &[&PLANES, &CODES, &TRIOS] };
 
 static PLANES: TernaryKernel = kernel(&layout::PLANES, planes);
 static CODES: TernaryKernel =
@@ -19,10 +15,7 @@ static CODES: TernaryKernel =
 static TRIOS: TernaryKernel =
     kernel(&layout::TRIOS, |tile, cols, tokens, out| by_trits(&layout::TRIOS, tile, cols, tokens, out));
 
-const fn kernel(
-    layout: &'static Layout,
-    few: fn(&[u8], usize, &[Token<'_>], &mut [[i32; TILE_ROWS]]),
-) -> TernaryKernel {
+const fn kernel(layout: &'static Layout, few: FewTokens) -> TernaryKernel {
     TernaryKernel { layout, preparation: None, few_tokens: 4, few, many: None }
 }
 
