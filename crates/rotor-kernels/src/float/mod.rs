@@ -9,6 +9,10 @@ use crate::dense::DenseType;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_rows;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_rows;
 pub(crate) mod scalar;
 
 /// Positions whose keys are scored together in attention.

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The kernels on aarch64: cross-built with Debian's toolchain, tested under qemu, and the dot-product instruction looked for
+# in what was built. Skipped, by name, where the toolchain is not there and cannot be installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=aarch64-unknown-linux-gnu
+sysroot=/usr/aarch64-linux-gnu
+debian_rustc=/usr/bin/rustc
+
+complete() {
+    command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null &&
+        [ -x "$debian_rustc" ] && [ -d "/usr/lib/rustlib/$target/lib" ] && [ -d "$sysroot/lib" ]
+}
+
+# Debian has a standard library for another architecture, which rustup may not offer here.
+install() {
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
+    dpkg --add-architecture arm64 && apt-get -qq update &&
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+            rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user >/dev/null
+}
+
+if ! complete && ! { install && complete; }; then
+    echo "SKIPPED: the aarch64 kernels. They need rustc-web, libstd-rust-web-dev:arm64, gcc-aarch64-linux-gnu and qemu-user" \
+        "(Debian packages), and root to install them"
+    exit 0
+fi
+
+export RUSTC="$debian_rustc" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/aarch64"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+qemu="qemu-aarch64 -L $sysroot"
+
+test_binary() {
+    cargo test --locked --package rotor-kernels --lib --target $target --no-run --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+}
+
+binary=$(test_binary)
+# Every level there is, in this order, on a processor with all extensions and on one without dot products: what is not
+# available there must not be used there.
+levels() { $qemu -cpu "$1" "$binary" --exact tests::isas_exercised --nocapture | grep '^ISAs exercised'; }
+for cpu in max cortex-a72; do
+    levels $cpu
+    $qemu -cpu $cpu "$binary" --quiet
+done
+levels max | grep -q 'scalar, neon, neon-dotprod;'
+levels cortex-a72 | grep -q 'scalar, neon;'
+
+tools/check_instruction.sh "$binary" neon_dotprod sdot aarch64-linux-gnu-objdump
+
+# The rest is not run, but compiles. An abi3 module needs no interpreter of the target.
+PYO3_NO_PYTHON=1 cargo check --locked --workspace --target $target
