@@ -62,10 +62,10 @@ fn load_f16(bits: &[u16; LANES]) -> float32x4_t {
 /// The lanes of two vectors: those of the first plus those of the second, then the halves, then the pair.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sum_lanes(first: float32x4_t, second: float32x4_t) -> float32x4_t {
+fn sum_lanes(first: float32x4_t, second: float32x4_t) -> f32 {
     let half = vaddq_f32(first, second);
     let quarter = vaddq_f32(half, vextq_f32::<2>(half, half));
-    vaddq_f32(quarter, vrev64q_f32(quarter))
+    vgetq_lane_f32::<0>(vaddq_f32(quarter, vrev64q_f32(quarter)))
 }
 
 /// The running sums of a dot product: element `i` goes to lane `i % 32`.
@@ -84,7 +84,7 @@ pub(super) fn no_sums() -> Sums {
 pub(super) fn total(sums: Sums) -> f32 {
     let quad =
         |lane: usize| vaddq_f32(vaddq_f32(sums[lane], sums[lane + 2]), vaddq_f32(sums[lane + 4], sums[lane + 6]));
-    vgetq_lane_f32::<0>(sum_lanes(quad(0), quad(1)))
+    sum_lanes(quad(0), quad(1))
 }
 
 /// Adds the products of fewer than 32 pairs.
@@ -311,7 +311,7 @@ fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax)
         }
     }
     let shrink = (state.max - max).exp();
-    *state = Softmax { max, sum: state.sum * shrink + vgetq_lane_f32::<0>(sum_lanes(sums[0], sums[1])) };
+    *state = Softmax { max, sum: state.sum * shrink + sum_lanes(sums[0], sums[1]) };
     shrink
 }
 

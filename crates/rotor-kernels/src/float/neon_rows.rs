@@ -292,15 +292,21 @@ fn k_quant(block: &[u8], part: usize, q: Codes) -> Weights {
     weights
 }
 
+/// The codes of a 32-weight part of a Q6_K block.
+#[inline]
+#[target_feature(enable = "neon")]
+fn q6_k_codes(block: &[u8], part: usize) -> Codes {
+    let (half, quarter) = (part / 4, part % 4);
+    let low = load_bytes(&block[64 * half + 32 * (quarter & 1)..]);
+    let high = load_bytes(&block[128 + 32 * half..]);
+    or(bits::<15, 0>(low, 4 * (quarter / 2)), bits::<3, 4>(high, 2 * quarter))
+}
+
 /// `d * scale * (q - 32)`, 16 weights to a scale.
 #[inline]
 #[target_feature(enable = "neon")]
 fn q6_k(block: &[u8], part: usize) -> Weights {
-    let (half, quarter) = (part / 4, part % 4);
-    let low = load_bytes(&block[64 * half + 32 * (quarter & 1)..]);
-    let low = bits::<15, 0>(low, if quarter < 2 { 0 } else { 4 });
-    let high = bits::<3, 4>(load_bytes(&block[128 + 32 * half..]), 2 * quarter);
-    let [first, second] = or(low, high);
+    let [first, second] = q6_k_codes(block, part);
     let middle = vdupq_n_u8(32);
     let q = signed([vsubq_u8(first, middle), vsubq_u8(second, middle)]);
     let d = half_at(block, 208);

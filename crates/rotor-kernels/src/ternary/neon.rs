@@ -6,8 +6,7 @@
 //! `|low| <= 15` and `|high| <= 17`: `high = sqrdmulh(v, 1057)` is `round(v / 31)`, exact for `|v| < 16000` because
 //! `1057 / 32768` is within 1e-6 of `1 / 31` and `v / 31` is never closer than `1 / 62` to a half-integer. (31 rather than 32
 //! keeps `low` symmetric, so that it can be subtracted as well as added.) `tbl` looks up 16 rows by a nibble of `P`, adds,
-//! looks up by the nibble of `N`, subtracts, for both halves of the sums. The two halves of a tile's rows follow each other
-//! within 16 columns, so that the sums of four tokens fit the registers.
+//! looks up by the nibble of `N`, subtracts, for both halves of the sums.
 //!
 //! Bounds. Per 4 columns the halves of `v_P - v_N` satisfy `|low_P - low_N| <= 30`; since no column is in both planes,
 //! `|v_P - v_N| <= 512` and `|high_P - high_N| <= (512 + 30) / 31 < 18`. Bytes are widened every 4 groups (16 columns):
@@ -99,10 +98,10 @@ fn prepare(q: &[i8], prepared: &mut [u8]) {
 #[target_feature(enable = "neon")]
 fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
     match tokens {
-        [a] => few_tokens([a], tile, cols, out),
-        [a, b] => few_tokens([a, b], tile, cols, out),
-        [a, b, c] => few_tokens([a, b, c], tile, cols, out),
-        [a, b, c, d] => few_tokens([a, b, c, d], tile, cols, out),
+        [a] => few_tokens::<1, 2>([a], tile, cols, out),
+        [a, b] => few_tokens::<2, 1>([a, b], tile, cols, out),
+        [a, b, c] => few_tokens::<3, 1>([a, b, c], tile, cols, out),
+        [a, b, c, d] => few_tokens::<4, 1>([a, b, c, d], tile, cols, out),
         _ => unreachable!("one to four tokens"),
     }
 }
@@ -110,76 +109,86 @@ fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROW
 /// The tables of 16 columns: for each 4, the low and the high halves.
 type PairTables = [[[u8; 16]; 2]; 4];
 
-/// As the module head describes, for `N` tokens that share each weight's nibbles.
+/// As the module head describes, for `N` tokens that share each weight's nibbles, and `H` halves of the tile at a time: one
+/// where the sums of both would not fit the registers.
 #[inline]
 #[target_feature(enable = "neon")]
-fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize, out: &mut [[i32; TILE_ROWS]]) {
+fn few_tokens<const N: usize, const H: usize>(
+    tokens: [&Token<'_>; N],
+    tile: &[u8],
+    cols: usize,
+    out: &mut [[i32; TILE_ROWS]],
+) {
     let pairs = &tile.as_chunks::<UNIT_BYTES>().0.as_chunks::<2>().0[..cols / (2 * UNIT_COLS)];
     let mut tables: [&[PairTables]; N] = [&[]; N];
     for (tables, token) in tables.iter_mut().zip(tokens) {
         *tables = &token.prepared.as_chunks::<16>().0.as_chunks::<2>().0.as_chunks::<4>().0[..pairs.len()];
     }
-    let mut sums32 = [[vdupq_n_s32(0); 8]; N];
-    for (run, pairs) in pairs.chunks(PAIRS_PER_FLUSH).enumerate() {
-        let mut sums16 = [[vdupq_n_s16(0); 4]; N];
-        for (at, pair) in pairs.iter().enumerate() {
-            add_pair(pair, tables, run * PAIRS_PER_FLUSH + at, &mut sums16);
-        }
-        for (sums32, sums16) in sums32.iter_mut().zip(sums16) {
-            for (pair, sums16) in sums32.as_chunks_mut::<2>().0.iter_mut().zip(sums16) {
-                *pair = [vaddw_s16(pair[0], vget_low_s16(sums16)), vaddw_high_s16(pair[1], sums16)];
+    for first in (0..2).step_by(H) {
+        let mut sums32 = [[[vdupq_n_s32(0); 4]; H]; N];
+        for (run, pairs) in pairs.chunks(PAIRS_PER_FLUSH).enumerate() {
+            let mut sums16 = [[[vdupq_n_s16(0); 2]; H]; N];
+            for (at, pair) in pairs.iter().enumerate() {
+                for half in 0..H {
+                    let (low, high) = sum_pair(pair, first + half, tables, run * PAIRS_PER_FLUSH + at);
+                    for token in 0..N {
+                        widen_add(&mut sums16[token][half], low[token], high[token]);
+                    }
+                }
             }
-        }
-    }
-    for (sums, out) in sums32.into_iter().zip(out) {
-        for (sums, out) in sums.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            // SAFETY: 4 writable int32; the store needs no alignment.
-            unsafe { vst1q_s32(out.as_mut_ptr(), sums) };
-        }
-    }
-}
-
-/// Adds the products of 16 columns to the sums of 32 rows.
-#[inline]
-#[target_feature(enable = "neon")]
-fn add_pair<const N: usize>(
-    pair: &[[u8; UNIT_BYTES]; 2],
-    tables: [&[PairTables]; N],
-    index: usize,
-    sums: &mut [[int16x8_t; 4]; N],
-) {
-    let nibble = vdupq_n_u8(15);
-    for half in 0..2 {
-        let (mut low, mut high) = ([vdupq_n_s8(0); N], [vdupq_n_s8(0); N]);
-        for (unit, bytes) in pair.iter().enumerate() {
-            let rows = bytes.as_chunks::<16>().0;
-            let (plus, minus) = (load(&rows[half]), load(&rows[2 + half]));
-            let nibbles =
-                [(vandq_u8(plus, nibble), vandq_u8(minus, nibble)), (vshrq_n_u8::<4>(plus), vshrq_n_u8::<4>(minus))];
-            for (shifted, (plus, minus)) in nibbles.into_iter().enumerate() {
-                for token in 0..N {
-                    let [l, h] = &tables[token][index][2 * unit + shifted];
-                    let (l, h) = (vreinterpretq_s8_u8(load(l)), vreinterpretq_s8_u8(load(h)));
-                    low[token] = vaddq_s8(low[token], vqtbl1q_s8(l, plus));
-                    high[token] = vaddq_s8(high[token], vqtbl1q_s8(h, plus));
-                    low[token] = vsubq_s8(low[token], vqtbl1q_s8(l, minus));
-                    high[token] = vsubq_s8(high[token], vqtbl1q_s8(h, minus));
+            for (sums32, sums16) in sums32.as_flattened_mut().iter_mut().zip(sums16.as_flattened()) {
+                for (pair, sums16) in sums32.as_chunks_mut::<2>().0.iter_mut().zip(sums16) {
+                    *pair = [vaddw_s16(pair[0], vget_low_s16(*sums16)), vaddw_high_s16(pair[1], *sums16)];
                 }
             }
         }
-        for token in 0..N {
-            let [first, second] = &mut sums[token].as_chunks_mut::<2>().0[half];
-            *first = widen_add(*first, vget_low_s8(low[token]), vget_low_s8(high[token]));
-            *second = widen_add(*second, vget_high_s8(low[token]), vget_high_s8(high[token]));
+        for (sums, out) in sums32.into_iter().zip(out.iter_mut()) {
+            let rows = &mut out.as_chunks_mut::<4>().0[4 * first..];
+            for (sums, out) in sums.into_iter().flatten().zip(rows) {
+                // SAFETY: 4 writable int32; the store needs no alignment.
+                unsafe { vst1q_s32(out.as_mut_ptr(), sums) };
+            }
         }
     }
 }
 
-/// Adds `31 * high + low` to the sums of 8 rows.
+/// The low and the high halves of the products of 16 columns with 16 rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn widen_add(sums: int16x8_t, low: int8x8_t, high: int8x8_t) -> int16x8_t {
-    vmlal_s8(vaddw_s8(sums, low), high, vdup_n_s8(31))
+fn sum_pair<const N: usize>(
+    pair: &[[u8; UNIT_BYTES]; 2],
+    half: usize,
+    tables: [&[PairTables]; N],
+    index: usize,
+) -> ([int8x16_t; N], [int8x16_t; N]) {
+    let nibble = vdupq_n_u8(15);
+    let (mut low, mut high) = ([vdupq_n_s8(0); N], [vdupq_n_s8(0); N]);
+    for (unit, bytes) in pair.iter().enumerate() {
+        let rows = bytes.as_chunks::<16>().0;
+        let (plus, minus) = (load(&rows[half]), load(&rows[2 + half]));
+        let nibbles =
+            [(vandq_u8(plus, nibble), vandq_u8(minus, nibble)), (vshrq_n_u8::<4>(plus), vshrq_n_u8::<4>(minus))];
+        for (shifted, (plus, minus)) in nibbles.into_iter().enumerate() {
+            for token in 0..N {
+                let [l, h] = &tables[token][index][2 * unit + shifted];
+                let (l, h) = (vreinterpretq_s8_u8(load(l)), vreinterpretq_s8_u8(load(h)));
+                low[token] = vaddq_s8(low[token], vqtbl1q_s8(l, plus));
+                high[token] = vaddq_s8(high[token], vqtbl1q_s8(h, plus));
+                low[token] = vsubq_s8(low[token], vqtbl1q_s8(l, minus));
+                high[token] = vsubq_s8(high[token], vqtbl1q_s8(h, minus));
+            }
+        }
+    }
+    (low, high)
+}
+
+/// Adds `31 * high + low` to the sums of 16 rows.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen_add(sums: &mut [int16x8_t; 2], low: int8x16_t, high: int8x16_t) {
+    let weight = vdupq_n_s8(31);
+    sums[0] = vmlal_s8(vaddw_s8(sums[0], vget_low_s8(low)), vget_low_s8(high), vget_low_s8(weight));
+    sums[1] = vmlal_high_s8(vaddw_high_s8(sums[1], low), high, weight);
 }
 
 /// The planes of whole tiles as codes of 4 trits, `codes[chunk][row][8]`.
