@@ -167,7 +167,7 @@ impl Model {
         let mut done = 0;
         let mut matrix = |role, progress: &mut dyn FnMut(u64)| -> Result<Option<Matrix>, FormatError> {
             let Some(weight) = source.matrix(role)? else { return Ok(None) };
-            let matrix = Matrix::load(source, &weight, runtime)?;
+            let matrix = Matrix::load_head(source, &weight, runtime)?;
             done += matrix.bytes() as u64;
             progress(done);
             Ok(Some(matrix))

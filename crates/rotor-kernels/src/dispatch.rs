@@ -5,6 +5,7 @@
 //! | ternary, few tokens | bit by bit | 16-entry tables |
 //! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
 //! | float operations | plain | 8 lanes |
+//! | quantised rows, int8 activations | half a block | 32 codes |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
@@ -13,6 +14,7 @@ use crate::dense::DenseType;
 use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
+use crate::quantized::{self, Panel, QuantizedKernels};
 use crate::ternary::{self, TernaryKernels};
 
 /// The kernels of one ISA that this CPU has.
@@ -20,6 +22,7 @@ pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: TernaryKernels,
     float: FloatKernels,
+    quantized: &'static QuantizedKernels,
     pub(crate) planes: PlaneKernels,
 }
 
@@ -27,15 +30,31 @@ static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     ternary: ternary::scalar::KERNELS,
     float: float::scalar::KERNELS,
+    quantized: &quantized::scalar::KERNELS,
     planes: planes::scalar::KERNELS,
 };
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels {
-    isa: Isa::Avx2,
-    ternary: ternary::avx2::KERNELS,
-    float: float::avx2::KERNELS,
-    planes: planes::avx2::KERNELS,
-};
+static AVX2: Kernels = x86(Isa::Avx2, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = x86(Isa::Avx512, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &quantized::avx512::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &quantized::avx512::KERNELS);
+
+/// A level from AVX2 on: its own kernels for quantised rows beside those of AVX2 for the rest.
+#[cfg(target_arch = "x86_64")]
+const fn x86(isa: Isa, quantized: &'static QuantizedKernels) -> Kernels {
+    Kernels {
+        isa,
+        ternary: ternary::avx2::KERNELS,
+        float: float::avx2::KERNELS,
+        quantized,
+        planes: planes::avx2::KERNELS,
+    }
+}
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,9 +74,22 @@ impl Kernels {
             Isa::Scalar => Some(&SCALAR),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&AVX2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Some(&AVX_VNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(&AVX512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Some(&AVX512_VNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi => Some(&AVX512_VBMI),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => None,
+            _ => None,
         }
+    }
+
+    /// The kernels of this CPU's best ISA.
+    pub fn best() -> &'static Kernels {
+        Kernels::for_isa(Isa::best()).unwrap_or(&SCALAR)
     }
 
     /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one.
@@ -164,6 +196,36 @@ impl Kernels {
         assert_eq!(Some(row.len()), dtype.row_bytes(x.len()), "bytes of {} {} weights", x.len(), dtype.name());
         // SAFETY: as in `quantize`.
         unsafe { (self.float.dot_row)(dtype, row, x) }
+    }
+
+    /// Quantises up to 256 values in blocks of 32.
+    pub(crate) fn quantize_panel(&self, x: &[f32], panel: &mut Panel) {
+        assert!(x.len() <= quantized::PANEL && x.len().is_multiple_of(quantized::BLOCK), "whole blocks of a panel");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.quantize)(x, panel) }
+    }
+
+    /// `out[row][token]`: products of consecutive stored rows with each token's panels.
+    pub(crate) fn block_products(
+        &self,
+        (dtype, cols): (DenseType, usize),
+        rows: &[u8],
+        x: &[&[Panel]],
+        out: &mut [f32],
+    ) {
+        let row_bytes = dtype.row_bytes(cols).filter(|_| quantized::takes_blocks(dtype)).expect("rows of whole blocks");
+        assert!(row_bytes > 0 && rows.len().is_multiple_of(row_bytes), "whole rows");
+        assert_eq!(out.len(), rows.len() / row_bytes * x.len(), "an output per row and token");
+        assert!(x.iter().all(|panels| panels.len() == cols.div_ceil(quantized::PANEL)), "panels of a row");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.products)(dtype, rows, row_bytes, x, out) }
+    }
+
+    /// Encodes a row in one of the types of [`ENCODABLE`](crate::encode::ENCODABLE): the same bytes on every ISA.
+    pub(crate) fn encode_row(&self, dtype: DenseType, values: &[f32], out: &mut [u8]) {
+        assert_eq!(dtype.row_bytes(values.len()), Some(out.len()), "bytes of {} {} values", values.len(), dtype.name());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.encode)(dtype, values, out) }
     }
 
     /// f16 bits to f32.

@@ -29,14 +29,14 @@ pub(super) const LANES: usize = 8;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load(x: &[f32; LANES]) -> __m256 {
+pub(crate) fn load(x: &[f32; LANES]) -> __m256 {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store(value: __m256, out: &mut [f32; LANES]) {
+pub(crate) fn store(value: __m256, out: &mut [f32; LANES]) {
     // SAFETY: 32 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), value) }
 }
@@ -59,7 +59,7 @@ fn load_f16(bits: &[u16; LANES]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sum_lanes(v: __m256) -> f32 {
+pub(crate) fn sum_lanes(v: __m256) -> f32 {
     let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
     _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))

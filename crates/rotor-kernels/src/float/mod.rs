@@ -8,7 +8,7 @@ use crate::dense::DenseType;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx2_rows;
+pub(crate) mod avx2_rows;
 pub(crate) mod scalar;
 
 /// Positions whose keys are scored together in attention.
