@@ -187,6 +187,9 @@ impl ActivationName {
 pub(crate) enum KvName {
     F16,
     F32,
+    /// One byte per number, a scale per head and position.
+    #[value(alias = "q8_0")]
+    Int8,
 }
 
 impl KvName {
@@ -194,6 +197,7 @@ impl KvName {
         match self {
             KvName::F16 => KvType::F16,
             KvName::F32 => KvType::F32,
+            KvName::Int8 => KvType::Int8,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! it, as do gate and up.
 
 use crate::error::FormatError;
-use crate::formats::{DenseTensor, Source, SourceLinear, Weight};
+use crate::formats::{DenseTensor, RowOrder, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
 use rotor_kernels::DenseType;
@@ -76,6 +76,7 @@ impl Matrix {
                 let stored = tensor.row_order.stored_row(first + i) * row_bytes;
                 out.copy_from_slice(&tensor.bytes[stored..stored + row_bytes]);
             }
+            release_rows(source, tensor, first, out.len() / row_bytes);
             Ok(())
         })
     }
@@ -94,6 +95,7 @@ impl Matrix {
                 runtime.kernels.decode_row(tensor.dtype, &tensor.bytes[stored..stored + from], &mut values);
                 encode_row(dtype, &values, out).ok_or_else(|| FormatError::unsupported(dtype.name(), "it is only read"))?;
             }
+            release_rows(source, tensor, first, out.len() / to);
             Ok(())
         })
     }
@@ -132,9 +134,9 @@ impl Matrix {
     ///
     /// # Panics
     /// If there is no such row, or `out` is not one row long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    pub fn row(&self, runtime: &Runtime, row: usize, out: &mut [f32]) {
         match self {
-            Matrix::Dense(matrix) => matrix.row(row, out),
+            Matrix::Dense(matrix) => matrix.row(runtime.kernels, row, out),
             Matrix::Ternary { planes, scales } => {
                 for (col, out) in out.iter_mut().enumerate() {
                     *out = f32::from(planes.trit(row, col)) * scales.get(row, col);
@@ -177,6 +179,13 @@ pub(crate) fn head_type(source: &Source, weight: &Weight<'_>) -> Result<Option<D
             row_bytes(tensor, dtype)?;
             Ok((dtype != tensor.dtype).then_some(dtype))
         }
+    }
+}
+
+/// Lets go of the source's pages of rows that were read, so that a large matrix is not held twice while it is loaded.
+fn release_rows(source: &Source, tensor: &DenseTensor<'_>, first: usize, count: usize) {
+    if let (RowOrder::AsStored, Some(row_bytes)) = (tensor.row_order, tensor.dtype.row_bytes(tensor.cols)) {
+        source.release(&tensor.bytes[first * row_bytes..(first + count) * row_bytes]);
     }
 }
 

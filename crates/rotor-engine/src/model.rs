@@ -301,7 +301,7 @@ impl Model {
     fn embed(&self, steps: &[Step<'_>], x: &mut [f32]) {
         let ids = steps.iter().flat_map(|step| step.tokens);
         for (row, id) in x.chunks_exact_mut(self.config.hidden_size).zip(ids) {
-            self.embedding.row(*id as usize, row);
+            self.embedding.row(&self.runtime, *id as usize, row);
         }
     }
 

@@ -5,13 +5,15 @@
 //! | ternary, few tokens | bit by bit | 16-entry tables |
 //! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
 //! | float operations | plain | 8 lanes |
+//! | attention | plain | 8 lanes, 4 heads |
 //! | quantised rows, int8 activations | half a block | 32 codes |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
+use crate::attention::{self, AttentionKernels, BLOCK, Numbers, Softmax};
 use crate::dense::DenseType;
-use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
+use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
 use crate::quantized::{self, Panel, QuantizedKernels};
@@ -22,6 +24,7 @@ pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: TernaryKernels,
     float: FloatKernels,
+    attention: &'static AttentionKernels,
     quantized: &'static QuantizedKernels,
     pub(crate) planes: PlaneKernels,
 }
@@ -30,27 +33,29 @@ static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     ternary: ternary::scalar::KERNELS,
     float: float::scalar::KERNELS,
+    attention: &attention::scalar::KERNELS,
     quantized: &quantized::scalar::KERNELS,
     planes: planes::scalar::KERNELS,
 };
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = x86(Isa::Avx2, &quantized::avx2::KERNELS);
+static AVX2: Kernels = x86(Isa::Avx2, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &quantized::avx2::KERNELS);
+static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = x86(Isa::Avx512, &quantized::avx2::KERNELS);
+static AVX512: Kernels = x86(Isa::Avx512, &attention::avx512::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &quantized::avx512::KERNELS);
+static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &quantized::avx512::KERNELS);
+static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
 
-/// A level from AVX2 on: its own kernels for quantised rows beside those of AVX2 for the rest.
+/// A level from AVX2 on: its own kernels for attention and quantised rows beside those of AVX2 for the rest.
 #[cfg(target_arch = "x86_64")]
-const fn x86(isa: Isa, quantized: &'static QuantizedKernels) -> Kernels {
+const fn x86(isa: Isa, attention: &'static AttentionKernels, quantized: &'static QuantizedKernels) -> Kernels {
     Kernels {
         isa,
         ternary: ternary::avx2::KERNELS,
         float: float::avx2::KERNELS,
+        attention,
         quantized,
         planes: planes::avx2::KERNELS,
     }
@@ -228,16 +233,6 @@ impl Kernels {
         unsafe { (self.quantized.encode)(dtype, values, out) }
     }
 
-    /// f16 bits to f32.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn decode_f16(&self, from: &[u16], to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many out as in");
-        // SAFETY: as in `quantize`.
-        unsafe { (self.float.decode_f16)(from, to) }
-    }
-
     /// f32 to f16 bits, to nearest even.
     ///
     /// # Panics
@@ -248,35 +243,33 @@ impl Kernels {
         unsafe { (self.float.encode_f16)(from, to) }
     }
 
-    /// Keys of up to [`BLOCK`] positions, transposed to `[dims][BLOCK]` f32.
-    pub(crate) fn transpose_keys(&self, rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
-        let len = rows.len();
-        assert!(
-            transposed.len() == dims * BLOCK && len.is_multiple_of(dims) && len <= dims * BLOCK,
-            "one block of keys"
-        );
+    /// Scores of some heads' queries against a block of keys.
+    pub(crate) fn scores(&self, q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+        assert_eq!(q.len() * BLOCK, keys.len() * scores.len(), "queries as wide as the keys");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.transpose_keys)(rows, dims, transposed) }
+        unsafe { (self.attention.scores)(q, keys, scores) }
     }
 
-    /// Scores of one query against a block of transposed keys.
-    pub(crate) fn scores(&self, q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
-        assert_eq!(transposed.len(), q.len() * BLOCK, "one block of keys");
-        // SAFETY: as in `quantize`.
-        unsafe { (self.float.scores)(q, transposed, scores) }
-    }
-
-    /// One step of a streaming softmax over the first `n` scores; see [`FloatKernels::softmax`].
+    /// One step of a streaming softmax over the first `n` scores; see [`AttentionKernels::softmax`].
     pub(crate) fn softmax(&self, scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
         assert!(n <= BLOCK, "{n} scores of {BLOCK}");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.softmax)(scores, n, scale, state) }
+        unsafe { (self.attention.softmax)(scores, n, scale, state) }
     }
 
-    /// `out = out * shrink + sum of p[j] * values[j]`, rows of `out.len()`.
-    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
-        assert!(values.len() >= p.len() * out.len(), "a row of values per weight");
+    /// Adds a block's weighted values to the outputs of some heads; see [`AttentionKernels::accumulate`].
+    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+        let dims = out.len() / shrink.len().max(1);
+        assert!(p.len() == shrink.len() && out.len() == dims * p.len(), "an output and a factor per head");
+        assert!(dims > 0 && values.len().is_multiple_of(dims) && values.len() <= dims * BLOCK, "whole rows of a block");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.accumulate)(out, shrink, p, values) }
+        unsafe { (self.attention.accumulate)(out, shrink, p, values) }
+    }
+
+    /// Stored numbers as f32.
+    pub(crate) fn decode_numbers(&self, from: Numbers<'_>, to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "as many out as in");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.attention.decode)(from, to) }
     }
 }

@@ -95,9 +95,9 @@ impl DenseMatrix {
     ///
     /// # Panics
     /// If there is no such row, or `out` is not one row long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    pub fn row(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "one row");
-        self.dtype.decode(self.row_bytes(row), out);
+        kernels.decode_row(self.dtype, self.row_bytes(row), out);
     }
 
     /// Sets what the matrix is to be multiplied by, where its type leaves the choice.

@@ -7,6 +7,9 @@ use super::avx2::{LANES, Sums, add_tail, load, store, total};
 use crate::dense::DenseType;
 use std::arch::x86_64::*;
 
+/// How far ahead of its use a row's memory is asked for, in bytes.
+const AHEAD: usize = 2048;
+
 /// 32 consecutive weights.
 type Weights = [__m256; 4];
 
@@ -57,7 +60,11 @@ fn decode_typed<const TYPE: usize>(row: &[u8], out: &mut [f32]) {
 fn dot_typed<const TYPE: usize>(row: &[u8], x: &[f32]) -> f32 {
     let (whole, x_tail) = x.as_chunks::<{ 4 * LANES }>();
     let mut sums: Sums = [_mm256_setzero_ps(); 4];
+    let dtype = DenseType::ALL[TYPE];
+    let chunk_bytes = 32 * dtype.block_bytes() / dtype.block_len();
     for (chunk, x) in whole.iter().enumerate() {
+        // A head is read from memory: ask for what comes a little later. A prefetch never faults, wherever it points.
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(chunk * chunk_bytes + AHEAD).cast());
         for ((sum, weights), x) in sums.iter_mut().zip(weights::<TYPE>(row, chunk)).zip(x.as_chunks().0) {
             *sum = _mm256_fmadd_ps(weights, load(x), *sum);
         }

@@ -249,7 +249,7 @@ fn a_matrix_does_not_depend_on_threads_or_tokens() {
                 matrix.linear_blocks(kernels, &Pool::new(1), &activations(kernels, x, cols), &mut one);
                 assert_eq!(one, all[token * rows..][..rows], "{} on {}", dtype.name(), kernels.isa());
                 for (row, found) in one.iter().enumerate() {
-                    matrix.row(row, &mut decoded);
+                    matrix.row(kernels, row, &mut decoded);
                     let size = decoded.iter().map(|w| w * w).sum::<f32>().sqrt() * x.iter().map(|x| x * x).sum::<f32>().sqrt();
                     let expected: f32 = decoded.iter().zip(x).map(|(w, x)| w * x).sum();
                     assert!((expected - found).abs() < 0.01 * size, "{}: {expected} and {found}", dtype.name());

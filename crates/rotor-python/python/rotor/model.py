@@ -21,7 +21,7 @@ __all__ = ["Completion", "GenerateOptions", "Model", "Perplexity", "Stream", "To
 
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
 Messages = str | Sequence[Mapping[str, Any]]
-Kv = Literal["f16", "f32"]
+Kv = Literal["f16", "f32", "int8"]
 
 
 class GenerateOptions(TypedDict, total=False):
