@@ -17,7 +17,6 @@ pub use rows::{KvRows, KvType};
 
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
-use rows::Block;
 use std::ops::Range;
 
 /// Positions that are scored together.
