@@ -1,7 +1,7 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
-use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use crate::synth::HeadName;
+use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
 use rotor::formats::{LoadOptions, OpenOptions};

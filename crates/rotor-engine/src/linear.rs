@@ -93,7 +93,8 @@ impl Matrix {
             for (i, out) in out.chunks_exact_mut(to).enumerate() {
                 let stored = tensor.row_order.stored_row(first + i) * from;
                 runtime.kernels.decode_row(tensor.dtype, &tensor.bytes[stored..stored + from], &mut values);
-                encode_row(dtype, &values, out).ok_or_else(|| FormatError::unsupported(dtype.name(), "it is only read"))?;
+                encode_row(dtype, &values, out)
+                    .ok_or_else(|| FormatError::unsupported(dtype.name(), "it is only read"))?;
             }
             release_rows(source, tensor, first, out.len() / to);
             Ok(())

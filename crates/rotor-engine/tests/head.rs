@@ -68,9 +68,8 @@ fn int8_activations_change_little_and_do_not_depend_on_company() {
     synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
     for head in [DenseType::Q8_0, DenseType::Q6K, DenseType::Q4K] {
         for runtime in runtimes() {
-            let model = |dense_activations| {
-                loaded(&open(&path, LoadOptions { head: Some(head), dense_activations }), &runtime)
-            };
+            let model =
+                |dense_activations| loaded(&open(&path, LoadOptions { head: Some(head), dense_activations }), &runtime);
             let (int8, float) = (model(DenseActivations::Int8), model(DenseActivations::F32));
             let (found, expected) =
                 (logits(&int8, &IDS, IDS.len(), KvType::F16), logits(&float, &IDS, IDS.len(), KvType::F16));
@@ -79,9 +78,8 @@ fn int8_activations_change_little_and_do_not_depend_on_company() {
             let share = error / norm(&mut expected.iter().copied());
             assert!(share > 0.0 && share < 0.01, "{} on {}: {share}", head.name(), runtime.kernels.isa());
             let vocab = int8.config().vocab_size;
-            let mut caches: Vec<_> = (0..11)
-                .map(|_| rotor::kv::KvCache::new(int8.config(), IDS.len(), KvType::F16).unwrap())
-                .collect();
+            let mut caches: Vec<_> =
+                (0..11).map(|_| rotor::kv::KvCache::new(int8.config(), IDS.len(), KvType::F16).unwrap()).collect();
             let mut steps: Vec<_> = caches
                 .iter_mut()
                 .enumerate()

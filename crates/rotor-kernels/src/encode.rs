@@ -140,7 +140,8 @@ fn q4_k(values: &[f32; 256], out: &mut [u8; 144]) {
     let (scales, codes) = out[4..].split_at_mut(12);
     scales.fill(0);
     codes.fill(0);
-    for (j, (values, (scale, minimum))) in sub_blocks.iter().zip(ideal_scales.into_iter().zip(ideal_minima)).enumerate() {
+    for (j, (values, (scale, minimum))) in sub_blocks.iter().zip(ideal_scales.into_iter().zip(ideal_minima)).enumerate()
+    {
         let scale = nearest(scale * reciprocal(d.to_f32())).clamp(0.0, 63.0);
         let minimum = nearest(minimum * reciprocal(dmin.to_f32())).clamp(0.0, 63.0);
         put_six_bits(scales, j, scale as u8, minimum as u8);

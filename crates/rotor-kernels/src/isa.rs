@@ -21,8 +21,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every ISA this build knows, the preferred ones last.
-    pub const ALL: [Isa; 6] =
-        [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Vbmi];
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Vbmi];
 
     /// The name accepted by `ROTOR_ISA`.
     pub const fn name(self) -> &'static str {

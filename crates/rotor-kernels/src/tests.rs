@@ -447,7 +447,12 @@ fn stored_numbers_are_what_they_were_rounded_to() {
         for kernels in kernels() {
             let mut rng = fastrand::Rng::with_seed(31);
             let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
-            let cache = |kind| [KvRows::keys(kind, HEADS, positions, dim).unwrap(), KvRows::values(kind, HEADS, positions, dim).unwrap()];
+            let cache = |kind| {
+                [
+                    KvRows::keys(kind, HEADS, positions, dim).unwrap(),
+                    KvRows::values(kind, HEADS, positions, dim).unwrap(),
+                ]
+            };
             let (mut stored, mut plain) = (cache(kind), cache(KvType::F32));
             for position in 0..positions {
                 for (stored, plain) in stored.iter_mut().zip(&mut plain) {
@@ -476,8 +481,7 @@ fn attention_kernels_agree() {
     let mut rng = fastrand::Rng::with_seed(32);
     let scalar = Kernels::for_isa(Isa::Scalar).unwrap();
     for (heads, dims, positions) in [(1, 64, 64), (4, 128, 64), (5, 100, 33), (8, 8, 1), (3, 17, 7), (6, 80, 50)] {
-        let f16: Vec<u16> =
-            (0..dims * BLOCK).map(|_| half::f16::from_f32(rng.f32() * 4.0 - 2.0).to_bits()).collect();
+        let f16: Vec<u16> = (0..dims * BLOCK).map(|_| half::f16::from_f32(rng.f32() * 4.0 - 2.0).to_bits()).collect();
         let f32: Vec<f32> = (0..dims * BLOCK).map(|_| rng.f32() * 4.0 - 2.0).collect();
         let int8: Vec<i8> = (0..dims * BLOCK).map(|_| rng.i8(-127..=127)).collect();
         let q: Vec<f32> = (0..heads * dims).map(|_| rng.f32() - 0.5).collect();

@@ -56,6 +56,8 @@ pub(crate) fn kv_type(name: &str) -> PyResult<KvType> {
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
         "int8" => Ok(KvType::Int8),
-        other => Err(pyo3::exceptions::PyValueError::new_err(format!("kv must be 'f16', 'f32' or 'int8', not {other:?}"))),
+        other => {
+            Err(pyo3::exceptions::PyValueError::new_err(format!("kv must be 'f16', 'f32' or 'int8', not {other:?}")))
+        }
     }
 }

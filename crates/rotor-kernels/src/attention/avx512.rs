@@ -100,13 +100,7 @@ fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbe
 /// `values` points to `len` numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn accumulate_of<const KIND: u8>(
-    out: &mut [f32],
-    shrink: &[f32],
-    p: &[[f32; BLOCK]],
-    values: *const u8,
-    len: usize,
-) {
+fn accumulate_of<const KIND: u8>(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: *const u8, len: usize) {
     let dims = out.len() / shrink.len();
     let positions = len / dims;
     assert!(positions <= BLOCK && out.len() == dims * p.len(), "outputs of {dims} for each row of weights");
@@ -155,9 +149,7 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
         for (head, sums) in sums.iter_mut().enumerate() {
             for (i, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: within this head's `dims` outputs, the mask leaving out what is past their end.
-                let before = unsafe {
-                    _mm512_maskz_loadu_ps(mask, out.as_ptr().add(head * dims + first + i * LANES))
-                };
+                let before = unsafe { _mm512_maskz_loadu_ps(mask, out.as_ptr().add(head * dims + first + i * LANES)) };
                 *sum = _mm512_mul_ps(before, _mm512_set1_ps(shrink[head]));
             }
         }

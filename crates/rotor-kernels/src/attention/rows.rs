@@ -95,10 +95,9 @@ impl KvRows {
         let store = match kind {
             KvType::F16 => Store::F16(Buffer::zeroed(len, Pages::Small)?),
             KvType::F32 => Store::F32(Buffer::zeroed(len, Pages::Small)?),
-            KvType::Int8 => Store::Int8 {
-                q: Buffer::zeroed(len, Pages::Small)?,
-                scales: Buffer::zeroed(positions, Pages::Small)?,
-            },
+            KvType::Int8 => {
+                Store::Int8 { q: Buffer::zeroed(len, Pages::Small)?, scales: Buffer::zeroed(positions, Pages::Small)? }
+            }
         };
         Ok(KvRows { store, order, heads, capacity, head_dim })
     }

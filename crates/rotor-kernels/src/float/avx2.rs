@@ -3,22 +3,12 @@
 //! Sums run in four vectors of eight lanes, element `i` going to lane `i % 32`; the vectors are added pairwise, then the
 //! lanes. A tail shorter than a vector goes through a zero-padded one, so every length uses the same order.
 
-use super::avx2_rows::{decode_row, dot_row};
 use super::FloatKernels;
+use super::avx2_rows::{decode_row, dot_row};
 use std::arch::x86_64::*;
 
-pub(crate) const KERNELS: FloatKernels = FloatKernels {
-    quantize,
-    rms_norm,
-    silu_mul,
-    relu2_mul,
-    add,
-    rotate,
-    dot,
-    decode_row,
-    dot_row,
-    encode_f16,
-};
+pub(crate) const KERNELS: FloatKernels =
+    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 pub(super) const LANES: usize = 8;
 

@@ -4,18 +4,8 @@ use super::FloatKernels;
 use crate::dense::DenseType;
 use half::f16;
 
-pub(crate) const KERNELS: FloatKernels = FloatKernels {
-    quantize,
-    rms_norm,
-    silu_mul,
-    relu2_mul,
-    add,
-    rotate,
-    dot,
-    decode_row,
-    dot_row,
-    encode_f16,
-};
+pub(crate) const KERNELS: FloatKernels =
+    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     let finite = x.iter().all(|v| v.is_finite());

@@ -14,8 +14,7 @@ use crate::float::avx2::{load, sum_lanes};
 use crate::float::avx2_rows::{fifth_bits, half_at, load_bytes, nibbles};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: QuantizedKernels =
-    QuantizedKernels { quantize, products, encode: encode::avx2 };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::avx2 };
 
 /// How far ahead of its use a row's memory is asked for, in bytes.
 const AHEAD: usize = 2048;
@@ -286,10 +285,8 @@ fn q6_k<const T: usize>(block: &[u8], panels: &[&Panel; T], sums: &mut [__m256; 
     let scales = unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) };
     let (low_scales, high_scales) = (_mm256_cvtepi8_epi32(scales), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(scales)));
     let middle = _mm256_set1_ps(-32.0);
-    let minima = [
-        _mm256_mul_ps(_mm256_cvtepi32_ps(low_scales), middle),
-        _mm256_mul_ps(_mm256_cvtepi32_ps(high_scales), middle),
-    ];
+    let minima =
+        [_mm256_mul_ps(_mm256_cvtepi32_ps(low_scales), middle), _mm256_mul_ps(_mm256_cvtepi32_ps(high_scales), middle)];
     let mut parts = [_mm256_setzero_ps(); T];
     for (part, panel) in parts.iter_mut().zip(panels) {
         let halves = panel.half_sums.as_chunks::<8>().0;

@@ -14,8 +14,7 @@ use crate::encode;
 use crate::float::avx2_rows::{half_at, load_bytes};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: QuantizedKernels =
-    QuantizedKernels { quantize, products, encode: encode::avx512 };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::avx512 };
 
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 8;
@@ -242,10 +241,7 @@ fn q6_k<const T: usize>(block: &[u8], panels: &[&Panel; T], sums: &mut [__m512; 
         let low = unsafe { _mm512_loadu_si512(block[64 * half..][..64].as_ptr().cast()) };
         let high = load_bytes(&block[128 + 32 * half..]);
         let high = both(high, high);
-        let pairs = [
-            (low, _mm512_sllv_epi16(high, up)),
-            (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi16(high, down)),
-        ];
+        let pairs = [(low, _mm512_sllv_epi16(high, up)), (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi16(high, down))];
         for (i, (low, high)) in pairs.into_iter().enumerate() {
             let codes = _mm512_or_si512(_mm512_and_si512(low, low_mask), _mm512_and_si512(high, high_mask));
             let pair = 2 * half + i;

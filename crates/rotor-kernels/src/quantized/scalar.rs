@@ -5,8 +5,7 @@ use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
 use half::f16;
 
-pub(crate) static KERNELS: QuantizedKernels =
-    QuantizedKernels { quantize, products, encode: encode::plain };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::plain };
 
 fn quantize(x: &[f32], panel: &mut Panel) {
     for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {

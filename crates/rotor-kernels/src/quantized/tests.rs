@@ -26,7 +26,12 @@ fn halves(dtype: DenseType) -> &'static [usize] {
 }
 
 /// Random blocks whose binary16 numbers are `half`.
-fn random_row(dtype: DenseType, cols: usize, rng: &mut fastrand::Rng, half: impl Fn(&mut fastrand::Rng) -> [u8; 2]) -> Vec<u8> {
+fn random_row(
+    dtype: DenseType,
+    cols: usize,
+    rng: &mut fastrand::Rng,
+    half: impl Fn(&mut fastrand::Rng) -> [u8; 2],
+) -> Vec<u8> {
     let mut row: Vec<u8> = (0..dtype.row_bytes(cols).unwrap()).map(|_| rng.u8(..)).collect();
     for block in row.chunks_exact_mut(dtype.block_bytes()) {
         for &at in halves(dtype) {
@@ -72,7 +77,8 @@ fn products(kernels: &Kernels, dtype: DenseType, rows: &[u8], x: &BlockActivatio
 fn exact(dtype: DenseType, rows: &[u8], x: &[f32], cols: usize) -> Vec<f32> {
     let mut out = Vec::new();
     for row in rows.chunks_exact(dtype.row_bytes(cols).unwrap()) {
-        let weights: Vec<(i64, i64, i64)> = weights(dtype, row).map(|(a, c, m)| (a as i64, i64::from(c), m as i64)).collect();
+        let weights: Vec<(i64, i64, i64)> =
+            weights(dtype, row).map(|(a, c, m)| (a as i64, i64::from(c), m as i64)).collect();
         for x in x.chunks_exact(cols) {
             let sum: i64 = weights.iter().zip(x).map(|((a, code, m), x)| (a * code + m) * *x as i64).sum();
             assert_eq!(sum as f32 as i64, sum, "a sum that f32 holds");
@@ -128,7 +134,13 @@ fn products_are_exact_at_the_bounds() {
                 let x = vec![x; cols];
                 for kernels in kernels() {
                     let found = products(kernels, dtype, &row, &activations(kernels, &x, cols));
-                    assert_eq!(found, exact(dtype, &row, &x, cols), "{} of {fill:#x} on {}", dtype.name(), kernels.isa());
+                    assert_eq!(
+                        found,
+                        exact(dtype, &row, &x, cols),
+                        "{} of {fill:#x} on {}",
+                        dtype.name(),
+                        kernels.isa()
+                    );
                 }
             }
         }
@@ -250,7 +262,8 @@ fn a_matrix_does_not_depend_on_threads_or_tokens() {
                 assert_eq!(one, all[token * rows..][..rows], "{} on {}", dtype.name(), kernels.isa());
                 for (row, found) in one.iter().enumerate() {
                     matrix.row(kernels, row, &mut decoded);
-                    let size = decoded.iter().map(|w| w * w).sum::<f32>().sqrt() * x.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    let size =
+                        decoded.iter().map(|w| w * w).sum::<f32>().sqrt() * x.iter().map(|x| x * x).sum::<f32>().sqrt();
                     let expected: f32 = decoded.iter().zip(x).map(|(w, x)| w * x).sum();
                     assert!((expected - found).abs() < 0.01 * size, "{}: {expected} and {found}", dtype.name());
                 }
