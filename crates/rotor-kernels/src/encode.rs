@@ -313,6 +313,7 @@ fn nearest(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
 
     fn normal(seed: u64, n: usize) -> Vec<f32> {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -406,6 +407,26 @@ mod tests {
                 assert_eq!(decode(dtype, &zeros, i), 0.0, "{dtype:?}");
                 assert!((decode(dtype, &constant, i) - 0.75).abs() < 0.002, "{dtype:?}");
                 assert!((decode(dtype, &negative, i) + 0.75).abs() < 0.002, "{dtype:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bytes_on_every_isa() {
+        let mut values = normal(5, 256 * 12);
+        values[..256].fill(0.0);
+        values[256..300].fill(-0.25);
+        values.iter_mut().skip(512).step_by(97).for_each(|value| *value *= 40.0);
+        values[768..1024].iter_mut().for_each(|value| *value = value.abs() * 1e-9);
+        for dtype in ENCODABLE {
+            let run = |kernels: &Kernels| {
+                let mut out = vec![0xee; dtype.row_bytes(values.len()).unwrap()];
+                kernels.encode_row(dtype, &values, &mut out);
+                out
+            };
+            let expected = run(Kernels::for_isa(Isa::Scalar).unwrap());
+            for kernels in Isa::available().filter_map(Kernels::for_isa) {
+                assert!(run(kernels) == expected, "{} on {}", dtype.name(), kernels.isa());
             }
         }
     }
