@@ -49,7 +49,12 @@ fn a_head_encoded_at_load_is_the_one_that_convert_writes() {
                 let file = open(&written, load);
                 let memory = open(&path, LoadOptions { head: Some(head), ..load });
                 let (expected, found) = (loaded(&file, &runtime), loaded(&memory, &runtime));
-                assert_eq!(MemoryPlan::of(&memory).unwrap().weights(), found.weight_bytes() as u64, "{}", head.name());
+                assert_eq!(
+                    MemoryPlan::of(&memory, &runtime.choice).unwrap().weights(),
+                    found.weight_bytes() as u64,
+                    "{}",
+                    head.name()
+                );
                 assert_eq!(expected.weight_bytes(), found.weight_bytes());
                 let expected = logits(&expected, &IDS, IDS.len(), KvType::F16);
                 let name = format!("{} and {activations:?} on {}", head.name(), runtime.kernels.isa());

@@ -1,13 +1,13 @@
 //! The dispatch point: which kernels an ISA has, and the checked way to call them.
 //!
-//! | operation | scalar | avx2 |
-//! |---|---|---|
-//! | ternary, few tokens | bit by bit | 16-entry tables |
-//! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
-//! | float operations | plain | 8 lanes |
-//! | attention | plain | 8 lanes, 4 heads |
-//! | quantised rows, int8 activations | half a block | 32 codes |
-//! | codes, planes and trits | 2 to 8 bytes | 32 bytes |
+//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi |
+//! |---|---|---|---|---|---|---|
+//! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
+//! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked |
+//! | float operations | plain | 8 lanes | as avx2 | as avx2 | as avx2 | as avx2 |
+//! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 |
+//! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni |
+//! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
@@ -17,12 +17,13 @@ use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
 use crate::quantized::{self, Panel, QuantizedKernels};
-use crate::ternary::{self, TernaryKernels};
+use crate::ternary::kernel::TernaryFamily;
+use crate::ternary::{self, TernaryKernel};
 
 /// The kernels of one ISA that this CPU has.
 pub struct Kernels {
     pub(crate) isa: Isa,
-    pub(crate) ternary: TernaryKernels,
+    pub(crate) ternary: &'static TernaryFamily,
     float: FloatKernels,
     attention: &'static AttentionKernels,
     quantized: &'static QuantizedKernels,
@@ -31,34 +32,36 @@ pub struct Kernels {
 
 static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
-    ternary: ternary::scalar::KERNELS,
+    ternary: &ternary::scalar::FAMILY,
     float: float::scalar::KERNELS,
     attention: &attention::scalar::KERNELS,
     quantized: &quantized::scalar::KERNELS,
     planes: planes::scalar::KERNELS,
 };
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = x86(Isa::Avx2, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+static AVX_VNNI: Kernels =
+    x86(Isa::AvxVnni, &ternary::avx_vnni::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = x86(Isa::Avx512, &attention::avx512::KERNELS, &quantized::avx2::KERNELS);
+static AVX512: Kernels =
+    x86(Isa::Avx512, &ternary::avx512::FAMILY, &attention::avx512::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+static AVX512_VNNI: Kernels =
+    x86(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+static AVX512_VBMI: Kernels =
+    x86(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
 
-/// A level from AVX2 on: its own kernels for attention and quantised rows beside those of AVX2 for the rest.
+/// A level from AVX2 on: its own kernels where it has such, beside those of AVX2 for the rest.
 #[cfg(target_arch = "x86_64")]
-const fn x86(isa: Isa, attention: &'static AttentionKernels, quantized: &'static QuantizedKernels) -> Kernels {
-    Kernels {
-        isa,
-        ternary: ternary::avx2::KERNELS,
-        float: float::avx2::KERNELS,
-        attention,
-        quantized,
-        planes: planes::avx2::KERNELS,
-    }
+const fn x86(
+    isa: Isa,
+    ternary: &'static TernaryFamily,
+    attention: &'static AttentionKernels,
+    quantized: &'static QuantizedKernels,
+) -> Kernels {
+    Kernels { isa, ternary, float: float::avx2::KERNELS, attention, quantized, planes: planes::avx2::KERNELS }
 }
 
 impl std::fmt::Debug for Kernels {
@@ -109,6 +112,16 @@ impl Kernels {
     /// Whose kernels these are.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The kernels for ternary matrices, the one to take where nothing was measured first.
+    pub fn ternary_kernels(&self) -> &'static [&'static TernaryKernel] {
+        self.ternary.kernels
+    }
+
+    /// The kernel for ternary matrices of this name, if this ISA has it.
+    pub fn ternary_kernel(&self, name: &str) -> Option<&'static TernaryKernel> {
+        self.ternary.kernels.iter().find(|kernel| kernel.name() == name).copied()
     }
 
     /// Quantises one token's features: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`; returns `s`.

@@ -188,8 +188,7 @@ impl Pool {
         self.close();
         // Workers have left, so what they stored is seen.
         let panicked = self.shared.panicked.swap(false, Ordering::Acquire);
-        let panic =
-            panicked.then(|| self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take()).flatten();
+        let panic = panicked.then(|| self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take()).flatten();
         drop(guard);
         if let Some(payload) = panic {
             resume_unwind(payload);
