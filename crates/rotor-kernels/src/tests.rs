@@ -1,6 +1,6 @@
 //! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
 
-use crate::attention::{AttentionScratch, BLOCK, KvRows, KvType, Numbers, Sequence, Sequences, attention};
+use crate::attention::{AttentionScratch, BLOCK, KvRows, KvType, Numbers, Sequence, Sequences, Softmax, attention};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
@@ -524,7 +524,14 @@ fn attention_kernels_agree() {
                 kernels.accumulate(&mut out, &shrink, &p, values);
                 let mut decoded = vec![f32::NAN; values.len()];
                 kernels.decode_numbers(values, &mut decoded);
-                (scores, out, decoded)
+                let (raw, mut weights) = (scores.clone(), Vec::new());
+                for scores in &mut scores {
+                    let mut state = Softmax { max: 0.5, sum: 2.0 };
+                    let shrink = kernels.softmax(scores, positions, 0.01, &mut state);
+                    weights.extend_from_slice(scores);
+                    weights.extend([shrink, state.sum]);
+                }
+                (raw, out, decoded, weights)
             };
             let expected = run(scalar);
             for kernels in kernels() {
@@ -536,6 +543,7 @@ fn attention_kernels_agree() {
                 };
                 assert!(near(found.0.as_flattened(), expected.0.as_flattened()), "{}: scores", kernels.isa());
                 assert!(near(&found.1, &expected.1), "{}: sums", kernels.isa());
+                assert!(near(&found.3, &expected.3), "{}: weights", kernels.isa());
             }
         }
     }
