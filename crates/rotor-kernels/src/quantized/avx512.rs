@@ -64,18 +64,16 @@ fn typed<const TYPE: usize, const BYTES: usize>(rows: &[u8], row_bytes: usize, x
 fn dot<const TYPE: usize, const BYTES: usize, const T: usize>(row: &[[u8; BYTES]], x: &[&[Panel]; T]) -> [f32; T] {
     let mut sums = [_mm512_setzero_ps(); T];
     let mut minima = [0.0; T];
-    let mut index = 0;
     if DenseType::ALL[TYPE].block_len() == BLOCK {
-        for blocks in row.chunks(8) {
+        for (index, blocks) in row.chunks(8).enumerate() {
             let panels = super::panels(x, index);
             for (pair, blocks) in blocks.chunks(2).enumerate() {
                 prefetch(&blocks[0]);
                 small_pair::<TYPE, BYTES, T>(blocks, &panels, pair, &mut sums, &mut minima);
             }
-            index += 1;
         }
     } else {
-        for block in row {
+        for (index, block) in row.iter().enumerate() {
             let panels = super::panels(x, index);
             for line in block.chunks(64) {
                 prefetch(line);
@@ -84,7 +82,6 @@ fn dot<const TYPE: usize, const BYTES: usize, const T: usize>(row: &[[u8; BYTES]
                 DenseType::Q6K => q6_k(block, &panels, &mut sums),
                 _ => q45_k::<TYPE, T>(block, &panels, &mut sums),
             }
-            index += 1;
         }
     }
     for (minimum, sum) in minima.iter_mut().zip(sums) {
