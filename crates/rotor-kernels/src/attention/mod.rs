@@ -73,6 +73,9 @@ impl<'a> Numbers<'a> {
     }
 }
 
+/// Adds a block's weighted values to the outputs of some heads.
+type Accumulate = unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>);
+
 /// The attention kernels of one ISA. Lengths are the callers' (dispatch.rs) to check.
 pub(crate) struct AttentionKernels {
     /// `scores[head][j] = sum over dims of q[head][dim] * keys[dim][j]`, for all positions of a block.
@@ -81,7 +84,7 @@ pub(crate) struct AttentionKernels {
     /// the factor by which what was accumulated so far must shrink.
     pub softmax: unsafe fn(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32,
     /// `out[head] = out[head] * shrink[head] + sum over positions of p[head][j] * values[j]`.
-    pub accumulate: unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>),
+    pub accumulate: Accumulate,
     /// As f32.
     pub decode: unsafe fn(from: Numbers<'_>, to: &mut [f32]),
 }

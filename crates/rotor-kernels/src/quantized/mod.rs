@@ -49,13 +49,16 @@ impl Panel {
         Panel { q: [[0; BLOCK]; 8], scales: [[0.0; 8]; 8], half_sums: [0.0; 16], sums: [0.0; 8] };
 }
 
+/// Multiplies rows of a type, so many bytes each, by every token's panels.
+type Products = unsafe fn(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]);
+
 /// The kernels of one ISA.
 pub(crate) struct QuantizedKernels {
     /// Quantises up to 256 values, a multiple of 32: per block `scale = max |x| / 127`, `q = round_half_even(x / scale)`. A
     /// block below 1e-30 counts as zeros; one that is not finite has a scale of NaN. Other columns of the panel are left.
     pub quantize: unsafe fn(x: &[f32], panel: &mut Panel),
     /// `out[row][token]` for consecutive rows of `row_bytes` bytes; each token's panels cover a row.
-    pub products: unsafe fn(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]),
+    pub products: Products,
     /// Stores a row of numbers: encode.rs, compiled for this ISA.
     pub encode: unsafe fn(dtype: DenseType, values: &[f32], out: &mut [u8]),
 }
