@@ -182,7 +182,6 @@ fn side_by_side<const LANES: usize, const LEN: usize>(values: &[f32; 256]) -> [[
 ///
 /// Starts where the largest magnitude takes about -32 and tries a few steps to either side.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "the same lane of several arrays")]
 fn symmetric_scales(values: &[[f32; 16]; 16]) -> [f32; 16] {
     let mut largest = [0f32; 16];
     for values in values {
@@ -219,7 +218,6 @@ fn symmetric_scales(values: &[[f32; 16]; 16]) -> [f32; 16] {
 
 /// Per sub-block, scale and (negated) minimum of least squared error for codes 0 to 15, larger values weighted more.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "the same lane of several arrays")]
 fn affine_scales(values: &[[f32; 8]; 32]) -> ([f32; 8], [f32; 8]) {
     let (mut smallest, mut largest, mut squares) = ([0f32; 8], [f32::MIN; 8], [0f32; 8]);
     for values in values {
