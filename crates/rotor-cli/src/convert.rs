@@ -39,7 +39,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.input, &args.open)?;
+    let source = load::open(&args.input, &args.open.options()?)?;
     for warning in source.warnings() {
         message(format_args!("warning: {}", printable(warning)));
     }

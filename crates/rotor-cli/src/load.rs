@@ -1,24 +1,23 @@
 //! Opening and loading a model, the same way for every command.
 
-use crate::args::OpenArgs;
 use crate::progress::Bar;
 use crate::terminal::{message, printable};
 use rotor::engine::Engine;
-use rotor::formats::Source;
+use rotor::formats::{OpenOptions, Source};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use std::path::Path;
 
 /// Opens a model's file or folder and checks everything but the weights.
-pub(crate) fn open(path: &Path, args: &OpenArgs) -> anyhow::Result<Source> {
-    Ok(Source::open(path, &args.options()?)?)
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
+    Ok(Source::open(path, options)?)
 }
 
 /// As [`open`]; without a path, the model inside the program.
-pub(crate) fn open_or_demo(path: Option<&Path>, args: &OpenArgs) -> anyhow::Result<Source> {
+pub(crate) fn open_or_demo(path: Option<&Path>, options: &OpenOptions) -> anyhow::Result<Source> {
     match path {
-        Some(path) => open(path, args),
-        None => Ok(rotor::demo::open(&args.options()?)?),
+        Some(path) => open(path, options),
+        None => Ok(rotor::demo::open(options)?),
     }
 }
 

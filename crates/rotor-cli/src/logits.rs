@@ -1,10 +1,11 @@
 //! `rotor logits`: the numbers themselves, for holding this engine against others.
 
-use crate::args::{KvName, ModelArg, OpenArgs, ThreadArgs, TokenIds};
+use crate::args::{KvName, LoadArgs, ModelArg, ThreadArgs, TokenIds};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::message;
 use anyhow::Context;
+use rotor::DenseActivations;
 use rotor::engine::{Engine, GenerateError};
 use rotor::error::FormatError;
 use rotor::formats::Source;
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -39,7 +40,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if ids.is_empty() {
         return Err(UsageError("--ids needs at least one token id".into()).into());
     }
-    let source = load::open(&args.model.model, &args.open)?;
+    let source = load::open(&args.model.model, &args.load.options(DenseActivations::F32)?)?;
     check_ids(&source, ids)?;
     refuse_input(&args.model.model, &args.output)?;
     let vocab_size = source.config().vocab_size;

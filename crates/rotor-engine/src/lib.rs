@@ -29,3 +29,4 @@ pub use config::Config;
 pub use error::FormatError;
 pub use rotor_kernels::DenseType;
 pub use rotor_kernels::attention::KvType;
+pub use rotor_kernels::matrix::DenseActivations;

@@ -167,7 +167,7 @@ impl Model {
         let mut done = 0;
         let mut matrix = |role, progress: &mut dyn FnMut(u64)| -> Result<Option<Matrix>, FormatError> {
             let Some(weight) = source.matrix(role)? else { return Ok(None) };
-            let matrix = Matrix::load(source, &weight, runtime)?;
+            let matrix = Matrix::load_head(source, &weight, runtime)?;
             done += matrix.bytes() as u64;
             progress(done);
             Ok(Some(matrix))
@@ -301,7 +301,7 @@ impl Model {
     fn embed(&self, steps: &[Step<'_>], x: &mut [f32]) {
         let ids = steps.iter().flat_map(|step| step.tokens);
         for (row, id) in x.chunks_exact_mut(self.config.hidden_size).zip(ids) {
-            self.embedding.row(*id as usize, row);
+            self.embedding.row(&self.runtime, *id as usize, row);
         }
     }
 

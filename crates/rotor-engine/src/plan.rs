@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source, Weight};
 use crate::kv::KvCache;
-use crate::linear::kernel_for;
+use crate::linear::{head_type, kernel_for};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::ternary::Choice;
 
@@ -13,7 +13,7 @@ use rotor_kernels::ternary::Choice;
 pub struct MemoryPlan {
     /// The linears, packed for the kernels.
     pub linears: u64,
-    /// The embedding, in its storage type.
+    /// The embedding, in its storage type or the one asked for.
     pub embedding: u64,
     /// The head; 0 where the embedding serves as one.
     pub head: u64,
@@ -23,7 +23,7 @@ impl MemoryPlan {
     /// What `source` will take once it is loaded for the kernels of `choice`.
     ///
     /// # Errors
-    /// As [`Source::linear`].
+    /// As [`Source::linear`]; and where the head cannot have the type asked for.
     pub fn of(source: &Source, choice: &Choice) -> Result<MemoryPlan, FormatError> {
         let mut plan = MemoryPlan::default();
         for layer in 0..source.config().num_hidden_layers {
@@ -31,8 +31,15 @@ impl MemoryPlan {
                 plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight, choice);
             }
         }
-        let matrix =
-            |role| Ok::<_, FormatError>(source.matrix(role)?.as_ref().map_or(0, |weight| loaded_bytes(weight, choice)));
+        let matrix = |role| -> Result<u64, FormatError> {
+            let Some(weight) = source.matrix(role)? else { return Ok(0) };
+            Ok(match (&weight, head_type(source, &weight)?) {
+                (Weight::Dense(tensor), Some(dtype)) => {
+                    tensor.rows as u64 * dtype.row_bytes(tensor.cols).unwrap_or_default() as u64
+                }
+                _ => loaded_bytes(&weight, choice),
+            })
+        };
         plan.embedding = matrix(Role::TokenEmbedding)?;
         plan.head = matrix(Role::Output)?;
         Ok(plan)

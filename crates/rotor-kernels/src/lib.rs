@@ -17,6 +17,7 @@ mod isa;
 pub mod matrix;
 pub mod planes;
 mod pool;
+pub mod quantized;
 pub mod ternary;
 
 pub use buffer::{Buffer, Pages, Plain};

@@ -72,7 +72,7 @@ impl Source {
         };
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
-        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap };
+        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap, ..OpenOptions::default() };
         let opened = py
             .detach(|| match &path {
                 Some(path) => Opened::open(path, &options),

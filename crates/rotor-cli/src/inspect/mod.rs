@@ -2,7 +2,7 @@
 
 mod report;
 
-use crate::args::OpenArgs;
+use crate::args::LoadArgs;
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
@@ -12,7 +12,7 @@ use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
-use rotor::{FormatError, KvType};
+use rotor::{DenseActivations, FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 /// All there is to say about a model.
@@ -50,7 +50,7 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open_or_demo(args.model.as_deref(), &args.open)?;
+    let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;

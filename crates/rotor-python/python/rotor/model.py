@@ -21,7 +21,7 @@ __all__ = ["Completion", "GenerateOptions", "Model", "Perplexity", "Stream", "To
 
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
 Messages = str | Sequence[Mapping[str, Any]]
-Kv = Literal["f16", "f32"]
+Kv = Literal["f16", "f32", "int8"]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -234,7 +234,7 @@ class Model:
                 while no model is open.
             context: tokens that a text and its continuation may have together; by default the model's own, at most
                 4096.
-            kv: how keys and values are stored, ``f16`` or ``f32``.
+            kv: how keys and values are stored: ``f16``, ``f32``, or ``int8`` with a scale per head and position.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
             kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.

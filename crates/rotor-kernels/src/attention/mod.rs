@@ -1,121 +1,92 @@
 //! Causal attention over a KV cache, with a streaming softmax.
 //!
-//! Positions are taken in blocks of 64: a block's keys are converted to f32 and transposed once for all the query heads
-//! (and tokens) that read them, so that scores come out eight positions at a time. Four blocks make a segment with a
-//! softmax of its own; segments are merged in ascending order. So a long context can be split over threads by segments or
-//! walked by one thread, and the sums run in the same order: a token's numbers depend on neither threads nor batch.
+//! Positions are taken in blocks of 64. The cache keeps a block's keys by dimension, so that scores come out many positions
+//! at a time without any transposing, and the query heads that share them are scored while a vector of keys is in a
+//! register. Four blocks make a segment with a softmax of its own; segments are merged in ascending order. So a long
+//! context can be split over threads by segments or walked by one thread, and the sums run in the same order: a token's
+//! numbers depend on neither threads nor batch.
 
-use crate::buffer::{Buffer, Pages};
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod rows;
+pub(crate) mod scalar;
+
+pub use rows::{KvRows, KvType};
+
 use crate::dispatch::Kernels;
-use crate::float::{BLOCK, Rows, Softmax};
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
+/// Positions that are scored together.
+pub(crate) const BLOCK: usize = 64;
 /// Positions whose softmax is complete before it is merged: four blocks.
 const SEGMENT: usize = 4 * BLOCK;
 /// Tokens of a prompt that share a block's conversion.
 const TOKENS_PER_TASK: usize = 16;
-/// Context from which few tokens are split over threads by segments as well.
-const SPLIT_CONTEXT: usize = 2 * SEGMENT;
+/// Tokens from which converting a block once is cheaper than converting it for each.
+const CONVERT_FOR: usize = 3;
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Two bytes per number; the rounding is below the activations' own quantisation.
-    F16,
-    /// Four bytes per number, for comparing with a reference.
-    F32,
+/// Running maximum and sum of a streaming softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    pub max: f32,
+    pub sum: f32,
 }
 
-impl KvType {
-    /// Bytes of one number.
-    pub const fn bytes(self) -> usize {
+impl Softmax {
+    pub(crate) const EMPTY: Softmax = Softmax { max: f32::NEG_INFINITY, sum: 0.0 };
+}
+
+/// Numbers as they are stored: f16 bits, f32, or int8 whose scale is applied elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers<'a> {
+    F16(&'a [u16]),
+    F32(&'a [f32]),
+    Int8(&'a [i8]),
+}
+
+impl<'a> Numbers<'a> {
+    pub(crate) fn len(self) -> usize {
         match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
+            Numbers::F16(values) => values.len(),
+            Numbers::F32(values) => values.len(),
+            Numbers::Int8(values) => values.len(),
+        }
+    }
+
+    pub(crate) fn get(self, index: usize) -> f32 {
+        match self {
+            Numbers::F16(values) => half::f16::from_bits(values[index]).to_f32(),
+            Numbers::F32(values) => values[index],
+            Numbers::Int8(values) => values[index].into(),
+        }
+    }
+
+    fn first(self, len: usize) -> Numbers<'a> {
+        match self {
+            Numbers::F16(values) => Numbers::F16(&values[..len]),
+            Numbers::F32(values) => Numbers::F32(&values[..len]),
+            Numbers::Int8(values) => Numbers::Int8(&values[..len]),
         }
     }
 }
 
-#[derive(Debug)]
-enum Store {
-    F16(Buffer<u16>),
-    F32(Buffer<f32>),
-}
+/// Adds a block's weighted values to the outputs of some heads.
+type Accumulate = unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>);
 
-/// One layer's keys (or values) of one sequence: `[kv_heads][capacity][head_dim]`. Memory is taken as it is written.
-#[derive(Debug)]
-pub struct KvRows {
-    store: Store,
-    heads: usize,
-    capacity: usize,
-    head_dim: usize,
-}
-
-impl KvRows {
-    /// Room for `capacity` positions.
-    ///
-    /// # Errors
-    /// Where the system refuses to reserve the memory.
-    pub fn new(kind: KvType, heads: usize, capacity: usize, head_dim: usize) -> std::io::Result<KvRows> {
-        let len = heads
-            .checked_mul(capacity)
-            .and_then(|n| n.checked_mul(head_dim))
-            .ok_or(std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
-        let store = match kind {
-            KvType::F16 => Store::F16(Buffer::zeroed(len, Pages::Small)?),
-            KvType::F32 => Store::F32(Buffer::zeroed(len, Pages::Small)?),
-        };
-        Ok(KvRows { store, heads, capacity, head_dim })
-    }
-
-    /// Positions there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Stores one position's rows, `[kv_heads * head_dim]`.
-    ///
-    /// # Panics
-    /// If the position is beyond the capacity or the length is not that of all heads.
-    pub fn write(&mut self, kernels: &Kernels, position: usize, rows: &[f32]) {
-        assert!(position < self.capacity, "position {position} of {}", self.capacity);
-        assert_eq!(rows.len(), self.heads * self.head_dim, "one row per head");
-        for (head, row) in rows.chunks_exact(self.head_dim).enumerate() {
-            let at = (head * self.capacity + position) * self.head_dim;
-            match &mut self.store {
-                Store::F16(bits) => kernels.encode_f16(row, &mut bits[at..at + self.head_dim]),
-                Store::F32(values) => values[at..at + self.head_dim].copy_from_slice(row),
-            }
-        }
-    }
-
-    fn rows(&self, head: usize, positions: Range<usize>) -> Rows<'_> {
-        let start = (head * self.capacity + positions.start) * self.head_dim;
-        let range = start..start + positions.len() * self.head_dim;
-        match &self.store {
-            Store::F16(bits) => Rows::F16(bits).slice(range),
-            Store::F32(values) => Rows::F32(values).slice(range),
-        }
-    }
-
-    /// Copies the first `positions` positions of `from`.
-    ///
-    /// # Panics
-    /// If the two differ in type or shape, or `positions` exceeds either capacity.
-    pub fn copy_prefix(&mut self, from: &KvRows, positions: usize) {
-        assert!(self.heads == from.heads && self.head_dim == from.head_dim, "caches of one shape");
-        assert!(positions <= self.capacity.min(from.capacity), "{positions} positions");
-        for head in 0..self.heads {
-            let (to, start) = (head * self.capacity * self.head_dim, head * from.capacity * from.head_dim);
-            let len = positions * self.head_dim;
-            match (&mut self.store, &from.store) {
-                (Store::F16(a), Store::F16(b)) => a[to..to + len].copy_from_slice(&b[start..start + len]),
-                (Store::F32(a), Store::F32(b)) => a[to..to + len].copy_from_slice(&b[start..start + len]),
-                _ => panic!("caches of one type"),
-            }
-        }
-    }
+/// The attention kernels of one ISA. Lengths are the callers' (dispatch.rs) to check.
+pub(crate) struct AttentionKernels {
+    /// `scores[head][j] = sum over dims of q[head][dim] * keys[dim][j]`, for all positions of a block.
+    pub scores: unsafe fn(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]),
+    /// Replaces the first `n` scores `s` by `exp(s * scale - max)` with the new running maximum, the rest by zeros; returns
+    /// the factor by which what was accumulated so far must shrink.
+    pub softmax: unsafe fn(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32,
+    /// `out[head] = out[head] * shrink[head] + sum over positions of p[head][j] * values[j]`.
+    pub accumulate: Accumulate,
+    /// As f32.
+    pub decode: unsafe fn(from: Numbers<'_>, to: &mut [f32]),
 }
 
 /// Some consecutive tokens of one sequence, in a batch that may hold several.
@@ -158,8 +129,12 @@ impl<'a> Sequences<'a> {
 /// One worker's memory.
 #[derive(Debug, Default)]
 struct Work {
+    /// A block's keys and values as f32.
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// Scores of a block, and by what the outputs shrink, `[tokens][group]`.
+    scores: Vec<[f32; BLOCK]>,
+    shrinks: Vec<f32>,
     /// Softmax states and outputs of the segment at hand, `[tokens][group]`.
     states: Vec<Softmax>,
     outputs: Vec<f32>,
@@ -196,9 +171,10 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn query(&self, row: usize, head: usize, member: usize) -> &[f32] {
-        let at = row * self.width + (head * self.group + member) * self.head_dim;
-        &self.q[at..at + self.head_dim]
+    /// The query heads of one token that share a kv head.
+    fn queries(&self, row: usize, head: usize) -> &[f32] {
+        let at = row * self.width + head * self.group * self.head_dim;
+        &self.q[at..at + self.group * self.head_dim]
     }
 
     /// Attends the tokens of `part` to the positions of one segment, leaving states and outputs in `work`.
@@ -216,35 +192,48 @@ impl Shape<'_> {
     }
 
     fn block(&self, sequence: &Sequence<'_>, part: Part, positions: Range<usize>, work: &mut Work) {
-        let Work { keys, values, states, outputs, .. } = work;
-        keys.resize(self.head_dim * BLOCK, 0.0);
-        self.kernels.transpose_keys(sequence.keys.rows(part.head, positions.clone()), self.head_dim, keys);
-        let values = match sequence.values.rows(part.head, positions.clone()) {
-            Rows::F32(values) => values,
-            Rows::F16(bits) => {
-                values.resize(self.head_dim * BLOCK, 0.0);
-                self.kernels.decode_f16(bits, &mut values[..bits.len()]);
-                &values[..bits.len()]
-            }
-        };
-        let mut scores = [0.0; BLOCK];
+        let Work { keys, values, scores, shrinks, states, outputs, .. } = work;
+        let (group, head_dim) = (self.group, self.head_dim);
+        let stored_keys = sequence.keys.block(part.head, positions.start / BLOCK);
+        let stored_values = sequence.values.rows(part.head, positions.clone());
+        let keys = self.converted(stored_keys.numbers, part.tokens, keys);
+        let values = self.converted(stored_values.numbers, part.tokens, values);
+        scores.resize(part.tokens * group, [0.0; BLOCK]);
+        shrinks.resize(part.tokens * group, 1.0);
+        // Keys stay in the L1 cache while all tokens are scored, then values while all are summed.
         for token in 0..part.tokens {
-            // Causal: a token sees positions up to its own.
-            let own = sequence.position + part.first + token;
-            let Some(seen) = (own + 1).checked_sub(positions.start).filter(|seen| *seen > 0) else { continue };
-            let seen = seen.min(positions.len());
-            for member in 0..self.group {
-                let lane = token * self.group + member;
-                self.kernels.scores(
-                    self.query(sequence.row + part.first + token, part.head, member),
-                    keys,
-                    &mut scores,
-                );
-                let shrink = self.kernels.softmax(&mut scores, seen, self.scale, &mut states[lane]);
-                let out = &mut outputs[lane * self.head_dim..(lane + 1) * self.head_dim];
-                self.kernels.accumulate(out, shrink, &scores[..seen], values);
+            let lanes = token * group..(token + 1) * group;
+            let seen = seen(sequence, part, token, &positions);
+            if seen == 0 {
+                continue;
+            }
+            let queries = self.queries(sequence.row + part.first + token, part.head);
+            self.kernels.scores(queries, keys, &mut scores[lanes.clone()]);
+            for lane in lanes {
+                stored_keys.scale(&mut scores[lane]);
+                shrinks[lane] = self.kernels.softmax(&mut scores[lane], seen, self.scale, &mut states[lane]);
+                stored_values.scale(&mut scores[lane]);
             }
         }
+        for token in 0..part.tokens {
+            let lanes = token * group..(token + 1) * group;
+            let seen = seen(sequence, part, token, &positions);
+            if seen > 0 {
+                let out = &mut outputs[lanes.start * head_dim..lanes.end * head_dim];
+                self.kernels.accumulate(out, &shrinks[lanes.clone()], &scores[lanes], values.first(seen * head_dim));
+            }
+        }
+    }
+
+    /// A block as it is for a token or two, as f32 for more. Converting loses nothing, so results are the same.
+    fn converted<'a>(&self, stored: Numbers<'a>, tokens: usize, memory: &'a mut Vec<f32>) -> Numbers<'a> {
+        if tokens < CONVERT_FOR || matches!(stored, Numbers::F32(_)) {
+            return stored;
+        }
+        memory.resize(self.head_dim * BLOCK, 0.0);
+        let memory = &mut memory[..stored.len()];
+        self.kernels.decode_numbers(stored, memory);
+        Numbers::F32(memory)
     }
 
     /// Merges a later segment's `state` and `output` into those of all earlier ones.
@@ -259,6 +248,12 @@ impl Shape<'_> {
             *out = *out * before + value * now;
         }
     }
+}
+
+/// How many positions of a block a token sees: causal, up to its own.
+fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usize>) -> usize {
+    let own = sequence.position + part.first + token;
+    (own + 1).saturating_sub(positions.start).min(positions.len())
 }
 
 fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
@@ -281,7 +276,7 @@ pub fn attention(
     if sequences.count == 0 {
         return;
     }
-    let (heads, head_dim) = (sequences.get(0).keys.heads, sequences.get(0).keys.head_dim);
+    let (heads, head_dim) = (sequences.get(0).keys.heads(), sequences.get(0).keys.head_dim());
     let width = heads * group * head_dim;
     assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
     let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
@@ -291,7 +286,7 @@ pub fn attention(
     for (index, sequence) in sequences.iter().enumerate() {
         assert!((sequence.row + sequence.tokens) * width <= q.len(), "rows of the batch");
         for rows in [sequence.keys, sequence.values] {
-            assert!(rows.heads == heads && rows.head_dim == head_dim, "caches of one shape");
+            assert!(rows.heads() == heads && rows.head_dim() == head_dim, "caches of one shape");
         }
         for first in (0..sequence.tokens).step_by(TOKENS_PER_TASK) {
             let tokens = TOKENS_PER_TASK.min(sequence.tokens - first);
@@ -299,10 +294,10 @@ pub fn attention(
         }
     }
     // The costly parts first: with few threads the last tasks to start decide when all are done.
-    parts.sort_by_key(|part| std::cmp::Reverse(sequences.get(part.sequence).position + part.first));
+    parts.sort_unstable_by_key(|part| std::cmp::Reverse(sequences.get(part.sequence).position + part.first));
     let (work, out) = (SharedMut::new(work), SharedMut::new(out));
     let longest = sequences.iter().map(|s| s.position + s.tokens).max().unwrap_or(0);
-    if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest >= SPLIT_CONTEXT {
+    if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest > SEGMENT {
         return by_segments(&shape, pool, sequences, parts, part_states, part_outputs, &work, &out);
     }
     pool.run(parts.len(), |worker, task| {
