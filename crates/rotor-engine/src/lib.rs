@@ -23,6 +23,7 @@ pub mod sample;
 pub mod statistics;
 pub mod synth;
 pub mod tokenizer;
+mod tune;
 pub mod write;
 
 pub use config::Config;

@@ -73,7 +73,7 @@ impl<'a> Inspection<'a> {
             source,
             tensors: source.tensors().collect(),
             tokenizer,
-            memory: MemoryPlan::of(source, &Runtime::new(1)?.choice)?,
+            memory: MemoryPlan::of(source, &Runtime::new(0)?.tuned_earlier(source)?.choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },

@@ -23,13 +23,15 @@ pub struct Choice {
     kernels: &'static Kernels,
     /// For all shapes but those that were measured.
     general: &'static TernaryKernel,
+    /// Whether somebody asked for just this kernel.
+    named: bool,
     measured: Vec<((usize, usize), &'static TernaryKernel)>,
 }
 
 impl Choice {
     /// What is best on most CPUs of this ISA.
     pub fn unmeasured(kernels: &'static Kernels) -> Choice {
-        Choice { kernels, general: kernels.ternary_kernels()[0], measured: Vec::new() }
+        Choice { kernels, general: kernels.ternary_kernels()[0], named: false, measured: Vec::new() }
     }
 
     /// The kernel named by `ROTOR_KERNEL` for every shape; `None` where the variable is not set.
@@ -39,11 +41,16 @@ impl Choice {
     pub fn from_env(kernels: &'static Kernels) -> Result<Option<Choice>, UnknownKernel> {
         match std::env::var("ROTOR_KERNEL") {
             Ok(name) if !name.is_empty() => match kernels.ternary_kernel(&name) {
-                Some(general) => Ok(Some(Choice { kernels, general, measured: Vec::new() })),
+                Some(general) => Ok(Some(Choice { kernels, general, named: true, measured: Vec::new() })),
                 None => Err(UnknownKernel { name, kernels }),
             },
             _ => Ok(None),
         }
+    }
+
+    /// Whether there is nothing to choose: a kernel was asked for by name, or the ISA has only one.
+    pub fn is_fixed(&self) -> bool {
+        self.named || self.kernels.ternary_kernels().len() == 1
     }
 
     /// Takes for each of `shapes` (`[rows, cols]`) the kernel that multiplies one token fastest, the weights coming from
