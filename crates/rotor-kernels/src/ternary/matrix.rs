@@ -155,6 +155,21 @@ impl TernaryMatrix {
         Ok(TernaryMatrix { rows, cols, kernel, tiles })
     }
 
+    /// A matrix of what `tiles` holds, for trials.
+    pub(super) fn of_tiles(
+        (rows, cols): (usize, usize),
+        kernel: &'static TernaryKernel,
+        tiles: Buffer<u8>,
+    ) -> TernaryMatrix {
+        assert!(kernel.packed_bytes(rows, cols) <= tiles.len(), "memory for [{rows}, {cols}]");
+        TernaryMatrix { rows, cols, kernel, tiles }
+    }
+
+    /// The memory of a matrix that is not needed any more.
+    pub(super) fn into_tiles(self) -> Buffer<u8> {
+        self.tiles
+    }
+
     /// Rows (output features).
     pub fn rows(&self) -> usize {
         self.rows
