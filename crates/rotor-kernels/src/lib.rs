@@ -9,6 +9,7 @@
 
 pub mod attention;
 mod buffer;
+mod cpu;
 pub mod dense;
 mod dispatch;
 pub mod encode;
@@ -21,6 +22,7 @@ mod pool;
 pub mod ternary;
 
 pub use buffer::{Buffer, Pages, Plain};
+pub use cpu::{cpu_features, cpu_name};
 pub use dense::DenseType;
 pub use dispatch::Kernels;
 pub use isa::{Isa, IsaError};

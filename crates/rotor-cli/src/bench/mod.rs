@@ -4,9 +4,11 @@ mod compare;
 mod model;
 mod rates;
 mod report;
+mod roofline;
 
 use crate::args::{ThreadList, thread_list};
 use clap::builder::FalseyValueParser;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Measure how fast a model, or each kernel, runs on this machine.
@@ -32,6 +34,9 @@ struct MeasureArgs {
     /// Print one JSON object.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
+    /// Draw the results against the machine's limits, as an SVG file.
+    #[arg(long, value_name = "FILE", env = "ROTOR_SVG", hide_env = true)]
+    svg: Option<PathBuf>,
 }
 
 impl MeasureArgs {

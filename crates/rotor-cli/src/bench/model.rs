@@ -2,7 +2,7 @@
 
 use super::compare::{Rival, RivalOutcome};
 use super::rates::Rates;
-use super::{MeasureArgs, report};
+use super::{MeasureArgs, report, roofline};
 use crate::args::{KvName, OpenArgs, context, whole_number};
 use crate::load;
 use crate::outcome::UsageError;
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use rotor::bench::{Bench, Cost, Test};
 use rotor::engine::Engine;
 use rotor::machine::{RoofMeter, Roofs};
+use rotor::write::AtomicFile;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,7 +97,12 @@ fn batch(text: &str) -> Result<usize, String> {
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let tests = args.tests()?;
+    let svg = args.svg_file()?;
     let measured = measure(args, &tests)?;
+    if let Some(mut file) = svg {
+        file.write(roofline::svg(&report::chart(&measured)).as_bytes())?;
+        file.commit()?;
+    }
     if args.measure.json {
         print_json(&report::json(&measured))?;
     } else {
@@ -127,6 +133,15 @@ impl Args {
             }
             _ => Ok(tests),
         }
+    }
+
+    /// The file to draw to, which is not the model.
+    fn svg_file(&self) -> anyhow::Result<Option<AtomicFile>> {
+        let Some(path) = &self.measure.svg else { return Ok(None) };
+        if let Some(model) = &self.model {
+            load::refuse_input(model, path)?;
+        }
+        Ok(Some(AtomicFile::create(path)?))
     }
 
     fn context(&self, tests: &[Test]) -> usize {
@@ -223,7 +238,8 @@ impl<'a> Turns<'a> {
         let mut rows = Vec::new();
         for (&threads, samples) in self.threads.iter().zip(self.samples) {
             for (&test, samples) in self.tests.iter().zip(samples) {
-                let rates = Rates::new(samples).with_context(|| format!("{test} took no time that could be measured"))?;
+                let rates =
+                    Rates::new(samples).with_context(|| format!("{test} took no time that could be measured"))?;
                 rows.push(Row { test, threads, rates });
             }
         }

@@ -2,9 +2,10 @@
 
 use super::compare::RivalOutcome;
 use super::model::{Measured, Row};
+use super::roofline::{Chart, Panel, Point};
 use crate::terminal::printable;
 use crate::units;
-use rotor::machine::Roofs;
+use rotor::machine::{Cpu, Roofs};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -34,26 +35,29 @@ impl Measured {
     }
 }
 
-/// One object; the roofs at its top are those of the most threads.
 pub(super) fn json(measured: &Measured) -> Value {
-    let top = measured.roofs.iter().max_by_key(|roofs| roofs.threads);
-    let mut object = json!({
-        "model": measured.name,
-        "isa": measured.isa,
-        "kernels": measured.kernels,
-        "read_bandwidth_gb_s": top.map(|roofs| roofs.read_bandwidth / GIGA),
-        "yardstick_gmac_s": top.map(|roofs| roofs.yardstick / GIGA),
-        "roofs": measured.roofs.iter().map(|roofs| json!({
-            "threads": roofs.threads,
-            "read_bandwidth_gb_s": roofs.read_bandwidth / GIGA,
-            "yardstick_gmac_s": roofs.yardstick / GIGA,
-        })).collect::<Vec<_>>(),
-        "results": measured.rows.iter().map(|row| row_json(measured, row)).collect::<Vec<_>>(),
-    });
+    let mut object = json!({"model": measured.name, "isa": measured.isa, "kernels": measured.kernels});
+    put_roofs(&mut object, &measured.roofs);
+    object["results"] = measured.rows.iter().map(|row| row_json(measured, row)).collect();
     if !measured.rivals.is_empty() {
         object["compare"] = measured.rivals.iter().map(|rival| rival_json(measured, rival)).collect();
     }
     object
+}
+
+/// The roofs of every number of threads; on top those of the most.
+pub(super) fn put_roofs(object: &mut Value, roofs: &[Roofs]) {
+    let top = roofs.iter().max_by_key(|roofs| roofs.threads);
+    object["read_bandwidth_gb_s"] = json!(top.map(|roofs| roofs.read_bandwidth / GIGA));
+    object["yardstick_gmac_s"] = json!(top.map(|roofs| roofs.yardstick / GIGA));
+    let row = |roofs: &Roofs| {
+        json!({
+            "threads": roofs.threads,
+            "read_bandwidth_gb_s": roofs.read_bandwidth / GIGA,
+            "yardstick_gmac_s": roofs.yardstick / GIGA,
+        })
+    };
+    object["roofs"] = roofs.iter().map(row).collect();
 }
 
 fn row_json(measured: &Measured, row: &Row) -> Value {
@@ -89,19 +93,12 @@ fn rival_json(measured: &Measured, rival: &RivalOutcome) -> Value {
 
 /// The page for people.
 pub(super) fn text(measured: &Measured) -> String {
-    let mut page = format!("{}, kernels of {}\n", printable(&measured.name), measured.isa);
-    for roofs in &measured.roofs {
-        let (read, multiply) = (roofs.read_bandwidth / GIGA, roofs.yardstick / GIGA);
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            page,
-            "the machine on {}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s",
-            threads(roofs.threads)
-        );
-    }
+    let (name, roofs) = (printable(&measured.name), roofs_text(&measured.roofs));
+    let mut page = format!("{name}, kernels of {}\n{roofs}\n", measured.isa);
+    // Writing to a string does not fail.
     let _ = writeln!(
         page,
-        "\n{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}",
+        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}",
         "test", "threads", "tokens/s: min, median, max", "Gmac/s", "of plain", "MB/token", "bandwidth"
     );
     for row in &measured.rows {
@@ -111,6 +108,45 @@ pub(super) fn text(measured: &Measured) -> String {
         page.push_str(&rival_text(measured, rival));
     }
     page
+}
+
+/// A line for each number of threads.
+pub(super) fn roofs_text(roofs: &[Roofs]) -> String {
+    let line = |roofs: &Roofs| {
+        let (read, multiply) = (roofs.read_bandwidth / GIGA, roofs.yardstick / GIGA);
+        let threads = threads(roofs.threads);
+        format!("the machine on {threads}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s\n")
+    };
+    roofs.iter().map(line).collect()
+}
+
+/// The tests of a model against the roofs; for each, the weights of the linears and the head as often as they are read.
+pub(super) fn chart(measured: &Measured) -> Chart {
+    let panels = measured.roofs.iter().map(|roofs| {
+        let rows = measured.rows.iter().filter(|row| row.threads == roofs.threads);
+        let points = rows.map(|row| Point {
+            series: if row.test.is_prompt() { "prompts".into() } else { "generation".into() },
+            variant: row.test.to_string(),
+            intensity: measured.cost.multiply_adds(row.test) as f64 / measured.cost.bytes_read(row.test),
+            rate: measured.multiply_adds(row),
+        });
+        Panel::new(roofs, points.collect())
+    });
+    let name = std::path::Path::new(&measured.name)
+        .file_name()
+        .map_or_else(|| measured.name.clone().into(), |n| n.to_string_lossy());
+    Chart { title: format!("{name}, kernels of {}", measured.isa), subtitle: machine(), panels: panels.collect() }
+}
+
+/// The processor, for the head of a chart.
+pub(super) fn machine() -> String {
+    let cpu = Cpu::read();
+    let name = cpu.name.unwrap_or_else(|| std::env::consts::ARCH.into());
+    match cpu.cores {
+        Some(1) => format!("{name}, 1 core"),
+        Some(cores) => format!("{name}, {cores} cores"),
+        None => name,
+    }
 }
 
 fn row_text(measured: &Measured, row: &Row) -> String {
@@ -146,6 +182,6 @@ fn rival_text(measured: &Measured, rival: &RivalOutcome) -> String {
     page
 }
 
-fn threads(count: usize) -> String {
+pub(super) fn threads(count: usize) -> String {
     if count == 1 { "1 thread".into() } else { format!("{count} threads") }
 }

@@ -114,8 +114,10 @@ pub fn yardstick(kernels: &Kernels, pool: &Pool) -> f64 {
         pool.run(threads, |_, task| {
             // SAFETY: each task has its own weights and outputs.
             let (weights, out) = unsafe {
-                (weights.slice(task * ROWS * BLOCKS * BLOCK_BYTES, ROWS * BLOCKS * BLOCK_BYTES),
-                 out.slice(task * ROWS * TOKENS, ROWS * TOKENS))
+                (
+                    weights.slice(task * ROWS * BLOCKS * BLOCK_BYTES, ROWS * BLOCKS * BLOCK_BYTES),
+                    out.slice(task * ROWS * TOKENS, ROWS * TOKENS),
+                )
             };
             for _ in 0..times {
                 // SAFETY: the CPU has the ISA of `kernels`; the slices have the lengths of 20 blocks and 8 tokens.
@@ -170,7 +172,10 @@ mod tests {
         };
         let rows = weights.len() / (blocks * BLOCK_BYTES);
         let dot = |row, token| (0..blocks * BLOCK_COLS).map(|col| weight(row, col) * activation(token, col)).sum();
-        (0..rows).flat_map(|row| (0..TOKENS).map(move |token| (row, token))).map(|(row, token)| dot(row, token)).collect()
+        (0..rows)
+            .flat_map(|row| (0..TOKENS).map(move |token| (row, token)))
+            .map(|(row, token)| dot(row, token))
+            .collect()
     }
 
     fn all() -> impl Iterator<Item = &'static MeasureKernels> {
@@ -181,9 +186,8 @@ mod tests {
     fn the_yardstick_multiplies_exactly() {
         let mut rng = fastrand::Rng::with_seed(5);
         for (rows, blocks) in [(1, 1), (3, 16), (2, 17), (5, 20), (2, 54)] {
-            let codes: Vec<u8> = (0..rows * blocks * BLOCK_BYTES)
-                .map(|_| (0..4).fold(0, |byte, _| byte << 2 | rng.u8(0..3)))
-                .collect();
+            let codes: Vec<u8> =
+                (0..rows * blocks * BLOCK_BYTES).map(|_| (0..4).fold(0, |byte, _| byte << 2 | rng.u8(0..3))).collect();
             let random: Vec<i8> = (0..TOKENS * blocks * BLOCK_COLS).map(|_| rng.i8(..)).collect();
             let worst = [vec![127; random.len()], vec![-128; random.len()], random];
             for weights in [codes.clone(), vec![0xaa; codes.len()], vec![0; codes.len()]] {

@@ -3,9 +3,13 @@
 //! What the system does not tell is `None`, never a guess. The files read are Linux's; elsewhere the processor's own
 //! answers remain.
 
+mod system;
+
+pub use system::{Cpu, HugePages, Limit, limits};
+
 use crate::runtime::Runtime;
-use rotor_kernels::measure::{self, ReadBandwidth};
 use rotor_kernels::Pool;
+use rotor_kernels::measure::{self, ReadBandwidth};
 use std::fs;
 use std::path::Path;
 
@@ -31,10 +35,10 @@ impl Memory {
     /// Asks the system.
     pub fn read() -> Memory {
         let information = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = meminfo(&information, "MemTotal");
+        let total = kibibytes(&information, "MemTotal");
         Memory {
             total,
-            available: meminfo(&information, "MemAvailable"),
+            available: kibibytes(&information, "MemAvailable"),
             limit: container_limit().filter(|limit| total.is_none_or(|total| *limit < total)),
             last_level_cache: last_level_cache(Path::new("/sys/devices/system/cpu/cpu0/cache")),
         }
@@ -85,8 +89,8 @@ impl RoofMeter {
     }
 }
 
-/// A figure of /proc/meminfo, which is in KiB.
-fn meminfo(text: &str, name: &str) -> Option<u64> {
+/// A figure of a file in /proc that has them in KiB.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
@@ -141,9 +145,9 @@ mod tests {
     #[test]
     fn the_systems_figures_are_read_with_their_units() {
         let text = "MemTotal:       24512345 kB\nMemFree:        123 kB\nMemAvailable:   22000000 kB\n";
-        assert_eq!(meminfo(text, "MemTotal"), Some(24_512_345 * 1024));
-        assert_eq!(meminfo(text, "MemAvailable"), Some(22_000_000 * 1024));
-        assert_eq!(meminfo(text, "SwapTotal"), None);
+        assert_eq!(kibibytes(text, "MemTotal"), Some(24_512_345 * 1024));
+        assert_eq!(kibibytes(text, "MemAvailable"), Some(22_000_000 * 1024));
+        assert_eq!(kibibytes(text, "SwapTotal"), None);
         assert_eq!((cache_size("32K"), cache_size("266240K")), (Some(32 << 10), Some(260 << 20)));
         assert_eq!((cache_size("8M"), cache_size("x"), cache_size("9T")), (Some(8 << 20), None, None));
     }

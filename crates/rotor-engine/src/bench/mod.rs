@@ -41,6 +41,11 @@ impl Test {
         }
     }
 
+    /// Whether it is a prompt.
+    pub fn is_prompt(self) -> bool {
+        matches!(self, Test::Prompt { .. })
+    }
+
     /// Tokens in the context at the start.
     pub fn depth(self) -> usize {
         match self {
@@ -108,13 +113,24 @@ impl Cost {
         self.linear_weights * test.tokens() as u64 + self.head_weights * heads
     }
 
+    /// Bytes that a run of `test` reads: all weights once for each step (a chunk of a prompt is one), and for each step the
+    /// keys and values before it.
+    pub fn bytes_read(&self, test: Test) -> f64 {
+        let (steps, heads, batch) = match test {
+            Test::Prompt { tokens, .. } => (tokens.div_ceil(PREFILL_CHUNK), 1, 1),
+            Test::Generate { tokens, batch, .. } => (tokens, tokens, batch),
+        };
+        let weights = self.linear_bytes as f64 * steps as f64 + self.head_bytes as f64 * heads as f64;
+        let tokens = test.context() - test.depth();
+        // Mean positions of a step: the depth, and half of what is computed.
+        let positions = test.depth() as f64 + (tokens as f64 + 1.0) / 2.0;
+        weights + self.kv_bytes as f64 * positions * (steps * batch) as f64
+    }
+
     /// Bytes that generating reads for each token: its share of all weights, and the keys and values of its sequence at half
-    /// of the run. `None` for prompts, whose chunks stay in the caches.
+    /// of the run. `None` for prompts, whose chunks share what is read.
     pub fn bytes_per_token(&self, test: Test) -> Option<f64> {
-        let Test::Generate { tokens, depth, batch } = test else { return None };
-        let positions = depth as f64 + (tokens as f64 + 1.0) / 2.0;
-        let weights = (self.linear_bytes + self.head_bytes) as f64 / batch as f64;
-        Some(weights + self.kv_bytes as f64 * positions)
+        (!test.is_prompt()).then(|| self.bytes_read(test) / test.tokens() as f64)
     }
 }
 
@@ -211,12 +227,7 @@ fn random_tokens(random: &mut fastrand::Rng, engine: &Engine, tokens: usize) -> 
 }
 
 /// Computes a prompt in chunks, as the engine does.
-fn prefill(
-    model: &Model,
-    cache: &mut KvCache,
-    tokens: &[u32],
-    workspace: &mut Workspace,
-) -> Result<(), GenerateError> {
+fn prefill(model: &Model, cache: &mut KvCache, tokens: &[u32], workspace: &mut Workspace) -> Result<(), GenerateError> {
     let chunks = tokens.len().div_ceil(PREFILL_CHUNK);
     for (index, tokens) in tokens.chunks(PREFILL_CHUNK).enumerate() {
         let logits = if index + 1 == chunks { Logits::Last } else { Logits::None };
