@@ -12,7 +12,7 @@ pub fn cpu_name() -> Option<String> {
 /// The extensions that kernels of this architecture ask about, and whether this processor has them.
 pub fn cpu_features() -> Vec<(&'static str, bool)> {
     macro_rules! ask {
-        ($detected:ident: $($feature:literal)*) => { vec![$(($feature, std::arch::$detected!($feature))),*] };
+        ($detected:ident: $($feature:tt)*) => { vec![$(($feature, std::arch::$detected!($feature))),*] };
     }
     #[cfg(target_arch = "x86_64")]
     let features = ask!(is_x86_feature_detected: "ssse3" "sse4.1" "avx" "f16c" "fma" "bmi2" "avx2" "avxvnni" "avxvnniint8"
