@@ -1,7 +1,7 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
 use crate::synth::HeadName;
-use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{bench, completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
 use rotor::formats::{LoadOptions, OpenOptions};
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
+    Bench(Box<bench::Args>),
     Synth(synth::Args),
     Completions(completions::Args),
 }
@@ -54,6 +55,7 @@ impl Command {
             Command::Tokenize(args) => tokenize::execute(&args),
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
+            Command::Bench(args) => bench::execute(&args),
             Command::Synth(args) => synth::execute(&args),
             Command::Completions(args) => completions::execute(&args),
         }
@@ -200,6 +202,22 @@ impl KvName {
             KvName::Int8 => KvType::Int8,
         }
     }
+}
+
+/// Several thread counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadList(pub(crate) Vec<usize>);
+
+/// Thread counts, separated by commas; one named twice is measured once.
+pub(crate) fn thread_list(text: &str) -> Result<ThreadList, String> {
+    let mut list = Vec::new();
+    for count in text.split(',').map(|count| threads(count.trim())) {
+        let count = count?;
+        if !list.contains(&count) {
+            list.push(count);
+        }
+    }
+    Ok(ThreadList(list))
 }
 
 fn threads(text: &str) -> Result<usize, String> {

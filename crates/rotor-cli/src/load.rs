@@ -2,11 +2,13 @@
 
 use crate::progress::Bar;
 use crate::terminal::{message, printable};
+use anyhow::Context as _;
 use rotor::engine::Engine;
 use rotor::formats::{OpenOptions, Source};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
-use std::path::Path;
+use rotor::write::refuse_overwriting;
+use std::path::{Path, PathBuf};
 
 /// Opens a model's file or folder and checks everything but the weights.
 pub(crate) fn open(path: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
@@ -32,6 +34,17 @@ pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
         message(format_args!("warning: {}", printable(warning)));
     }
     Ok(engine)
+}
+
+/// A model's folder has files of its own that must not be written over.
+pub(crate) fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
+    let mut inputs = vec![model.to_path_buf()];
+    if model.is_dir() {
+        let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;
+        inputs.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    Ok(refuse_overwriting(&inputs, output)?)
 }
 
 /// Warns where a sequence is to be longer than the model was trained for.

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod chat;
 pub mod compare;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod formats;
 pub mod forms;
 pub mod kv;
 pub mod linear;
+pub mod machine;
 pub mod model;
 pub mod plan;
 pub mod planes;

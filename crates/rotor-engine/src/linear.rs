@@ -126,6 +126,14 @@ impl Matrix {
         }
     }
 
+    /// Columns (input features).
+    pub fn cols(&self) -> usize {
+        match self {
+            Matrix::Ternary { planes, .. } => planes.cols(),
+            Matrix::Dense(matrix) => matrix.cols(),
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -261,6 +269,11 @@ impl Linear {
     /// Output features.
     pub fn rows(&self) -> usize {
         self.matrix.rows()
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.matrix.cols()
     }
 
     /// Bytes in memory.

@@ -16,6 +16,7 @@ pub mod encode;
 mod float;
 mod isa;
 pub mod matrix;
+pub mod measure;
 pub mod planes;
 mod pool;
 pub mod quantized;
