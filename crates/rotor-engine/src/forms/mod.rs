@@ -21,8 +21,8 @@ mod tl;
 pub use encode::{Encoder, ReadRow};
 pub use master::absmean_scale;
 pub use scales::Scales;
-pub use stored::exact_scales_key;
-pub(crate) use stored::{exact_scales, inner_scales};
+pub(crate) use stored::exact_scales;
+pub use stored::{exact_scales_key, inner_scales};
 pub use table::{FORMS, FormInfo, ScaleCapability};
 pub use tl::{KernelConfig, TlTile};
 
