@@ -262,24 +262,24 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[cfg(unix)]
-mod ctrl_c {
+mod signals {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command};
 
-    fn interrupt(child: &Child) {
-        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+    fn send(signal: &str, child: &Child) {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     }
 
     #[test]
-    fn it_ends_a_run_with_a_whole_line() {
+    fn ctrl_c_ends_a_run_with_a_whole_line() {
         let model = tiny();
         let mut run = command(["run", path_text(&model), "-p", "Hello", "-n", "-1", "-c", "100000", "--ignore-eos"]);
         let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let mut text = vec![0; 1];
         stdout.read_exact(&mut text).unwrap();
-        interrupt(&child);
+        send("-INT", &child);
         stdout.read_to_end(&mut text).unwrap();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -288,18 +288,34 @@ mod ctrl_c {
         assert!(stderr.contains("generated: "), "{stderr}");
     }
 
-    #[test]
-    fn it_removes_what_was_half_written() {
+    /// Sends signals to a process that is writing a large file; returns its exit code, or the signal that ended it.
+    fn ended_by(before: &str, signals: &[&str]) -> (Option<i32>, Option<i32>) {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("large.gguf");
-        let mut child = command(["synth", "bitnet-large", path_text(&out)]).stderr(Stdio::piped()).spawn().unwrap();
+        let script = format!("{before}exec \"$1\" synth bitnet-large \"$2\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_rotor"), path_text(&out)]);
+        let mut child = shell.stderr(Stdio::null()).spawn().unwrap();
         let begun = || fs::read_dir(folder.path()).unwrap().next().is_some();
         while !begun() {
             assert!(child.try_wait().unwrap().is_none(), "it ended before anything was written");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        interrupt(&child);
-        assert_eq!(child.wait().unwrap().code(), Some(130));
+        signals.iter().for_each(|signal| send(signal, &child));
+        let status = child.wait().unwrap();
         assert!(!begun(), "nothing is left behind");
+        (status.code(), status.signal())
+    }
+
+    #[test]
+    fn what_was_half_written_is_removed() {
+        assert_eq!(ended_by("", &["-INT"]), (Some(130), None));
+        assert_eq!(ended_by("", &["-TERM"]), (None, Some(15)));
+        assert_eq!(ended_by("", &["-HUP"]), (None, Some(1)));
+    }
+
+    #[test]
+    fn a_hangup_that_is_to_be_ignored_is_ignored() {
+        assert_eq!(ended_by("trap '' HUP; ", &["-HUP", "-TERM"]), (None, Some(15)));
     }
 }

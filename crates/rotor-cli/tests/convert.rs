@@ -164,37 +164,6 @@ mod interrupted {
         assert!(names(folder.path()).iter().all(|name| name == "m.safetensors" || name.ends_with(".part")));
     }
 
-    /// Starts writing a large model, sends signals once its temporary file is there, and waits for the end.
-    fn signalled(before: &str, signals: &[&str]) -> (Option<i32>, Option<i32>, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("m.gguf");
-        let script = format!("{before}exec \"$1\" synth bitnet-large \"$2\"");
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_rotor"), path_text(&out)]);
-        let mut child = shell.stderr(std::process::Stdio::null()).spawn().unwrap();
-        while !names(folder.path()).iter().any(|name| name.ends_with(".part")) {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
-            std::thread::yield_now();
-        }
-        for signal in signals {
-            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
-        }
-        let status = child.wait().unwrap();
-        (status.code(), status.signal(), names(folder.path()))
-    }
-
-    #[test]
-    fn signals_that_end_a_process_leave_no_temporary_file() {
-        assert_eq!(signalled("", &["-INT"]), (Some(130), None, vec![]));
-        assert_eq!(signalled("", &["-TERM"]), (None, Some(15), vec![]));
-        assert_eq!(signalled("", &["-HUP"]), (None, Some(1), vec![]));
-    }
-
-    #[test]
-    fn a_hangup_that_is_to_be_ignored_is_ignored() {
-        assert_eq!(signalled("trap '' HUP; ", &["-HUP", "-TERM"]), (None, Some(15), vec![]));
-    }
-
     #[test]
     fn a_disk_that_is_full_is_told_and_nothing_is_left() {
         let folder = tempfile::tempdir().unwrap();

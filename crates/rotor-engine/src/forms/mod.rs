@@ -10,6 +10,8 @@ mod hf_packed;
 mod i2s;
 mod iq_bn;
 mod master;
+#[cfg(test)]
+mod pairs;
 mod quick;
 mod scales;
 mod stored;
