@@ -46,6 +46,8 @@ pub enum TernaryForm {
     Q1_0,
     /// Blocks of 64 with an f16 scale, four weights to a byte.
     Q2_0,
+    /// As [`TernaryForm::Q2_0`] with blocks of 128, as the first Bonsai models were published.
+    Q2_0Group128,
     /// Rows with an f16 scale, five trits to a byte.
     Iq1Bn,
     /// Rows with an f32 scale, four trits to a byte.
