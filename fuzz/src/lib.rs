@@ -14,13 +14,8 @@ use rotor_kernels::{Isa, Kernels};
 use std::sync::OnceLock;
 
 /// A fuzz target's name, which is its corpus's folder, and its entry.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
-    ("gguf", gguf),
-    ("safetensors", safetensors),
-    ("hugging_face", hugging_face),
-    ("forms", forms),
-    ("chat", chat),
-];
+pub const TARGETS: [(&str, fn(&[u8])); 5] =
+    [("gguf", gguf), ("safetensors", safetensors), ("hugging_face", hugging_face), ("forms", forms), ("chat", chat)];
 
 /// A GGUF file: opened, and what opens is read, its vocabulary used.
 pub fn gguf(data: &[u8]) {
@@ -87,9 +82,8 @@ fn folder(files: &[(&str, &[u8])]) -> Vec<u8> {
         shapes.push((layer(&format!("mlp.{part}")), vec![HIDDEN, HIDDEN]));
     }
     let present = files.iter().filter(|(_, bytes)| !bytes.is_empty());
-    let texts: Option<serde_json::Map<String, serde_json::Value>> = present
-        .map(|(name, bytes)| Some(((*name).to_owned(), std::str::from_utf8(bytes).ok()?.into())))
-        .collect();
+    let texts: Option<serde_json::Map<String, serde_json::Value>> =
+        present.map(|(name, bytes)| Some(((*name).to_owned(), std::str::from_utf8(bytes).ok()?.into()))).collect();
     let texts = serde_json::Value::from(texts.unwrap_or_default()).to_string();
     let metadata = [("rotor.version".to_owned(), "1".to_owned()), ("rotor.huggingface".to_owned(), texts)];
     let zeros = [0; 4 * HIDDEN * HIDDEN];
@@ -151,7 +145,8 @@ fn ternary_form(form: TernaryForm, rows: usize, cols: usize, bytes: &[u8]) {
         let Some(len) = form.packed_len(rows, cols).filter(|&len| len <= 1 << 16) else { continue };
         // Short data stays short: that is for the decoder to find.
         let bytes = &bytes[..bytes.len().min(2 * len)];
-        let (first, second) = if form == TernaryForm::Rotor { bytes.split_at(bytes.len() / 2) } else { (bytes, &[][..]) };
+        let (first, second) =
+            if form == TernaryForm::Rotor { bytes.split_at(bytes.len() / 2) } else { (bytes, &[][..]) };
         let tensor = tensor(form, (rows, cols), first, second);
         let _ = match form {
             TernaryForm::Master(dtype) => absmean_scale("t", dtype, &bytes[..bytes.len() / 4 * 4]).map(Scales::Tensor),

@@ -28,19 +28,26 @@ impl Stored {
     fn trits(&self) -> Vec<i8> {
         let tensor = self.tensor();
         let mut trits = vec![9; tensor.rows * tensor.cols];
-        trits.chunks_exact_mut(tensor.cols).enumerate().for_each(|(row, out)| tensor.read_stored_row(row, out).unwrap());
+        trits
+            .chunks_exact_mut(tensor.cols)
+            .enumerate()
+            .for_each(|(row, out)| tensor.read_stored_row(row, out).unwrap());
         trits
     }
 
     /// The scales among the bytes, where the form has them there.
     fn scales(&self) -> Option<Scales> {
-        let TernaryForm::Master(dtype) = self.form else { return inner_scales(self.form, "t", self.shape, &self.bytes).ok() };
+        let TernaryForm::Master(dtype) = self.form else {
+            return inner_scales(self.form, "t", self.shape, &self.bytes).ok();
+        };
         absmean_scale("t", dtype, &self.bytes).ok().map(Scales::Tensor)
     }
 
     fn new(form: TernaryForm, shape: (usize, usize), trits: &[i8]) -> Self {
         let mut bytes = match form {
-            TernaryForm::Master(dtype) => trits.iter().flat_map(|&trit| master(dtype, SCALE * f32::from(trit))).collect(),
+            TernaryForm::Master(dtype) => {
+                trits.iter().flat_map(|&trit| master(dtype, SCALE * f32::from(trit))).collect()
+            }
             form => encode(form, shape, trits, SCALE),
         };
         let bit1 = if form == TernaryForm::Rotor { bytes.split_off(bytes.len() / 2) } else { Vec::new() };
