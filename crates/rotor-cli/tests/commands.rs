@@ -128,6 +128,7 @@ fn inspecting_a_gguf() {
     let (weights, all) =
         (object["memory"]["weights_bytes"].as_u64().unwrap(), object["memory"]["total_bytes"].as_u64().unwrap());
     assert!(weights > 0 && all > weights);
+    assert_eq!(tensors.iter().filter_map(|tensor| tensor["memory_bytes"].as_u64()).sum::<u64>(), weights);
     let trits = object["trits"].as_array().unwrap();
     assert_eq!(trits.len(), 28);
     let sum = |key: &str| trits.iter().map(|tensor| tensor[key].as_u64().unwrap()).sum::<u64>() as f64;
@@ -136,7 +137,9 @@ fn inspecting_a_gguf() {
 
     let page = rotor(["inspect", path_text(&model), "--tensors"]).stdout;
     assert!(
-        page.contains("  blk.3.ffn_down.weight ") && page.contains("tokenizer.ggml.tokens = array of 1024"),
+        page.contains("  blk.3.ffn_down.weight ")
+            && page.contains(" in memory")
+            && page.contains("tokenizer.ggml.tokens = array of 1024"),
         "{page}"
     );
 }

@@ -12,6 +12,7 @@ use rotor::plan::MemoryPlan;
 use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
 use rotor::{FormatError, KvType};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ struct Inspection<'a> {
     kv_bytes_per_token: u64,
     trits: Option<Vec<TensorStatistics>>,
     warnings: Vec<String>,
+    /// Bytes of each matrix in memory.
+    memory_of: BTreeMap<String, u64>,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -77,6 +80,7 @@ impl<'a> Inspection<'a> {
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
+            memory_of: MemoryPlan::by_tensor(source)?.into_iter().collect(),
         })
     }
 
