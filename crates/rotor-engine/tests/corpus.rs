@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "there it is a crate, and public")]
 mod fuzz;
 
 use std::path::Path;

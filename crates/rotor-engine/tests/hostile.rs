@@ -86,9 +86,9 @@ fn numbers_out_of_range_cve_2026_21869_and_llama_cpp_24017() {
     for (at, edit) in refused.into_iter().enumerate() {
         assert!(matches!(with(edit), Err(GenerateError::Sampling(_))), "case {at}");
     }
-    for edit in
-        [|options: &mut SamplingOptions| options.top_k = usize::MAX, |options| options.repeat_last_n = usize::MAX]
-    {
+    let accepted: [fn(&mut SamplingOptions); 2] =
+        [|options| options.top_k = usize::MAX, |options| options.repeat_last_n = usize::MAX];
+    for edit in accepted {
         assert_eq!(with(edit).unwrap().tokens.len(), 1);
     }
     // A context that no machine has room for.
