@@ -43,7 +43,7 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// As [`Source::linear`].
-    pub fn by_tensor(source: &Source) -> Result<Vec<(String, u64)>, FormatError> {
+    pub fn by_tensor(source: &Source, choice: &Choice) -> Result<Vec<(String, u64)>, FormatError> {
         let mut found = Vec::new();
         for role in source.roles() {
             let weight = match role {
@@ -53,7 +53,7 @@ impl MemoryPlan {
             };
             if let Some(weight) = weight {
                 let (Weight::Ternary(TernaryTensor { name, .. }) | Weight::Dense(DenseTensor { name, .. })) = &weight;
-                found.push(((*name).to_owned(), loaded_bytes(&weight)));
+                found.push(((*name).to_owned(), loaded_bytes(&weight, choice)));
             }
         }
         Ok(found)
@@ -97,7 +97,7 @@ mod tests {
         let engine = Engine::from_source(&source, &runtime, &mut |done| reported = done).unwrap();
         assert_eq!(plan.weights(), engine.model().weight_bytes() as u64);
         assert_eq!(plan.weights(), reported);
-        let by_tensor = MemoryPlan::by_tensor(&source).unwrap();
+        let by_tensor = MemoryPlan::by_tensor(&source, &runtime.choice).unwrap();
         assert_eq!(by_tensor.iter().map(|(_, bytes)| bytes).sum::<u64>(), reported);
         assert_eq!(by_tensor.len(), 1 + 7 * source.config().num_hidden_layers);
         assert!(plan.linears > 0 && plan.embedding > 0 && plan.head == 0, "{plan:?}");

@@ -65,7 +65,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl<'a> Inspection<'a> {
     fn new(args: &Args, source: &'a Source) -> anyhow::Result<Self> {
-        let config = source.config();
+        let (config, choice) = (source.config(), Runtime::new(1)?.choice);
         let mut warnings = source.warnings().to_vec();
         let tokenizer = tokenizer(source).unwrap_or_else(|error| {
             warnings.push(format!("the tokenizer cannot be used: {error}"));
@@ -76,12 +76,12 @@ impl<'a> Inspection<'a> {
             source,
             tensors: source.tensors().collect(),
             tokenizer,
-            memory: MemoryPlan::of(source, &Runtime::new(1)?.choice)?,
+            memory: MemoryPlan::of(source, &choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
-            memory_of: MemoryPlan::by_tensor(source)?.into_iter().collect(),
+            memory_of: MemoryPlan::by_tensor(source, &choice)?.into_iter().collect(),
         })
     }
 
