@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{Part, Role, Source, Weight};
+use crate::formats::{DenseTensor, Part, Role, Source, Weight};
+use crate::forms::TernaryTensor;
 use crate::kv::KvCache;
 use crate::linear::{head_type, kernel_for};
 use rotor_kernels::attention::KvType;
@@ -45,6 +46,26 @@ impl MemoryPlan {
         Ok(plan)
     }
 
+    /// The same matrix by matrix, by their names in the file. Norms, which are next to nothing, are left out.
+    ///
+    /// # Errors
+    /// As [`Source::linear`].
+    pub fn by_tensor(source: &Source, choice: &Choice) -> Result<Vec<(String, u64)>, FormatError> {
+        let mut found = Vec::new();
+        for role in source.roles() {
+            let weight = match role {
+                Role::TokenEmbedding | Role::Output => source.matrix(role)?,
+                role if role.is_linear() => Some(source.linear(role)?.weight),
+                _ => None,
+            };
+            if let Some(weight) = weight {
+                let (Weight::Ternary(TernaryTensor { name, .. }) | Weight::Dense(DenseTensor { name, .. })) = &weight;
+                found.push(((*name).to_owned(), loaded_bytes(&weight, choice)));
+            }
+        }
+        Ok(found)
+    }
+
     /// All weights together; what loading reports when it is done.
     pub fn weights(&self) -> u64 {
         self.linears + self.embedding + self.head
@@ -83,6 +104,9 @@ mod tests {
         let engine = Engine::from_source(&source, &runtime, &mut |done| reported = done).unwrap();
         assert_eq!(plan.weights(), engine.model().weight_bytes() as u64);
         assert_eq!(plan.weights(), reported);
+        let by_tensor = MemoryPlan::by_tensor(&source, &runtime.choice).unwrap();
+        assert_eq!(by_tensor.iter().map(|(_, bytes)| bytes).sum::<u64>(), reported);
+        assert_eq!(by_tensor.len(), 1 + 7 * source.config().num_hidden_layers);
         assert!(plan.linears > 0 && plan.embedding > 0 && plan.head == 0, "{plan:?}");
     }
 }

@@ -13,6 +13,7 @@ use rotor::runtime::Runtime;
 use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
 use rotor::{DenseActivations, FormatError, KvType};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ struct Inspection<'a> {
     kv_bytes_per_token: u64,
     trits: Option<Vec<TensorStatistics>>,
     warnings: Vec<String>,
+    /// Bytes of each matrix in memory.
+    memory_of: BTreeMap<String, u64>,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -62,7 +65,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl<'a> Inspection<'a> {
     fn new(args: &Args, source: &'a Source) -> anyhow::Result<Self> {
-        let config = source.config();
+        let (config, choice) = (source.config(), Runtime::new(0)?.tuned_earlier(source)?.choice);
         let mut warnings = source.warnings().to_vec();
         let tokenizer = tokenizer(source).unwrap_or_else(|error| {
             warnings.push(format!("the tokenizer cannot be used: {error}"));
@@ -73,11 +76,12 @@ impl<'a> Inspection<'a> {
             source,
             tensors: source.tensors().collect(),
             tokenizer,
-            memory: MemoryPlan::of(source, &Runtime::new(0)?.tuned_earlier(source)?.choice)?,
+            memory: MemoryPlan::of(source, &choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
+            memory_of: MemoryPlan::by_tensor(source, &choice)?.into_iter().collect(),
         })
     }
 
