@@ -17,6 +17,7 @@ command=${1:-target/release/rotor}
 "$environment/bin/ruff" check crates/rotor-python
 "$environment/bin/ruff" format --check crates/rotor-python
 "$environment/bin/mypy"
-# The stubs against the compiled part, and the installed package as those who use it check theirs.
-(cd "$environment" && bin/stubtest rotor._rotor)
+# The stubs against the compiled part, and what the installed package is to those who check their types.
+tests=$PWD/crates/rotor-python/tests
+(cd "$environment" && bin/stubtest rotor._rotor && bin/mypy --strict "$tests/typed.py")
 "$python" -m pytest -q -rs -p no:cacheprovider

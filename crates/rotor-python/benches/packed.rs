@@ -21,10 +21,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).ok_or("expected the number of threads")?.parse()?;
     let Runtime { kernels, pool } = Runtime::with_kernels(Kernels::from_env()?, threads);
     let (rows, cols) = SHAPE;
-    let matrix = TernaryMatrix::pack(SHAPE, &kernels, &pool, |error: Error| error, |row, trits| {
-        rotor::synth::random_trits(row as u64, 0.4, trits);
-        Ok(())
-    })?;
+    let matrix = TernaryMatrix::pack(
+        SHAPE,
+        &kernels,
+        &pool,
+        |error: Error| error,
+        |row, trits| {
+            rotor::synth::random_trits(row as u64, 0.4, trits);
+            Ok(())
+        },
+    )?;
     let x: Vec<i8> = (0..cols).map(|col| (col * 31) as i8).collect();
     let (mut activations, mut scratch, mut out) = (Activations::new(&kernels), Scratch::default(), vec![0; rows]);
     for line in std::io::stdin().lines() {
