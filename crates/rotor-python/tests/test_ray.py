@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,8 @@ ADDRESS = "http://127.0.0.1:8000/"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    # Workers cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()

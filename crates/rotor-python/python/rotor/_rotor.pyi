@@ -7,6 +7,35 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "BUILT_IN",
+    "FormatError",
+    "Generated",
+    "Model",
+    "PackedMatrix",
+    "Source",
+    "Stream",
+    "__version__",
+    "codes_to_planes",
+    "codes_to_trits",
+    "convert",
+    "invalid_codes",
+    "invalid_planes",
+    "isa",
+    "matmul",
+    "matvec",
+    "planes_to_codes",
+    "planes_to_trits",
+    "presets",
+    "random_trits",
+    "synthesize",
+    "targets",
+    "threads",
+    "trit_statistics",
+    "trits_to_codes",
+    "trits_to_planes",
+]
+
 __version__: str
 BUILT_IN: str
 
