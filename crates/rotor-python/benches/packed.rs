@@ -5,7 +5,6 @@
 //! disturbs the machine disturbs both.
 
 use rotor::runtime::Runtime;
-use rotor_kernels::Kernels;
 use rotor_kernels::ternary::{Activations, Scratch, TernaryMatrix};
 use std::hint::black_box;
 use std::io::{Error, Write};
@@ -19,28 +18,23 @@ const PRODUCTS: usize = 100;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).ok_or("expected the number of threads")?.parse()?;
-    let Runtime { kernels, pool } = Runtime::with_kernels(Kernels::from_env()?, threads);
-    let (rows, cols) = SHAPE;
-    let matrix = TernaryMatrix::pack(
-        SHAPE,
-        &kernels,
-        &pool,
-        |error: Error| error,
-        |row, trits| {
-            rotor::synth::random_trits(row as u64, 0.4, trits);
-            Ok(())
-        },
-    )?;
+    let Runtime { kernels, choice, pool } = Runtime::new(threads)?;
+    let ((rows, cols), kernel) = (SHAPE, choice.kernel_for(SHAPE, None));
+    let memory = |error: Error| error;
+    let matrix = TernaryMatrix::pack(SHAPE, kernels, kernel, &pool, memory, |row, trits| {
+        rotor::synth::random_trits(row as u64, 0.4, trits);
+        Ok(())
+    })?;
     let x: Vec<i8> = (0..cols).map(|col| (col * 31) as i8).collect();
-    let (mut activations, mut scratch, mut out) = (Activations::new(&kernels), Scratch::default(), vec![0; rows]);
+    let (mut activations, mut scratch, mut out) = (Activations::new(kernels), Scratch::default(), vec![0; rows]);
     for line in std::io::stdin().lines() {
         line?;
         let (mut alone, mut whole) = (Duration::MAX, Duration::MAX);
         for _ in 0..PRODUCTS {
             let start = Instant::now();
-            activations.set(&kernels, &pool, black_box(&x), cols);
+            activations.set(kernels, black_box(&x), cols);
             let arranged = Instant::now();
-            matrix.dot(&kernels, &pool, &activations, &mut scratch, black_box(&mut out));
+            matrix.dot(kernels, &pool, &mut activations, &mut scratch, black_box(&mut out));
             (alone, whole) = (alone.min(arranged.elapsed()), whole.min(start.elapsed()));
         }
         println!("{} {}", alone.as_secs_f64(), whole.as_secs_f64());
