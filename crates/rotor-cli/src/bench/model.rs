@@ -24,6 +24,7 @@ const MAX_BATCH: usize = 1024;
 
 /// What is measured of a model.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
     /// model inside the program].

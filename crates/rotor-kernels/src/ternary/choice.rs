@@ -60,8 +60,17 @@ impl Choice {
     /// # Errors
     /// Where the system refuses the memory for the trial.
     pub fn measure(kernels: &'static Kernels, pool: &Pool, shapes: &[(usize, usize)]) -> std::io::Result<Choice> {
+        Choice::measure_with(TRIAL_BYTES, kernels, pool, shapes)
+    }
+
+    fn measure_with(
+        bytes: usize,
+        kernels: &'static Kernels,
+        pool: &Pool,
+        shapes: &[(usize, usize)],
+    ) -> std::io::Result<Choice> {
         let mut choice = Choice::unmeasured(kernels);
-        let mut tiles = Buffer::zeroed(TRIAL_BYTES, Pages::Huge)?;
+        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
         // Pages that were never written are not read from memory.
         pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
         for &shape in shapes {
@@ -175,7 +184,7 @@ mod tests {
     fn a_trial_chooses_a_kernel_of_the_isa_for_every_shape() {
         let kernels = Kernels::for_isa(Isa::best()).unwrap();
         let shapes = [(640, 2560), (2560, 2560), (2560, 96)];
-        let choice = Choice::measure(kernels, &Pool::new(2), &shapes).unwrap();
+        let choice = Choice::measure_with(1 << 20, kernels, &Pool::new(2), &shapes).unwrap();
         assert_eq!(choice.measured().map(|(shape, _)| shape).collect::<Vec<_>>(), shapes);
         for (_, name) in choice.measured() {
             assert!(kernels.ternary_kernel(name).is_some());
