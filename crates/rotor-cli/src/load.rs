@@ -28,7 +28,7 @@ pub(crate) fn open_or_demo(path: Option<&Path>, args: &OpenArgs) -> anyhow::Resu
 pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
     let runtime = Runtime::new(threads)?;
     let bar = Bar::bytes("loading", 0);
-    let total = if bar.is_visible() { MemoryPlan::of(source)?.weights() } else { 0 };
+    let total = if bar.is_visible() { MemoryPlan::of(source, &runtime.choice)?.weights() } else { 0 };
     let engine = Engine::from_source(source, &runtime, &mut |done| bar.set(done, total))?;
     drop(bar);
     for warning in engine.warnings() {

@@ -8,15 +8,17 @@ use crate::formats::{DenseTensor, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
-use rotor_kernels::ternary::{Activations, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryMatrix};
+use rotor_kernels::ternary::{
+    Activations, Choice, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix,
+};
 use std::path::PathBuf;
 
 /// A matrix `[rows, cols]` ready to multiply.
 #[derive(Debug)]
 pub enum Matrix {
-    /// Bit planes and their scales.
+    /// Packed trits and their scales.
     Ternary {
-        /// The planes.
+        /// The trits.
         planes: TernaryMatrix,
         /// What multiplies each row.
         scales: RowScales,
@@ -46,6 +48,7 @@ impl Matrix {
         let planes = TernaryMatrix::pack(
             (tensor.rows, tensor.cols),
             runtime.kernels,
+            kernel_for(tensor, &runtime.choice),
             &runtime.pool,
             no_memory(tensor.name),
             |row, trits| tensor.read_row(row, trits),
@@ -118,7 +121,7 @@ impl Matrix {
     /// # Panics
     /// If the shapes do not fit.
     pub fn apply(&self, runtime: &Runtime, input: &mut Input, scratch: &mut LinearScratch, out: &mut [f32]) {
-        let Runtime { kernels, pool } = runtime;
+        let Runtime { kernels, pool, .. } = runtime;
         match self {
             Matrix::Ternary { planes, scales } => {
                 let x = input.quantized(runtime);
@@ -127,6 +130,18 @@ impl Matrix {
             Matrix::Dense(matrix) => matrix.linear(kernels, pool, &input.values, &mut scratch.dense, out),
         }
     }
+}
+
+/// The kernel that will multiply a tensor.
+pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, choice: &Choice) -> &'static TernaryKernel {
+    let group_cols = match &tensor.scales {
+        Scales::Tensor(_) | Scales::Rows(_) => None,
+        // A tensor whose groups no kernel can take is refused with its scales.
+        Scales::Groups { groups, .. } => {
+            Some(tensor.cols / (*groups).max(1)).filter(|cols| cols.is_multiple_of(GROUP_ALIGN))
+        }
+    };
+    choice.kernel_for((tensor.rows, tensor.cols), group_cols)
 }
 
 /// The scales of a tensor, its rows in the graph's order.
@@ -242,12 +257,12 @@ impl Input {
         &mut self.values
     }
 
-    fn quantized(&mut self, runtime: &Runtime) -> &Activations {
+    fn quantized(&mut self, runtime: &Runtime) -> &mut Activations {
         if !self.is_quantized {
             self.activations.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
             self.is_quantized = true;
         }
-        &self.activations
+        &mut self.activations
     }
 }
 

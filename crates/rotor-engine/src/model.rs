@@ -256,7 +256,7 @@ impl Model {
         workspace: &'w mut Workspace,
     ) -> Result<&'w mut [f32], ForwardError> {
         self.check(steps)?;
-        let Runtime { kernels, pool } = &self.runtime;
+        let Runtime { kernels, pool, .. } = &self.runtime;
         let config = &self.config;
         let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
         workspace.resize(config, tokens);

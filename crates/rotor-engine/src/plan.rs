@@ -4,11 +4,9 @@ use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source, Weight};
 use crate::kv::KvCache;
+use crate::linear::kernel_for;
 use rotor_kernels::attention::KvType;
-use rotor_kernels::ternary::{TILE_ROWS, padded_cols};
-
-/// Trits to a byte in the packed form: two bit planes.
-const TRITS_PER_BYTE: u64 = 4;
+use rotor_kernels::ternary::Choice;
 
 /// Bytes of each part of a loaded model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,18 +20,19 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// What `source` will take once it is loaded.
+    /// What `source` will take once it is loaded for the kernels of `choice`.
     ///
     /// # Errors
     /// As [`Source::linear`].
-    pub fn of(source: &Source) -> Result<MemoryPlan, FormatError> {
+    pub fn of(source: &Source, choice: &Choice) -> Result<MemoryPlan, FormatError> {
         let mut plan = MemoryPlan::default();
         for layer in 0..source.config().num_hidden_layers {
             for part in Part::LINEARS {
-                plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight);
+                plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight, choice);
             }
         }
-        let matrix = |role| Ok::<_, FormatError>(source.matrix(role)?.as_ref().map_or(0, loaded_bytes));
+        let matrix =
+            |role| Ok::<_, FormatError>(source.matrix(role)?.as_ref().map_or(0, |weight| loaded_bytes(weight, choice)));
         plan.embedding = matrix(Role::TokenEmbedding)?;
         plan.head = matrix(Role::Output)?;
         Ok(plan)
@@ -50,12 +49,9 @@ impl MemoryPlan {
     }
 }
 
-fn loaded_bytes(weight: &Weight<'_>) -> u64 {
+fn loaded_bytes(weight: &Weight<'_>, choice: &Choice) -> u64 {
     match weight {
-        Weight::Ternary(tensor) => {
-            let (rows, cols) = (tensor.rows.next_multiple_of(TILE_ROWS), padded_cols(tensor.cols));
-            rows as u64 * cols as u64 / TRITS_PER_BYTE
-        }
+        Weight::Ternary(tensor) => kernel_for(tensor, choice).packed_bytes(tensor.rows, tensor.cols) as u64,
         Weight::Dense(tensor) => tensor.bytes.len() as u64,
     }
 }
@@ -74,9 +70,10 @@ mod tests {
         let path = folder.path().join("tiny.gguf");
         synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
         let source = Source::open(&path, &OpenOptions::default()).unwrap();
-        let plan = MemoryPlan::of(&source).unwrap();
+        let runtime = Runtime::new(1).unwrap();
+        let plan = MemoryPlan::of(&source, &runtime.choice).unwrap();
         let mut reported = 0;
-        let engine = Engine::from_source(&source, &Runtime::new(1).unwrap(), &mut |done| reported = done).unwrap();
+        let engine = Engine::from_source(&source, &runtime, &mut |done| reported = done).unwrap();
         assert_eq!(plan.weights(), engine.model().weight_bytes() as u64);
         assert_eq!(plan.weights(), reported);
         assert!(plan.linears > 0 && plan.embedding > 0 && plan.head == 0, "{plan:?}");

@@ -1,11 +1,11 @@
 //! The dispatch point: which kernels an ISA has, and the checked way to call them.
 //!
-//! | operation | scalar | avx2 |
-//! |---|---|---|
-//! | ternary, few tokens | bit by bit | 16-entry tables |
-//! | ternary, many tokens | as few | 81-entry tables of 16 tokens |
-//! | float operations | plain | 8 lanes |
-//! | codes, planes and trits | 2 to 8 bytes | 32 bytes |
+//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi |
+//! |---|---|---|---|---|---|---|
+//! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
+//! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked |
+//! | float operations | plain | 8 lanes | as avx2 | as avx2 | as avx2 | as avx2 |
+//! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
@@ -13,29 +13,39 @@ use crate::dense::DenseType;
 use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
-use crate::ternary::{self, TernaryKernels};
+use crate::ternary::kernel::TernaryFamily;
+use crate::ternary::{self, TernaryKernel};
 
 /// The kernels of one ISA that this CPU has.
 pub struct Kernels {
     pub(crate) isa: Isa,
-    pub(crate) ternary: TernaryKernels,
+    pub(crate) ternary: &'static TernaryFamily,
     float: FloatKernels,
     pub(crate) planes: PlaneKernels,
 }
 
 static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
-    ternary: ternary::scalar::KERNELS,
+    ternary: &ternary::scalar::FAMILY,
     float: float::scalar::KERNELS,
     planes: planes::scalar::KERNELS,
 };
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels {
-    isa: Isa::Avx2,
-    ternary: ternary::avx2::KERNELS,
-    float: float::avx2::KERNELS,
-    planes: planes::avx2::KERNELS,
-};
+static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY);
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &ternary::avx_vnni::FAMILY);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = x86(Isa::Avx512, &ternary::avx512::FAMILY);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY);
+
+/// A level above AVX2: its own ternary kernels beside those of AVX2 for the rest.
+#[cfg(target_arch = "x86_64")]
+const fn x86(isa: Isa, ternary: &'static TernaryFamily) -> Kernels {
+    Kernels { isa, ternary, float: float::avx2::KERNELS, planes: planes::avx2::KERNELS }
+}
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,8 +65,16 @@ impl Kernels {
             Isa::Scalar => Some(&SCALAR),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&AVX2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Some(&AVX_VNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(&AVX512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Some(&AVX512_VNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vbmi => Some(&AVX512_VBMI),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => None,
+            _ => None,
         }
     }
 
@@ -72,6 +90,16 @@ impl Kernels {
     /// Whose kernels these are.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The kernels for ternary matrices, the one to take where nothing was measured first.
+    pub fn ternary_kernels(&self) -> &'static [&'static TernaryKernel] {
+        self.ternary.kernels
+    }
+
+    /// The kernel for ternary matrices of this name, if this ISA has it.
+    pub fn ternary_kernel(&self, name: &str) -> Option<&'static TernaryKernel> {
+        self.ternary.kernels.iter().find(|kernel| kernel.name() == name).copied()
     }
 
     /// Quantises one token's features: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`; returns `s`.

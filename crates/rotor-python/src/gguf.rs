@@ -135,7 +135,8 @@ impl Source {
     /// they are usually kept for.
     fn memory(&self, py: Python<'_>) -> PyResult<(u64, u64, u64, u64, usize)> {
         let opened = self.opened(py)?;
-        let plan = py.detach(|| MemoryPlan::of(&opened)).map_err(format_error)?;
+        let choice = runtime(py, None)?.choice;
+        let plan = py.detach(|| MemoryPlan::of(&opened, &choice)).map_err(format_error)?;
         let context = opened.config().max_position_embeddings.min(DEFAULT_CONTEXT);
         let per_token = MemoryPlan::kv(opened.config(), 1, KvType::F16);
         Ok((plan.linears, plan.embedding, plan.head, per_token, context))

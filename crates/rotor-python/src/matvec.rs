@@ -37,12 +37,12 @@ impl Work {
         runtime: &Runtime,
         x: &[i8],
         cols: usize,
-        f: impl FnOnce(&Activations, &mut TileScratch, &mut Scratch) -> R,
+        f: impl FnOnce(&mut Activations, &mut TileScratch, &mut Scratch) -> R,
     ) -> R {
         WORK.with_borrow_mut(|work| {
             let Work { activations, tiles, scratch } = work;
             let activations = activations.get_or_insert_with(|| Activations::new(runtime.kernels));
-            activations.set(runtime.kernels, &runtime.pool, x, cols);
+            activations.set(runtime.kernels, x, cols);
             f(activations, tiles, scratch)
         })
     }
@@ -163,7 +163,7 @@ fn multiply_planes<'py>(
             out.fill(0);
             return Ok(false);
         }
-        let Runtime { kernels, pool } = &runtime;
+        let Runtime { kernels, choice, pool } = &runtime;
         if orientation == Orientation::AsStored && tokens <= FEW {
             let products = out.chunks_exact_mut(rows).zip(x.chunks_exact(length));
             return Ok(products.fold(false, |overlap, (out, x)| planes.dot(kernels, pool, x, out) || overlap));
@@ -172,7 +172,8 @@ fn multiply_planes<'py>(
             if tokens <= FEW {
                 return Ok(planes.dot_transposed(kernels, pool, activations, tiles, out));
             }
-            let (packed, overlap) = TernaryMatrix::from_planes(planes, orientation, pool)?;
+            let kernel = choice.kernel_for(planes.shape(orientation), None);
+            let (packed, overlap) = TernaryMatrix::from_planes(planes, orientation, kernels, kernel, pool)?;
             packed.dot(kernels, pool, activations, scratch, out);
             Ok(overlap)
         })
@@ -257,8 +258,9 @@ impl PackedMatrix {
         let pair = PlanePair::take(bit0, bit1)?;
         let cols = columns("planes", pair.bit0.cols, 8, n)?;
         let planes = Planes::new((pair.bit0.rows, cols), pair.bit0.values()?, pair.bit1.values()?);
-        let pool = runtime(py, None)?.pool;
-        let packed = py.detach(|| TernaryMatrix::from_planes(planes, Orientation::AsStored, &pool));
+        let Runtime { kernels, choice, pool } = runtime(py, None)?;
+        let kernel = choice.kernel_for((pair.bit0.rows, cols), None);
+        let packed = py.detach(|| TernaryMatrix::from_planes(planes, Orientation::AsStored, kernels, kernel, &pool));
         let (matrix, overlap) = packed.map_err(out_of_memory)?;
         check(py, &pair, cols, overlap, strict)?;
         Ok(PackedMatrix { matrix, transposed: OnceLock::new() })
@@ -328,7 +330,7 @@ impl PackedMatrix {
         if let Some(transposed) = self.transposed.get() {
             return Ok(transposed);
         }
-        let transposed = py.detach(|| self.matrix.transposed(&runtime.pool)).map_err(out_of_memory)?;
+        let transposed = py.detach(|| self.matrix.transposed(runtime.kernels, &runtime.pool)).map_err(out_of_memory)?;
         Ok(self.transposed.get_or_init(|| transposed))
     }
 }

@@ -7,7 +7,6 @@
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use rotor::runtime::Runtime;
-use rotor_kernels::Kernels;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// More threads than any machine that runs this; a larger number is a mistake.
@@ -44,8 +43,7 @@ pub(crate) fn runtime(_py: Python<'_>, threads: Option<usize>) -> PyResult<Runti
     if let Some(process) = &*process {
         return Ok(process.runtime.clone());
     }
-    let kernels = Kernels::from_env().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    let runtime = Runtime::with_kernels(kernels, resolve(threads)?);
+    let runtime = Runtime::new(resolve(threads)?).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     *process = Some(Process { id, runtime: runtime.clone() });
     Ok(runtime)
 }

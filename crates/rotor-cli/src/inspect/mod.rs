@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::{Source, TensorSummary};
 use rotor::plan::MemoryPlan;
+use rotor::runtime::Runtime;
 use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
 use rotor::{FormatError, KvType};
@@ -72,7 +73,7 @@ impl<'a> Inspection<'a> {
             source,
             tensors: source.tensors().collect(),
             tokenizer,
-            memory: MemoryPlan::of(source)?,
+            memory: MemoryPlan::of(source, &Runtime::new(1)?.choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },

@@ -2,10 +2,16 @@
 //!
 //! Linears that share an input (q, k and v; gate and up) share one value of this type: quantised once, prepared once.
 
+use super::kernel::{Preparation, TernaryKernel, Token};
+use super::layout::TRIOS_COLS;
 use super::padded_cols;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
 use crate::pool::Pool;
+use std::ops::Range;
+
+/// Rows are padded to a multiple of this, with zeros: to whole blocks of every layout.
+const STRIDE_ALIGN: usize = TRIOS_COLS;
 
 /// `tokens` rows of `cols` int8 activations and their quantisation factors.
 #[derive(Debug)]
@@ -16,7 +22,9 @@ pub struct Activations {
     stride: usize,
     quantized: Vec<i8>,
     factors: Vec<f32>,
-    prepared_len: usize,
+    sums: Vec<i32>,
+    /// What `prepared` was made by, where it was made.
+    preparation: Option<&'static Preparation>,
     prepared: Vec<u8>,
 }
 
@@ -30,34 +38,42 @@ impl Activations {
             stride: 0,
             quantized: Vec::new(),
             factors: Vec::new(),
-            prepared_len: 0,
+            sums: Vec::new(),
+            preparation: None,
             prepared: Vec::new(),
         }
     }
 
     fn resize(&mut self, kernels: &Kernels, tokens: usize, cols: usize) {
         assert!(kernels.isa == self.isa, "activations of {}, kernels of {}", self.isa, kernels.isa);
-        (self.cols, self.tokens, self.stride) = (cols, tokens, padded_cols(cols));
-        self.prepared_len = (kernels.ternary.prepared_len)(self.stride);
+        (self.cols, self.tokens, self.stride) = (cols, tokens, cols.next_multiple_of(STRIDE_ALIGN));
         // Cleared first: a narrower row must not inherit a wider one's values as padding.
         self.quantized.clear();
         self.quantized.resize(tokens * self.stride, 0);
         self.factors.resize(tokens, 1.0);
-        let prepared = if self.wants_prepared(kernels) { tokens * self.prepared_len } else { 0 };
-        self.prepared.resize(prepared, 0);
+        self.sums.resize(tokens, 0);
+        self.preparation = None;
     }
 
-    fn wants_prepared(&self, kernels: &Kernels) -> bool {
-        kernels.ternary.many.as_ref().is_none_or(|many| self.tokens < many.min_tokens)
+    /// Makes what `kernel` wants of these activations, unless it is there already.
+    pub(super) fn prepare(&mut self, kernel: &TernaryKernel, pool: &Pool) {
+        let Some(preparation) = kernel.preparation else { return };
+        if self.preparation.is_some_and(|made| std::ptr::eq(made, preparation)) {
+            return;
+        }
+        let (cols, stride, quantized) = (padded_cols(self.cols), self.stride, &self.quantized);
+        let len = (preparation.len)(cols);
+        self.prepared.resize(self.tokens * len, 0);
+        pool.for_each_chunk(&mut self.prepared, len.max(1), |token, prepared| {
+            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); both slices are of these columns.
+            unsafe { (preparation.fill)(&quantized[token * stride..][..cols], prepared) };
+        });
+        self.preparation = Some(preparation);
     }
 
-    fn prepare(&mut self, kernels: &Kernels, pool: &Pool) {
-        if self.wants_prepared(kernels) && self.prepared_len > 0 {
-            let (quantized, stride) = (&self.quantized, self.stride);
-            pool.for_each_chunk(&mut self.prepared, self.prepared_len, |token, prepared| {
-                // SAFETY: the CPU has the ISA of these kernels; both slices have the lengths `prepared_len` defines.
-                unsafe { (kernels.ternary.prepare)(&quantized[token * stride..(token + 1) * stride], prepared) };
-            });
+    fn sum_up(&mut self) {
+        for (sum, q) in self.sums.iter_mut().zip(self.quantized.chunks_exact(self.stride)) {
+            *sum = q.iter().map(|q| i32::from(*q)).sum();
         }
     }
 
@@ -77,21 +93,21 @@ impl Activations {
             let factor = unsafe { &mut factors.slice(token, 1)[0] };
             *factor = kernels.quantize(&x[token * cols..(token + 1) * cols], &mut q[..cols]);
         });
-        self.prepare(kernels, pool);
+        self.sum_up();
     }
 
     /// Takes int8 activations as they are (`[tokens, cols]`), with factors of 1.
     ///
     /// # Panics
     /// If `q.len()` is not a multiple of `cols`.
-    pub fn set(&mut self, kernels: &Kernels, pool: &Pool, q: &[i8], cols: usize) {
+    pub fn set(&mut self, kernels: &Kernels, q: &[i8], cols: usize) {
         assert!(cols > 0 && q.len().is_multiple_of(cols), "{} values are not rows of {cols}", q.len());
         self.resize(kernels, q.len() / cols, cols);
         self.factors.fill(1.0);
         for (to, from) in self.quantized.chunks_exact_mut(self.stride).zip(q.chunks_exact(cols)) {
             to[..cols].copy_from_slice(from);
         }
-        self.prepare(kernels, pool);
+        self.sum_up();
     }
 
     /// Features per token.
@@ -114,11 +130,6 @@ impl Activations {
         &self.quantized[token * self.stride..token * self.stride + self.cols]
     }
 
-    /// Whether the few-token kernels have what they need; where there are enough tokens for the others it is not made.
-    pub fn is_prepared(&self) -> bool {
-        self.prepared.len() == self.tokens * self.prepared_len
-    }
-
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }
@@ -131,7 +142,39 @@ impl Activations {
         &self.quantized[token * self.stride..]
     }
 
-    pub(super) fn prepared(&self, token: usize) -> &[u8] {
-        &self.prepared[token * self.prepared_len..(token + 1) * self.prepared_len]
+    pub(super) fn factors_mut(&mut self) -> &mut Vec<f32> {
+        &mut self.factors
+    }
+
+    /// One token as `kernel` takes it, in whole blocks of its layout; [`Activations::prepare`] comes first.
+    pub(super) fn token(&self, token: usize, kernel: &TernaryKernel) -> Token<'_> {
+        let prepared = match kernel.preparation {
+            None => &[][..],
+            Some(preparation) => {
+                let len = (preparation.len)(padded_cols(self.cols));
+                &self.prepared[token * len..(token + 1) * len]
+            }
+        };
+        let quantized = &self.quantized[token * self.stride..][..kernel.layout.padded(self.cols)];
+        Token { quantized, sum: self.sums[token], prepared }
+    }
+
+    /// The sums of each token's groups of `cols` columns, `[tokens][groups]`.
+    pub(super) fn sums_of_groups(&self, cols: usize, sums: &mut Vec<i32>) {
+        sums.clear();
+        let rows = self.quantized.chunks_exact(self.stride).flat_map(|row| row[..self.cols].chunks(cols));
+        sums.extend(rows.map(|group| group.iter().map(|q| i32::from(*q)).sum::<i32>()));
+    }
+}
+
+impl<'a> Token<'a> {
+    /// Some columns, whole multiples of 16, whose activations sum to `sum`.
+    pub(super) fn columns(self, columns: Range<usize>, sum: i32, kernel: &TernaryKernel) -> Token<'a> {
+        let prepared = match kernel.preparation {
+            None => self.prepared,
+            // What is prepared for a column depends on its multiple of 16 alone.
+            Some(preparation) => &self.prepared[(preparation.len)(columns.start)..(preparation.len)(columns.end)],
+        };
+        Token { quantized: &self.quantized[columns], sum, prepared }
     }
 }

@@ -19,30 +19,36 @@
 //! activations for each of 16 tokens, int16. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while every row adds
 //! its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
 
-use super::{
-    CHUNK_CODES, CHUNK_COLS, ManyKernels, ManyWork, TILE_ROWS, TOKEN_TILE, TernaryKernels, UNIT_BYTES, UNIT_COLS,
-};
+use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
+use super::layout;
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
+use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 use crate::pool::SharedMut;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-pub(crate) const KERNELS: TernaryKernels = TernaryKernels {
-    pack_row,
-    prepared_len: |cols| cols / 4 * TABLE_BYTES,
-    prepare,
+pub(crate) static FAMILY: TernaryFamily =
+    TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, planes: &PLANES, kernels: &[&PLANES] };
+
+pub(super) static PLANES: TernaryKernel = TernaryKernel {
+    layout: &layout::PLANES,
+    preparation: Some(&TABLES),
+    few_tokens: 4,
     few,
-    dot_rows: super::avx2_rows::dot_rows,
-    many: Some(ManyKernels { min_tokens: 6, decode, transpose, run }),
+    many: Some(Many::Lookup(LOOKUP)),
 };
 
+pub(super) const LOOKUP: LookupKernels = LookupKernels { min_tokens: 6, decode, transpose, run };
+
+/// The tables of 16 sums.
+pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, fill: prepare };
+
 /// Bytes of one table of 16 sums: 16 low halves, 16 high halves.
-const TABLE_BYTES: usize = 32;
+pub(super) const TABLE_BYTES: usize = 32;
 /// How far ahead of the multiplication weights are fetched: 24 cache lines.
 const PREFETCH: usize = 1536;
 /// Pairs of units (16 columns) whose sums fit int16.
 const PAIRS_PER_FLUSH: usize = 15;
-/// Entries of a many-token table.
-const ENTRIES: usize = 81;
 /// Chunks whose sums fit int16.
 const CHUNKS_PER_FLUSH: usize = 7;
 
@@ -62,7 +68,7 @@ fn broadcast16(bytes: &[u8; 16]) -> __m256i {
 
 /// A trit's sign bit is its bit in `N`; being greater than zero gives its bit in `P`.
 #[target_feature(enable = "avx2")]
-fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
+pub(super) fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
     let units = tile.as_chunks_mut::<UNIT_BYTES>().0;
     // The last pair of units may be alone: 16 columns.
     for (trits, units) in trits.chunks(32).zip(units.chunks_mut(4)) {
@@ -116,12 +122,12 @@ fn prepare(q: &[i8], prepared: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx2")]
-fn few(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]) {
-    match (prepared, out) {
-        ([a], [x]) => few_tokens([a], tiles, units, [x]),
-        ([a, b], [x, y]) => few_tokens([a, b], tiles, units, [x, y]),
-        ([a, b, c], [x, y, z]) => few_tokens([a, b, c], tiles, units, [x, y, z]),
-        ([a, b, c, d], [x, y, z, w]) => few_tokens([a, b, c, d], tiles, units, [x, y, z, w]),
+fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    match (tokens, out) {
+        ([a], [x]) => few_tokens([a], tile, cols, [x]),
+        ([a, b], [x, y]) => few_tokens([a, b], tile, cols, [x, y]),
+        ([a, b, c], [x, y, z]) => few_tokens([a, b, c], tile, cols, [x, y, z]),
+        ([a, b, c, d], [x, y, z, w]) => few_tokens([a, b, c, d], tile, cols, [x, y, z, w]),
         _ => unreachable!("one to four tokens, as many outputs"),
     }
 }
@@ -129,58 +135,55 @@ fn few(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]) {
 /// As the module head describes, for `N` tokens that share each weight's nibbles.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn few_tokens<const N: usize>(tables: [&[u8]; N], tiles: &[u8], units: usize, out: [&mut [i32]; N]) {
+fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize, out: [&mut [i32; TILE_ROWS]; N]) {
     let zero = _mm256_setzero_si256();
     let nibble = _mm256_set1_epi8(15);
-    let pairs = units / 2;
-    let tables = tables.map(|t| &t.as_chunks::<TABLE_BYTES>().0[..pairs * 4]);
-    let tile_bytes = units * UNIT_BYTES;
-    for (index, tile) in tiles.chunks_exact(tile_bytes).enumerate() {
-        let units = tile.as_chunks::<UNIT_BYTES>().0;
-        let mut sums32 = [[zero; 4]; N];
-        let mut sums16 = [[zero; 2]; N];
-        let mut until_flush = PAIRS_PER_FLUSH;
-        for pair in 0..pairs {
-            let (mut low, mut high) = ([zero; N], [zero; N]);
-            for half in 0..2 {
-                let unit = &units[2 * pair + half];
-                if N == 1 {
-                    _mm_prefetch::<_MM_HINT_T0>(unit.as_ptr().wrapping_add(PREFETCH).cast());
-                }
-                let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
-                for shifted in 0..2 {
-                    let (plus, minus) = if shifted == 0 {
-                        (_mm256_and_si256(plus, nibble), _mm256_and_si256(minus, nibble))
-                    } else {
-                        let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
-                        (high(plus), high(minus))
-                    };
-                    for token in 0..N {
-                        let halves = tables[token][4 * pair + 2 * half + shifted].as_chunks::<16>().0;
-                        let (l, h) = (broadcast16(&halves[0]), broadcast16(&halves[1]));
-                        low[token] = _mm256_add_epi8(low[token], _mm256_shuffle_epi8(l, plus));
-                        high[token] = _mm256_add_epi8(high[token], _mm256_shuffle_epi8(h, plus));
-                        low[token] = _mm256_sub_epi8(low[token], _mm256_shuffle_epi8(l, minus));
-                        high[token] = _mm256_sub_epi8(high[token], _mm256_shuffle_epi8(h, minus));
-                    }
-                }
+    let pairs = cols / (2 * UNIT_COLS);
+    let tables = tokens.map(|token| &token.prepared.as_chunks::<TABLE_BYTES>().0[..pairs * 4]);
+    let units = &tile.as_chunks::<UNIT_BYTES>().0[..2 * pairs];
+    let mut sums32 = [[zero; 4]; N];
+    let mut sums16 = [[zero; 2]; N];
+    let mut until_flush = PAIRS_PER_FLUSH;
+    for pair in 0..pairs {
+        let (mut low, mut high) = ([zero; N], [zero; N]);
+        for half in 0..2 {
+            let unit = &units[2 * pair + half];
+            if N == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(unit.as_ptr().wrapping_add(PREFETCH).cast());
             }
-            for token in 0..N {
-                let (a, b) = widen(low[token], high[token]);
-                sums16[token] = [_mm256_add_epi16(sums16[token][0], a), _mm256_add_epi16(sums16[token][1], b)];
-            }
-            until_flush -= 1;
-            if until_flush == 0 || pair + 1 == pairs {
+            let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
+            for shifted in 0..2 {
+                let (plus, minus) = if shifted == 0 {
+                    (_mm256_and_si256(plus, nibble), _mm256_and_si256(minus, nibble))
+                } else {
+                    let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
+                    (high(plus), high(minus))
+                };
                 for token in 0..N {
-                    flush(&mut sums32[token], sums16[token]);
-                    sums16[token] = [zero; 2];
+                    let halves = tables[token][4 * pair + 2 * half + shifted].as_chunks::<16>().0;
+                    let (l, h) = (broadcast16(&halves[0]), broadcast16(&halves[1]));
+                    low[token] = _mm256_add_epi8(low[token], _mm256_shuffle_epi8(l, plus));
+                    high[token] = _mm256_add_epi8(high[token], _mm256_shuffle_epi8(h, plus));
+                    low[token] = _mm256_sub_epi8(low[token], _mm256_shuffle_epi8(l, minus));
+                    high[token] = _mm256_sub_epi8(high[token], _mm256_shuffle_epi8(h, minus));
                 }
-                until_flush = PAIRS_PER_FLUSH;
             }
         }
         for token in 0..N {
-            store_rows(sums32[token], &mut out[token][index * TILE_ROWS..(index + 1) * TILE_ROWS]);
+            let (a, b) = widen(low[token], high[token]);
+            sums16[token] = [_mm256_add_epi16(sums16[token][0], a), _mm256_add_epi16(sums16[token][1], b)];
         }
+        until_flush -= 1;
+        if until_flush == 0 || pair + 1 == pairs {
+            for token in 0..N {
+                flush(&mut sums32[token], sums16[token]);
+                sums16[token] = [zero; 2];
+            }
+            until_flush = PAIRS_PER_FLUSH;
+        }
+    }
+    for (sums, out) in sums32.into_iter().zip(out) {
+        store_rows(sums, out);
     }
 }
 
@@ -196,7 +199,7 @@ fn widen(low: __m256i, high: __m256i) -> (__m256i, __m256i) {
 /// Adds int16 sums, in the order `widen` leaves them, to int32 sums of rows 0-7, 8-15, 16-23, 24-31.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn flush(sums32: &mut [__m256i; 4], [a, b]: [__m256i; 2]) {
+pub(super) fn flush(sums32: &mut [__m256i; 4], [a, b]: [__m256i; 2]) {
     let add = |to: &mut __m256i, from| *to = _mm256_add_epi32(*to, _mm256_cvtepi16_epi32(from));
     add(&mut sums32[0], _mm256_castsi256_si128(a));
     add(&mut sums32[1], _mm256_castsi256_si128(b));
@@ -206,7 +209,7 @@ fn flush(sums32: &mut [__m256i; 4], [a, b]: [__m256i; 2]) {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_rows(sums: [__m256i; 4], out: &mut [i32]) {
+pub(super) fn store_rows(sums: [__m256i; 4], out: &mut [i32; TILE_ROWS]) {
     for (sums, out) in sums.into_iter().zip(out.as_chunks_mut::<8>().0) {
         // SAFETY: 8 writable int32; the store needs no alignment.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
@@ -280,7 +283,9 @@ fn store16(value: __m128i, out: &mut [u8]) {
 #[target_feature(enable = "avx2")]
 fn transpose(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]) {
     let out = transposed.as_chunks_mut::<TOKEN_TILE>().0;
-    let whole = stride / 8 * 8;
+    // Columns come in whole chunks, to which activations are padded.
+    let whole = out.len();
+    assert!(whole <= stride, "{whole} columns of {stride}");
     for half in [0, 8] {
         // An absent token reads a row of zeros.
         let zeros = [0u8; 8];
@@ -311,9 +316,6 @@ fn transpose(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]) {
             }
         }
     }
-    for column in &mut out[whole..] {
-        column.fill(0);
-    }
 }
 
 #[inline]
@@ -326,9 +328,9 @@ fn store8(value: __m128i, out: &mut [i16]) {
 
 /// Sums of the rows `rows` for 16 tokens, left in `work.sums[row - rows.start][16]`.
 #[target_feature(enable = "avx2")]
-fn run(codes: &[u8], code_rows: usize, rows: Range<usize>, transposed: &[i16], work: &mut ManyWork) {
+fn run(codes: &[u8], code_rows: usize, rows: Range<usize>, transposed: &[i16], work: &mut LookupWork) {
     let columns = transposed.as_chunks::<{ CHUNK_COLS * TOKEN_TILE }>().0;
-    let ManyWork { tables, partial, sums } = work;
+    let LookupWork { tables, partial, sums } = work;
     let tables: &mut Tables = (&mut tables[..]).try_into().expect("8 tables of 81 x 16");
     let sums = &mut sums.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];
     let partial = &mut partial.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];

@@ -7,8 +7,8 @@
 //! A product with planes as they are stored goes along their rows: packing first would cost more than it saves. A product
 //! with the transposed matrix fills one tile after the other in a buffer that stays in the cache, and multiplies it there.
 
-use super::{Activations, TILE_ROWS, TernaryMatrix, UNIT_BYTES, UNIT_COLS, multiply_tiles, padded_cols};
-use crate::buffer::{Buffer, Pages};
+use super::kernel::{MAX_PASS, TernaryKernel, Token};
+use super::{Activations, TILE_ROWS, TernaryMatrix, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,13 +91,12 @@ impl<'a> Planes<'a> {
     /// Made for a single product: for several or repeated ones, [`TernaryMatrix::from_planes`] is faster.
     ///
     /// # Panics
-    /// If the shapes do not fit: `x.cols()` rows, `out.len() == x.tokens() * cols`; or if `x` has so many tokens that it holds
-    /// nothing prepared for them.
+    /// If the shapes do not fit: `x.cols()` rows, `out.len() == x.tokens() * cols`.
     pub fn dot_transposed(
         &self,
         kernels: &Kernels,
         pool: &Pool,
-        x: &Activations,
+        x: &mut Activations,
         scratch: &mut TileScratch,
         out: &mut [i32],
     ) -> bool {
@@ -105,8 +104,10 @@ impl<'a> Planes<'a> {
         assert_eq!(x.cols(), cols, "rows of the matrix and the activations");
         assert_eq!(out.len(), x.tokens() * rows, "outputs of {} tokens and {rows} columns", x.tokens());
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
-        assert!(x.is_prepared(), "few tokens, not {}", x.tokens());
-        let tile_bytes = padded_cols(cols) / UNIT_COLS * UNIT_BYTES;
+        let kernel = kernels.ternary.planes;
+        x.prepare(kernel, pool);
+        let x = &*x;
+        let tile_bytes = kernel.layout.tile_bytes(cols);
         scratch.0.resize_with(scratch.0.len().max(pool.threads()), Vec::new);
         let (buffers, out) = (SharedMut::new(&mut scratch.0), SharedMut::new(out));
         let overlap = AtomicBool::new(false);
@@ -118,8 +119,21 @@ impl<'a> Planes<'a> {
             if self.fill_tile_transposed(tile, buffer) {
                 overlap.store(true, Ordering::Relaxed);
             }
-            let rows_of_tile = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(rows);
-            multiply_tiles(&kernels.ternary, buffer, 1, rows_of_tile, rows, x, &out, &|_, _, sum| sum);
+            let live = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(rows);
+            for first in (0..x.tokens()).step_by(kernel.few_tokens) {
+                let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+                let count = kernel.few_tokens.min(x.tokens() - first);
+                for (input, token) in inputs.iter_mut().zip(first..first + count) {
+                    *input = x.token(token, kernel);
+                }
+                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and tokens have the same padded columns.
+                unsafe { (kernel.few)(buffer, padded_cols(cols), &inputs[..count], &mut sums[..count]) };
+                for (sums, token) in sums[..count].iter().zip(first..) {
+                    // SAFETY: each task owns its rows of every token.
+                    let out = unsafe { out.slice(token * rows + live.start, live.len()) };
+                    out.copy_from_slice(&sums[..live.len()]);
+                }
+            }
         });
         overlap.into_inner()
     }
@@ -181,61 +195,28 @@ impl<'a> Planes<'a> {
 }
 
 impl TernaryMatrix {
-    /// Packs planes, and says whether a weight is set in both of them.
+    /// Packs planes for `kernel`, and says whether a weight is set in both of them.
     ///
     /// # Errors
     /// Where the system refuses the memory.
+    ///
+    /// # Panics
+    /// If `kernel` is not one of `kernels`.
     pub fn from_planes(
         planes: Planes<'_>,
         orientation: Orientation,
+        kernels: &Kernels,
+        kernel: &'static TernaryKernel,
         pool: &Pool,
     ) -> std::io::Result<(TernaryMatrix, bool)> {
-        let (rows, cols) = planes.shape(orientation);
         let overlap = AtomicBool::new(false);
-        let matrix = TernaryMatrix::fill((rows, cols), pool, |tile, packed| {
+        let shape = planes.shape(orientation);
+        let matrix = TernaryMatrix::fill(shape, kernels, kernel, pool, |_, tile, packed| {
             if planes.fill_tile(orientation, tile, packed) {
                 overlap.store(true, Ordering::Relaxed);
             }
         })?;
         Ok((matrix, overlap.into_inner()))
-    }
-
-    /// The transposed matrix.
-    ///
-    /// # Errors
-    /// Where the system refuses the memory.
-    pub fn transposed(&self, pool: &Pool) -> std::io::Result<TernaryMatrix> {
-        // Unit u of the result has rows 8u .. 8u + 8 of this matrix: 8 neighbouring bytes of one of its tiles.
-        TernaryMatrix::fill((self.cols, self.rows), pool, |tile, packed| {
-            for (u, unit) in packed.chunks_exact_mut(UNIT_BYTES).enumerate().take(self.rows.div_ceil(UNIT_COLS)) {
-                let from = self.tiles(u * UNIT_COLS / TILE_ROWS..u * UNIT_COLS / TILE_ROWS + 1);
-                let first = tile * (TILE_ROWS / UNIT_COLS);
-                let units = from.chunks_exact(UNIT_BYTES).skip(first);
-                for (from, at) in units.zip((0..TILE_ROWS).step_by(UNIT_COLS)) {
-                    for plane in [0, TILE_ROWS] {
-                        let rows = &from[plane + u * UNIT_COLS % TILE_ROWS..].as_chunks::<UNIT_COLS>().0[0];
-                        let columns = transpose_bits(u64::from_le_bytes(*rows));
-                        unit[plane + at..plane + at + UNIT_COLS].copy_from_slice(&columns.to_le_bytes());
-                    }
-                }
-            }
-        })
-    }
-
-    /// A matrix whose zeroed tiles `fill_tile` fills.
-    fn fill(
-        (rows, cols): (usize, usize),
-        pool: &Pool,
-        fill_tile: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> std::io::Result<TernaryMatrix> {
-        let units = padded_cols(cols) / UNIT_COLS;
-        let tile_bytes = units * UNIT_BYTES;
-        let bytes = rows.div_ceil(TILE_ROWS).checked_mul(tile_bytes).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
-        if bytes > 0 {
-            pool.for_each_chunk(&mut tiles[..bytes], tile_bytes, fill_tile);
-        }
-        Ok(TernaryMatrix { rows, cols, units, tiles })
     }
 }
 
@@ -390,24 +371,24 @@ mod tests {
                     let product = |at: usize| (0..n).map(|c| weight(at % m, c) * i32::from(x[at / m * n + c])).sum();
                     let expected: Vec<i32> = (0..tokens * m).map(product).collect();
                     let mut activations = Activations::new(kernels);
-                    activations.set(kernels, &pool, &x, n);
+                    activations.set(kernels, &x, n);
                     let mut out = vec![7; tokens * m];
                     let found = match orientation {
                         Orientation::AsStored => out.chunks_exact_mut(m).zip(x.chunks_exact(n)).fold(false, |found, (out, x)| {
                             planes.dot(kernels, &pool, x, out) || found
                         }),
                         Orientation::Transposed => {
-                            planes.dot_transposed(kernels, &pool, &activations, &mut TileScratch::default(), &mut out)
+                            planes.dot_transposed(kernels, &pool, &mut activations, &mut TileScratch::default(), &mut out)
                         }
                     };
                     prop_assert_eq!(&out, &expected, "{:?} on {}", orientation, kernels.isa());
                     prop_assert_eq!(found, any);
-                    let (packed, _) = TernaryMatrix::from_planes(planes, orientation, &pool).unwrap();
-                    packed.dot(kernels, &pool, &activations, &mut Scratch::default(), &mut out);
-                    prop_assert_eq!(&out, &expected);
-                    let twice = packed.transposed(&pool).unwrap().transposed(&pool).unwrap();
-                    twice.dot(kernels, &pool, &activations, &mut Scratch::default(), &mut out);
-                    prop_assert_eq!(&out, &expected);
+                    for kernel in kernels.ternary_kernels() {
+                        let (packed, _) =
+                            TernaryMatrix::from_planes(planes, orientation, kernels, kernel, &pool).unwrap();
+                        packed.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
+                        prop_assert_eq!(&out, &expected, "{} on {}", kernel.name(), kernels.isa());
+                    }
                 }
             }
         }

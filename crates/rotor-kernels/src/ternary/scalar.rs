@@ -1,15 +1,23 @@
-//! The reference: a dot product anyone can check by eye, and the fallback on CPUs without a faster kernel.
+//! The reference: dot products anyone can check by eye, and the fallback on CPUs without a faster kernel.
+//!
+//! There is one kernel for each packed layout, the twin of every other kernel for it.
 
-use super::{TILE_ROWS, TernaryKernels, UNIT_BYTES, UNIT_COLS};
+use super::kernel::{FewTokens, TernaryFamily, TernaryKernel, Token};
+use super::layout::{self, Layout};
+use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 
-pub(crate) const KERNELS: TernaryKernels = TernaryKernels {
-    pack_row,
-    prepared_len: |cols| cols,
-    prepare: |q, prepared| prepared.iter_mut().zip(q).for_each(|(to, from)| *to = from.cast_unsigned()),
-    few,
-    dot_rows: super::planes::dot_rows,
-    many: None,
-};
+pub(crate) static FAMILY: TernaryFamily =
+    TernaryFamily { pack_row, dot_rows: super::planes::dot_rows, planes: &PLANES, kernels: &[&PLANES, &CODES, &TRIOS] };
+
+static PLANES: TernaryKernel = kernel(&layout::PLANES, planes);
+static CODES: TernaryKernel =
+    kernel(&layout::CODES, |tile, cols, tokens, out| by_trits(&layout::CODES, tile, cols, tokens, out));
+static TRIOS: TernaryKernel =
+    kernel(&layout::TRIOS, |tile, cols, tokens, out| by_trits(&layout::TRIOS, tile, cols, tokens, out));
+
+const fn kernel(layout: &'static Layout, few: FewTokens) -> TernaryKernel {
+    TernaryKernel { layout, preparation: None, few_tokens: 4, few, many: None }
+}
 
 /// One bit per trit in either plane.
 fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
@@ -26,17 +34,30 @@ fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
 }
 
 /// For every row: the activations where `P` is set, less those where `N` is set.
-fn few(tiles: &[u8], units: usize, prepared: &[&[u8]], out: &mut [&mut [i32]]) {
-    for (x, out) in prepared.iter().zip(out) {
-        for (tile, out) in tiles.chunks_exact(units * UNIT_BYTES).zip(out.chunks_exact_mut(TILE_ROWS)) {
-            out.fill(0);
-            for (unit, x) in tile.chunks_exact(UNIT_BYTES).zip(x.chunks_exact(UNIT_COLS)) {
-                let (plus, minus) = unit.split_at(TILE_ROWS);
-                for ((sum, plus), minus) in out.iter_mut().zip(plus).zip(minus) {
-                    for (bit, &x) in x.iter().enumerate() {
-                        let weight = i32::from(plus >> bit & 1) - i32::from(minus >> bit & 1);
-                        *sum += weight * i32::from(x.cast_signed());
-                    }
+fn planes(tile: &[u8], _: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    for (token, out) in tokens.iter().zip(out) {
+        out.fill(0);
+        for (unit, x) in tile.chunks_exact(UNIT_BYTES).zip(token.quantized.chunks_exact(UNIT_COLS)) {
+            let (plus, minus) = unit.split_at(TILE_ROWS);
+            for ((sum, plus), minus) in out.iter_mut().zip(plus).zip(minus) {
+                for (bit, &x) in x.iter().enumerate() {
+                    let weight = i32::from(plus >> bit & 1) - i32::from(minus >> bit & 1);
+                    *sum += weight * i32::from(x);
+                }
+            }
+        }
+    }
+}
+
+/// For every row: its trits, read back from the layout, times the activations.
+fn by_trits(layout: &Layout, tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    out.iter_mut().for_each(|out| out.fill(0));
+    for row in 0..TILE_ROWS {
+        for col in (0..cols).step_by(4) {
+            let trits = (layout.trits)(tile, row, col);
+            for (token, out) in tokens.iter().zip(out.iter_mut()) {
+                for (trit, x) in trits.iter().zip(&token.quantized[col..]) {
+                    out[row] += i32::from(*trit) * i32::from(*x);
                 }
             }
         }

@@ -1,0 +1,227 @@
+//! Ternary kernels for AVX-512 VNNI: integer dot products over codes.
+//!
+//! # Few tokens
+//!
+//! A cache line holds 16 columns of 16 rows. Masked by `3 << 2f`, its bytes are `c 4^f` for the codes `c` of four columns of
+//! each row; `vpdpbusd` multiplies them by those columns' activations, which are four consecutive bytes, broadcast. Each
+//! field has an accumulator; in the end the product is the sum of the accumulators, each shifted right by `2f`, less the sum
+//! of the activations, since `c = t + 1`. The instruction does not saturate.
+//!
+//! Bounds. A field adds at most `4 * 2 * 4^3 * 128 = 65536` in size per block, so `2^15 - 1` blocks of an accumulator fit
+//! int32; longer rows are summed in [`SEGMENT`]s. The sum of all is at most `2 * 128` per column: int32 holds 2^23 columns.
+//!
+//! # Many tokens
+//!
+//! A panel of 32 rows is unpacked to a byte per code, and then 12 tokens are multiplied at a time: 24 accumulators, two
+//! vectors of weights and a broadcast, which leaves the two dot products a cycle as the only limit.
+
+use super::TILE_ROWS;
+use super::avx512;
+use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::layout::{self, CODES_BYTES, CODES_COLS};
+use std::arch::x86_64::*;
+
+pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
+    pack_row: super::avx2::pack_row,
+    dot_rows: super::avx2_rows::dot_rows,
+    planes: &avx512::PLANES,
+    kernels: &[&CODES, &avx512::PLANES],
+};
+
+pub(super) static CODES: TernaryKernel = TernaryKernel {
+    layout: &layout::CODES,
+    preparation: None,
+    few_tokens: 6,
+    few,
+    many: Some(Many::Panel(PanelKernels { min_tokens: 24, tokens: PANEL_TOKENS, unpack, multiply: multiply_panel })),
+};
+
+/// Rows of a vector.
+const HALF: usize = 16;
+/// Bytes of a vector.
+const LINE: usize = 64;
+/// Tokens multiplied together with a panel.
+pub(super) const PANEL_TOKENS: usize = 12;
+/// How far ahead of the multiplication weights are fetched, in bytes.
+pub(super) const PREFETCH: usize = 8192;
+/// Blocks whose sums fit the accumulators.
+const SEGMENT: usize = 1 << 14;
+
+/// The bits of field `f` in every byte.
+const fn field(f: u32) -> i32 {
+    0x0303_0303 << (2 * f)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn load(bytes: &[u8; LINE]) -> __m512i {
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn store(value: __m512i, out: &mut [i32; HALF]) {
+    // SAFETY: 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), value) };
+}
+
+/// Four activations, for every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn broadcast(x: &[i8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    match tokens {
+        [a] => few_tokens([a], tile, cols, out),
+        [a, b] => few_tokens([a, b], tile, cols, out),
+        [a, b, c] => few_tokens([a, b, c], tile, cols, out),
+        [a, b, c, d] => few_tokens([a, b, c, d], tile, cols, out),
+        [a, b, c, d, e] => few_tokens([a, b, c, d, e], tile, cols, out),
+        [a, b, c, d, e, f] => few_tokens([a, b, c, d, e, f], tile, cols, out),
+        _ => unreachable!("one to six tokens"),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize, out: &mut [[i32; TILE_ROWS]]) {
+    let blocks = &tile.as_chunks::<CODES_BYTES>().0[..cols / CODES_COLS];
+    for (token, out) in tokens.iter().zip(out.iter_mut()) {
+        out.fill(-token.sum);
+    }
+    for (segment, blocks) in blocks.chunks(SEGMENT).enumerate() {
+        let first = segment * SEGMENT;
+        let mut x = [&[][..]; N];
+        for (x, token) in x.iter_mut().zip(tokens) {
+            *x = &token.quantized.as_chunks::<CODES_COLS>().0[first..first + blocks.len()];
+        }
+        // Up to three tokens leave registers for both halves of the tile; more tokens take one after the other.
+        if N <= 3 {
+            let sums = halves::<N, 2>(blocks, 0, x);
+            add(sums[0], 0, out);
+            add(sums[1], HALF, out);
+        } else {
+            add(halves::<N, 1>(blocks, 0, x)[0], 0, out);
+            add(halves::<N, 1>(blocks, 1, x)[0], HALF, out);
+        }
+    }
+}
+
+/// Adds sums of 16 rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add<const N: usize>(sums: [__m512i; N], row: usize, out: &mut [[i32; TILE_ROWS]]) {
+    for (sums, out) in sums.into_iter().zip(out) {
+        let out = &mut out.as_chunks_mut::<HALF>().0[row / HALF];
+        // SAFETY: 64 readable bytes; the load needs no alignment.
+        let before = unsafe { _mm512_loadu_si512(out.as_ptr().cast()) };
+        store(_mm512_add_epi32(before, sums), out);
+    }
+}
+
+/// Sums of codes times activations for `H` halves of the tile, from the half `first` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of weights, activations and sums")]
+fn halves<const N: usize, const H: usize>(
+    blocks: &[[u8; CODES_BYTES]],
+    first: usize,
+    x: [&[[i8; CODES_COLS]]; N],
+) -> [[__m512i; N]; H] {
+    let mut sums = [[[_mm512_setzero_si512(); 4]; N]; H];
+    for (index, block) in blocks.iter().enumerate() {
+        let lines = block.as_chunks::<LINE>().0;
+        for half in 0..H {
+            let line = &lines[first + half];
+            if N <= 3 {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
+            }
+            let codes = load(line);
+            for f in 0..4 {
+                let codes = _mm512_and_si512(codes, _mm512_set1_epi32(field(f as u32)));
+                for token in 0..N {
+                    let x = broadcast(&x[token][index].as_chunks().0[f]);
+                    sums[half][token][f] = _mm512_dpbusd_epi32(sums[half][token][f], codes, x);
+                }
+            }
+        }
+    }
+    let mut totals = [[_mm512_setzero_si512(); N]; H];
+    for half in 0..H {
+        for token in 0..N {
+            let [a, b, c, d] = sums[half][token];
+            let ab = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
+            let cd = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
+            totals[half][token] = _mm512_add_epi32(ab, cd);
+        }
+    }
+    totals
+}
+
+/// Codes to bytes: `panel[column / 4][row][column % 4]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
+    let blocks = &tile.as_chunks::<CODES_BYTES>().0[..cols / CODES_COLS];
+    let mask = _mm512_set1_epi32(field(0));
+    for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ 4 * CODES_BYTES }>().0) {
+        for (half, line) in block.as_chunks::<LINE>().0.iter().enumerate() {
+            let codes = load(line);
+            let fields =
+                [codes, _mm512_srli_epi16::<2>(codes), _mm512_srli_epi16::<4>(codes), _mm512_srli_epi16::<6>(codes)];
+            for (f, codes) in fields.into_iter().enumerate() {
+                let at: &mut [u8; LINE] = &mut panel.as_chunks_mut().0[2 * f + half];
+                // SAFETY: 64 writable bytes; the store needs no alignment.
+                unsafe { _mm512_storeu_si512(at.as_mut_ptr().cast(), _mm512_and_si512(codes, mask)) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn multiply_panel(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    match tokens.len() {
+        1 => panel_tokens::<1>(panel, tokens, out),
+        2 => panel_tokens::<2>(panel, tokens, out),
+        3 => panel_tokens::<3>(panel, tokens, out),
+        4 => panel_tokens::<4>(panel, tokens, out),
+        5 => panel_tokens::<5>(panel, tokens, out),
+        6 => panel_tokens::<6>(panel, tokens, out),
+        7 => panel_tokens::<7>(panel, tokens, out),
+        8 => panel_tokens::<8>(panel, tokens, out),
+        9 => panel_tokens::<9>(panel, tokens, out),
+        10 => panel_tokens::<10>(panel, tokens, out),
+        11 => panel_tokens::<11>(panel, tokens, out),
+        12 => panel_tokens::<12>(panel, tokens, out),
+        _ => unreachable!("one to twelve tokens"),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn panel_tokens<const N: usize>(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    let quads = panel.as_chunks::<{ 2 * LINE }>().0;
+    let mut x = [&[][..]; N];
+    for (x, token) in x.iter_mut().zip(tokens) {
+        *x = &token.quantized.as_chunks::<4>().0[..quads.len()];
+    }
+    let mut sums = [[_mm512_setzero_si512(); 2]; N];
+    for (index, quad) in quads.iter().enumerate() {
+        let lines = quad.as_chunks::<LINE>().0;
+        let (upper, lower) = (load(&lines[0]), load(&lines[1]));
+        for token in 0..N {
+            let x = broadcast(&x[token][index]);
+            sums[token][0] = _mm512_dpbusd_epi32(sums[token][0], upper, x);
+            sums[token][1] = _mm512_dpbusd_epi32(sums[token][1], lower, x);
+        }
+    }
+    for ((sums, token), out) in sums.into_iter().zip(tokens).zip(out) {
+        let offset = _mm512_set1_epi32(token.sum);
+        let halves = out.as_chunks_mut::<HALF>().0;
+        store(_mm512_sub_epi32(sums[0], offset), &mut halves[0]);
+        store(_mm512_sub_epi32(sums[1], offset), &mut halves[1]);
+    }
+}

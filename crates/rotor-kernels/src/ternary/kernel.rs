@@ -1,0 +1,112 @@
+//! What a ternary kernel is: a packed layout and the functions that multiply it.
+//!
+//! An ISA has several kernels, each with a layout of its own, because no single one is best for every CPU, shape and number
+//! of tokens. A reference to a [`TernaryKernel`] can only be had from a [`Kernels`](crate::Kernels) value, whose existence
+//! proves that the CPU has the instructions; that is what makes calling the functions below sound.
+
+use super::layout::Layout;
+use super::lookup::LookupKernels;
+
+/// The most tokens that a kernel multiplies in one pass over the weights.
+pub(crate) const MAX_PASS: usize = 12;
+
+/// What an ISA has for ternary matrices.
+pub(crate) struct TernaryFamily {
+    /// Sets row `r` of a zeroed tile of planes from its trits, padded to whole pairs of units.
+    pub pack_row: unsafe fn(trits: &[i8], r: usize, tile: &mut [u8]),
+    /// Dot products of rows of stored planes with one token, arranged as [`super::planes`] says; returns whether a weight is
+    /// set in both planes.
+    pub dot_rows: DotRows,
+    /// Multiplies tiles of planes: the kernel for planes that are used once.
+    pub planes: &'static TernaryKernel,
+    /// Every kernel of the ISA, the one to take where nothing was measured first.
+    pub kernels: &'static [&'static TernaryKernel],
+}
+
+/// Multiplies rows of planes, `width` bytes each, by the arranged activations.
+type DotRows = unsafe fn(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: &mut [i32]) -> bool;
+
+/// A packed layout and the functions that multiply it.
+pub struct TernaryKernel {
+    /// How the weights are packed.
+    pub(crate) layout: &'static Layout,
+    /// What is made of a token's activations before they are multiplied, if anything.
+    pub(crate) preparation: Option<&'static Preparation>,
+    /// The most tokens `few` takes at a time, at most [`MAX_PASS`].
+    pub(crate) few_tokens: usize,
+    /// Products of one tile with a few tokens.
+    pub(crate) few: FewTokens,
+    /// A faster way for many tokens.
+    pub(crate) many: Option<Many>,
+}
+
+/// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
+pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
+
+/// One token's activations as the kernels take them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Token<'a> {
+    /// int8 values, one per column, zeros in the padding.
+    pub quantized: &'a [i8],
+    /// Their sum.
+    pub sum: i32,
+    /// What the kernel's [`Preparation`] made of them.
+    pub prepared: &'a [u8],
+}
+
+/// What some kernels make of a token's activations, once for all matrices that multiply them.
+pub(crate) struct Preparation {
+    /// Bytes for so many columns, a multiple of 16.
+    pub len: fn(cols: usize) -> usize,
+    /// Prepares `q`.
+    pub fill: unsafe fn(q: &[i8], prepared: &mut [u8]),
+}
+
+impl std::fmt::Debug for Preparation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Preparation({} bytes for 16 columns)", (self.len)(16))
+    }
+}
+
+/// The ways to multiply many tokens.
+pub(crate) enum Many {
+    /// Tables of sums that the weights look up, for CPUs that multiply slowly.
+    Lookup(LookupKernels),
+    /// Weights unpacked to bytes once for many tokens, for CPUs with integer dot products.
+    Panel(PanelKernels),
+}
+
+/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one.
+pub(crate) struct PanelKernels {
+    /// Smallest number of tokens for which unpacking pays.
+    pub min_tokens: usize,
+    /// The most tokens `multiply` takes at a time, at most [`MAX_PASS`].
+    pub tokens: usize,
+    /// Unpacks a tile of `cols` columns.
+    pub unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]),
+    /// Products of a panel with some tokens.
+    pub multiply: unsafe fn(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; 32]]),
+}
+
+impl TernaryKernel {
+    /// What the kernel is called by `ROTOR_KERNEL`: the name of its layout.
+    pub fn name(&self) -> &'static str {
+        self.layout.name
+    }
+
+    /// Bits of a packed weight, padding left out of account.
+    pub fn bits_per_weight(&self) -> f64 {
+        (self.layout.block_bytes * 8) as f64 / (self.layout.block_cols * super::TILE_ROWS) as f64
+    }
+
+    /// Bytes of a packed matrix `[rows, cols]`.
+    pub fn packed_bytes(&self, rows: usize, cols: usize) -> usize {
+        rows.div_ceil(super::TILE_ROWS) * self.layout.tile_bytes(cols)
+    }
+}
+
+impl std::fmt::Debug for TernaryKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TernaryKernel({})", self.name())
+    }
+}

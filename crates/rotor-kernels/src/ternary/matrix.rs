@@ -1,0 +1,429 @@
+//! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
+
+use super::grouped::GroupScales;
+use super::kernel::{MAX_PASS, Many, PanelKernels, TernaryKernel, Token};
+use super::layout::PLANES;
+use super::lookup::LookupScratch;
+use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
+use crate::buffer::{Buffer, Pages};
+use crate::dispatch::Kernels;
+use crate::pool::{Pool, SharedMut};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Tiles that a task takes where tokens are few.
+const RUN: usize = 4;
+/// Tokens that share a panel: enough to make unpacking it cheap, few enough for their activations to stay in the cache.
+const PANEL_TOKENS: usize = 192;
+
+/// A ternary matrix `[rows, cols]`, packed for one of the kernels.
+#[derive(Debug)]
+pub struct TernaryMatrix {
+    rows: usize,
+    cols: usize,
+    kernel: &'static TernaryKernel,
+    tiles: Buffer<u8>,
+}
+
+/// Scales of a packed matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowScales {
+    /// One for all rows.
+    Uniform(f32),
+    /// One per row.
+    PerRow(Vec<f32>),
+    /// One for each group of a row's columns.
+    Grouped(GroupScales),
+}
+
+impl RowScales {
+    /// The scale of the weight in this place.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub fn get(&self, row: usize, col: usize) -> f32 {
+        match self {
+            RowScales::Uniform(scale) => *scale,
+            RowScales::PerRow(scales) => scales[row],
+            RowScales::Grouped(scales) => scales.get(row, col),
+        }
+    }
+
+    /// Multiplies every scale.
+    pub fn multiply(&mut self, factor: f32) {
+        match self {
+            RowScales::Uniform(scale) => *scale *= factor,
+            RowScales::PerRow(scales) => scales.iter_mut().for_each(|scale| *scale *= factor),
+            RowScales::Grouped(scales) => scales.multiply(factor),
+        }
+    }
+}
+
+/// Memory that products need, grown to the largest matrix met and reused for all.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) lookup: LookupScratch,
+    /// A panel for each thread.
+    panels: Vec<Vec<u8>>,
+    /// Sums of the activations of each token's groups.
+    group_sums: Vec<i32>,
+}
+
+/// Dot products of one token with consecutive rows.
+pub(super) struct Sums<'a> {
+    pub token: usize,
+    /// The first row.
+    pub row: usize,
+    pub sums: &'a [i32],
+}
+
+impl TernaryMatrix {
+    /// Packs a matrix for `kernel`, `read_row(row, trits)` filling each row's `cols` values of -1, 0 and +1.
+    ///
+    /// Rows are read in parallel and in no fixed order. Never more than one tile per thread is unpacked.
+    ///
+    /// # Errors
+    /// The error of the lowest tile whose `read_row` failed, or the system's refusal of memory through `memory`.
+    ///
+    /// # Panics
+    /// If `kernel` is not one of `kernels`, a trit is not -1, 0 or +1 (debug builds, scalar kernels), or the size overflows.
+    pub fn pack<E: Send>(
+        (rows, cols): (usize, usize),
+        kernels: &Kernels,
+        kernel: &'static TernaryKernel,
+        pool: &Pool,
+        memory: impl FnOnce(std::io::Error) -> E,
+        read_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
+    ) -> Result<TernaryMatrix, E> {
+        let mut rows_of_trits = vec![vec![0i8; padded_cols(cols)]; pool.threads()];
+        let rows_of_trits = SharedMut::new(&mut rows_of_trits);
+        let failure = Mutex::new(None::<(usize, E)>);
+        let matrix = TernaryMatrix::fill((rows, cols), kernels, kernel, pool, |worker, tile, planes| {
+            // SAFETY: a worker runs one task at a time.
+            let trits = unsafe { &mut rows_of_trits.slice(worker, 1)[0] };
+            for r in 0..TILE_ROWS.min(rows - tile * TILE_ROWS) {
+                match read_row(tile * TILE_ROWS + r, &mut trits[..cols]) {
+                    // SAFETY: the CPU has the ISA of these kernels; the row and the tile have the same padded columns.
+                    Ok(()) => unsafe { (kernels.ternary.pack_row)(trits, r, planes) },
+                    Err(error) => {
+                        let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        if first.as_ref().is_none_or(|(lowest, _)| tile < *lowest) {
+                            *first = Some((tile, error));
+                        }
+                        return;
+                    }
+                }
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => matrix.map_err(memory),
+        }
+    }
+
+    /// A matrix whose tiles `fill_planes(worker, tile, planes)` gives, as zeroed tiles of planes to fill.
+    pub(super) fn fill(
+        (rows, cols): (usize, usize),
+        kernels: &Kernels,
+        kernel: &'static TernaryKernel,
+        pool: &Pool,
+        fill_planes: impl Fn(usize, usize, &mut [u8]) + Sync,
+    ) -> std::io::Result<TernaryMatrix> {
+        assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, kernel)), "a kernel of {}", kernels.isa);
+        let tile_bytes = kernel.layout.tile_bytes(cols);
+        let bytes = rows.div_ceil(TILE_ROWS).checked_mul(tile_bytes).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
+        let planes_bytes = PLANES.tile_bytes(cols);
+        let mut planes = vec![Vec::new(); pool.threads()];
+        let (planes, out) = (SharedMut::new(&mut planes), SharedMut::new(&mut tiles[..bytes]));
+        pool.run(if tile_bytes == 0 { 0 } else { rows.div_ceil(TILE_ROWS) }, |worker, tile| {
+            // SAFETY: each task owns its tile.
+            let packed = unsafe { out.slice(tile * tile_bytes, tile_bytes) };
+            if std::ptr::eq(kernel.layout, &raw const PLANES) {
+                return fill_planes(worker, tile, packed);
+            }
+            // SAFETY: a worker runs one task at a time.
+            let planes = unsafe { &mut planes.slice(worker, 1)[0] };
+            planes.clear();
+            planes.resize(planes_bytes, 0);
+            fill_planes(worker, tile, planes);
+            (kernel.layout.pack)(planes, packed);
+        });
+        Ok(TernaryMatrix { rows, cols, kernel, tiles })
+    }
+
+    /// Rows (output features).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns (input features).
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// What multiplies it.
+    pub fn kernel(&self) -> &'static TernaryKernel {
+        self.kernel
+    }
+
+    /// Bytes of packed weights.
+    pub fn packed_bytes(&self) -> usize {
+        self.kernel.packed_bytes(self.rows, self.cols)
+    }
+
+    /// The trit at `(row, col)`, read back.
+    ///
+    /// # Panics
+    /// If it is out of bounds.
+    pub fn trit(&self, row: usize, col: usize) -> i8 {
+        assert!(row < self.rows && col < self.cols, "({row}, {col}) of [{}, {}]", self.rows, self.cols);
+        let tile = row / TILE_ROWS;
+        (self.kernel.layout.trits)(self.tiles(tile..tile + 1), row % TILE_ROWS, col / 4 * 4)[col % 4]
+    }
+
+    /// The transposed matrix, for the same kernel.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory.
+    pub fn transposed(&self, kernels: &Kernels, pool: &Pool) -> std::io::Result<TernaryMatrix> {
+        TernaryMatrix::fill((self.cols, self.rows), kernels, self.kernel, pool, |_, tile, planes| {
+            for row in 0..self.rows {
+                let from = self.tiles(row / TILE_ROWS..row / TILE_ROWS + 1);
+                let unit = &mut planes[row / UNIT_COLS * UNIT_BYTES..][..UNIT_BYTES];
+                for col in (tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.cols)).step_by(4) {
+                    for (j, trit) in (self.kernel.layout.trits)(from, row % TILE_ROWS, col).into_iter().enumerate() {
+                        let at = col + j - tile * TILE_ROWS;
+                        unit[at] |= u8::from(trit > 0) << (row % UNIT_COLS);
+                        unit[TILE_ROWS + at] |= u8::from(trit < 0) << (row % UNIT_COLS);
+                    }
+                }
+            }
+        })
+    }
+
+    pub(super) fn tile_count(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    pub(super) fn tiles(&self, range: Range<usize>) -> &[u8] {
+        let bytes = self.kernel.layout.tile_bytes(self.cols);
+        &self.tiles[range.start * bytes..range.end * bytes]
+    }
+
+    /// The exact products `out[token][row] = sum over columns of weight * activation`, int32.
+    ///
+    /// # Panics
+    /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`.
+    pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
+        self.check(kernels, x, out.len());
+        self.multiply(pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
+    }
+
+    /// A linear layer's output `out[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where
+    /// groups of columns have scales, the sum of their products before the division, groups ascending.
+    ///
+    /// # Panics
+    /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, scales for all rows and columns, and
+    /// groups that the packed layout can be cut at ([`TernaryKernel::can_scale`]).
+    pub fn linear(
+        &self,
+        kernels: &Kernels,
+        pool: &Pool,
+        x: &mut Activations,
+        scales: &RowScales,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        self.check(kernels, x, out.len());
+        match scales {
+            RowScales::Uniform(scale) => self.scaled(pool, x, scratch, out, |_| std::iter::repeat(scale)),
+            RowScales::PerRow(scales) => {
+                assert_eq!(scales.len(), self.rows, "one scale per row");
+                self.scaled(pool, x, scratch, out, |row| &scales[row..]);
+            }
+            RowScales::Grouped(scales) => {
+                assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
+                assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
+                self.multiply_groups(pool, x, scales, scratch, out);
+            }
+        }
+    }
+
+    /// `scales_from(row)` gives the scales of the rows from there on.
+    fn scaled<'s, I: IntoIterator<Item = &'s f32>>(
+        &self,
+        pool: &Pool,
+        x: &mut Activations,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+        scales_from: impl Fn(usize) -> I + Sync,
+    ) {
+        let factors = std::mem::take(x.factors_mut());
+        self.multiply(pool, x, scratch, out, |sums, out| {
+            let factor = factors[sums.token];
+            for ((out, sum), scale) in out.iter_mut().zip(sums.sums).zip(scales_from(sums.row)) {
+                *out = *sum as f32 * scale / factor;
+            }
+        });
+        *x.factors_mut() = factors;
+    }
+
+    fn check(&self, kernels: &Kernels, x: &Activations, outputs: usize) {
+        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
+        assert_eq!(outputs, x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
+        assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
+    }
+
+    fn multiply<T: Send>(
+        &self,
+        pool: &Pool,
+        x: &mut Activations,
+        scratch: &mut Scratch,
+        out: &mut [T],
+        finish: impl Fn(Sums<'_>, &mut [T]) + Sync,
+    ) {
+        if let Some(Many::Lookup(lookup)) = &self.kernel.many
+            && x.tokens() >= lookup.min_tokens
+        {
+            return self.multiply_by_lookup(lookup, pool, x, scratch, out, finish);
+        }
+        x.prepare(self.kernel, pool);
+        let out = SharedMut::new(out);
+        self.for_each_tile(pool, x, scratch, |tile, weights, tokens, _| {
+            for first in tokens.clone().step_by(weights.pass()) {
+                let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+                let count = weights.pass().min(tokens.end - first);
+                for (input, token) in inputs.iter_mut().zip(first..first + count) {
+                    *input = x.token(token, self.kernel);
+                }
+                weights.multiply(0..weights.cols, &inputs[..count], &mut sums[..count]);
+                let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows);
+                for (sums, token) in sums[..count].iter().zip(first..) {
+                    // SAFETY: each task owns its rows of its tokens.
+                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                    finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
+                }
+            }
+        });
+    }
+
+    fn multiply_groups(
+        &self,
+        pool: &Pool,
+        x: &mut Activations,
+        scales: &GroupScales,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        if let Some(Many::Lookup(lookup)) = &self.kernel.many
+            && x.tokens() >= lookup.min_tokens
+        {
+            return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, out);
+        }
+        x.prepare(self.kernel, pool);
+        let mut group_sums = std::mem::take(&mut scratch.group_sums);
+        x.sums_of_groups(scales.cols(), &mut group_sums);
+        let out = SharedMut::new(out);
+        self.for_each_tile(pool, x, scratch, |tile, weights, tokens, _| {
+            let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows);
+            for first in tokens.clone().step_by(weights.pass()) {
+                let count = weights.pass().min(tokens.end - first);
+                let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
+                for group in 0..scales.groups() {
+                    let columns = group * scales.cols()..(group + 1) * scales.cols();
+                    let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+                    for (input, token) in inputs.iter_mut().zip(first..first + count) {
+                        let sum = group_sums[token * scales.groups() + group];
+                        *input = x.token(token, self.kernel).columns(columns.clone(), sum, self.kernel);
+                    }
+                    weights.multiply(columns, &inputs[..count], &mut sums[..count]);
+                    for (totals, sums) in totals.iter_mut().zip(&sums[..count]) {
+                        let scales = &scales.group(group)[rows.clone()];
+                        for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
+                            *total += *sum as f32 * scale;
+                        }
+                    }
+                }
+                for (totals, token) in totals[..count].iter().zip(first..) {
+                    // SAFETY: each task owns its rows of its tokens.
+                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                    let factor = x.factors()[token];
+                    out.iter_mut().zip(totals).for_each(|(out, total)| *out = total / factor);
+                }
+            }
+        });
+        scratch.group_sums = group_sums;
+    }
+
+    /// Runs `task(tile, weights, tokens, worker)` for every tile, all tokens at once where they are few, in parts and with
+    /// the weights unpacked where they are many.
+    fn for_each_tile(
+        &self,
+        pool: &Pool,
+        x: &Activations,
+        scratch: &mut Scratch,
+        task: impl Fn(usize, Weights<'_>, Range<usize>, usize) + Sync,
+    ) {
+        let cols = self.kernel.layout.padded(self.cols);
+        match &self.kernel.many {
+            Some(Many::Panel(panel)) if x.tokens() >= panel.min_tokens => {
+                scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
+                let panels = SharedMut::new(&mut scratch.panels);
+                let parts = x.tokens().div_ceil(PANEL_TOKENS);
+                pool.run(self.tile_count() * parts, |worker, number| {
+                    let (part, tile) = (number / self.tile_count(), number % self.tile_count());
+                    // SAFETY: a worker runs one task at a time.
+                    let bytes = unsafe { &mut panels.slice(worker, 1)[0] };
+                    bytes.resize(bytes.len().max(cols * TILE_ROWS), 0);
+                    // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a tile and a panel of the same columns.
+                    unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, &mut bytes[..cols * TILE_ROWS]) };
+                    let tokens = part * PANEL_TOKENS..((part + 1) * PANEL_TOKENS).min(x.tokens());
+                    let unpacked = Some((panel, &bytes[..cols * TILE_ROWS]));
+                    task(tile, Weights { kernel: self.kernel, tile: &[], unpacked, cols }, tokens, worker);
+                });
+            }
+            _ => pool.run(self.tile_count().div_ceil(RUN), |worker, run| {
+                for tile in run * RUN..((run + 1) * RUN).min(self.tile_count()) {
+                    let packed = self.tiles(tile..tile + 1);
+                    let weights = Weights { kernel: self.kernel, tile: packed, unpacked: None, cols };
+                    task(tile, weights, 0..x.tokens(), worker);
+                }
+            }),
+        }
+    }
+}
+
+/// The weights of a tile: packed, or unpacked to a panel.
+pub(super) struct Weights<'a> {
+    pub kernel: &'static TernaryKernel,
+    pub tile: &'a [u8],
+    pub unpacked: Option<(&'a PanelKernels, &'a [u8])>,
+    /// Columns, in whole blocks.
+    pub cols: usize,
+}
+
+impl Weights<'_> {
+    /// Tokens that are multiplied together.
+    fn pass(&self) -> usize {
+        self.unpacked.map_or(self.kernel.few_tokens, |(panel, _)| panel.tokens)
+    }
+
+    /// Products of some columns, whole blocks, with tokens that hold these columns.
+    pub(super) fn multiply(&self, columns: Range<usize>, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+        match self.unpacked {
+            Some((panel, bytes)) => {
+                let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
+                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.
+                unsafe { (panel.multiply)(bytes, tokens, out) };
+            }
+            None => {
+                let at = |col| self.kernel.layout.tile_bytes(col);
+                let tile = &self.tile[at(columns.start)..at(columns.end)];
+                // SAFETY: as above; at most `few_tokens` tokens, and outputs for each (the callers' loops).
+                unsafe { (self.kernel.few)(tile, columns.len(), tokens, out) };
+            }
+        }
+    }
+}
