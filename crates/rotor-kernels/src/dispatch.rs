@@ -20,7 +20,7 @@ use crate::ternary::{self, TernaryKernel};
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: &'static TernaryFamily,
-    float: FloatKernels,
+    pub(crate) float: FloatKernels,
     pub(crate) planes: PlaneKernels,
 }
 
@@ -78,13 +78,18 @@ impl Kernels {
         }
     }
 
-    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one.
+    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one; where they fail their self-test, those of the next
+    /// lower ISA that pass. [`Kernels::rejected`] tells which failed.
     ///
     /// # Errors
     /// Where `ROTOR_ISA` names an unknown ISA or one this CPU cannot execute.
     pub fn from_env() -> Result<&'static Kernels, IsaError> {
-        let isa = Isa::from_env()?;
-        Kernels::for_isa(isa).ok_or(IsaError::Unavailable(isa))
+        Ok(Kernels::sound(Isa::from_env()?))
+    }
+
+    /// The scalar kernels: what all others are held against.
+    pub(crate) fn reference() -> &'static Kernels {
+        &SCALAR
     }
 
     /// Whose kernels these are.

@@ -19,6 +19,7 @@ pub mod matrix;
 pub mod measure;
 pub mod planes;
 mod pool;
+mod self_test;
 pub mod ternary;
 
 pub use buffer::{Buffer, Pages, Plain};
@@ -27,6 +28,7 @@ pub use dense::DenseType;
 pub use dispatch::Kernels;
 pub use isa::{Isa, IsaError};
 pub use pool::Pool;
+pub use self_test::{SelfTest, SelfTestError};
 
 #[cfg(test)]
 mod tests;

@@ -219,6 +219,7 @@ impl<'a> Turns<'a> {
         let best = self.roofs[index].get_or_insert(measured);
         best.read_bandwidth = best.read_bandwidth.max(measured.read_bandwidth);
         best.yardstick = best.yardstick.max(measured.yardstick);
+        best.multiply_peak = best.multiply_peak.max(measured.multiply_peak);
     }
 
     fn run(&mut self, engine: &Engine, bench: &mut Bench, index: usize) -> anyhow::Result<()> {
