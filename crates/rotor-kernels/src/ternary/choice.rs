@@ -1,8 +1,21 @@
 //! Which kernel multiplies which matrix.
+//!
+//! What is best depends on how many bytes a second a core gets from memory and on how fast it multiplies: a denser packing
+//! costs instructions and saves bytes. So for large models the kernels of an ISA are tried, once, on matrices like the
+//! model's. All of them give the same bits; a trial that chooses badly costs time and nothing else.
 
 use super::kernel::TernaryKernel;
+use super::matrix::{Scratch, TernaryMatrix};
+use super::{Activations, TILE_ROWS};
 use crate::dispatch::Kernels;
+use crate::pool::Pool;
 use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Packed weights of a trial: more than the caches of most machines hold.
+const TRIAL_BYTES: usize = 96 << 20;
+/// Rounds of a trial, in each of which every kernel has its turn.
+const TRIAL_ROUNDS: usize = 4;
 
 /// The kernels chosen for the ternary matrices of a model, by their shape.
 #[derive(Clone, Debug)]
@@ -33,6 +46,39 @@ impl Choice {
         }
     }
 
+    /// Takes for each of `shapes` (`[rows, cols]`) the kernel that multiplies one token fastest, the weights coming from
+    /// memory. It takes some tenths of a second.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory for the trial.
+    pub fn measure(kernels: &'static Kernels, pool: &Pool, shapes: &[(usize, usize)]) -> std::io::Result<Choice> {
+        let mut choice = Choice::unmeasured(kernels);
+        for &shape in shapes {
+            // Rows are only multiplied one after the other, so shapes of the same width give the same answer.
+            let known = choice.measured.iter().find(|((_, cols), _)| *cols == shape.1);
+            let fastest = match known {
+                Some((_, kernel)) => kernel,
+                None => fastest(kernels, pool, shape.1)?,
+            };
+            choice.measured.push((shape, fastest));
+        }
+        Ok(choice)
+    }
+
+    /// The choice that [`Choice::measured`] told; names that the ISA does not have are passed over.
+    pub fn remembered<'a>(
+        kernels: &'static Kernels,
+        measured: impl IntoIterator<Item = ((usize, usize), &'a str)>,
+    ) -> Choice {
+        let known = |(shape, name): (_, &str)| Some((shape, kernels.ternary_kernel(name)?));
+        Choice { measured: measured.into_iter().filter_map(known).collect(), ..Choice::unmeasured(kernels) }
+    }
+
+    /// The shapes that were measured and the names of their kernels.
+    pub fn measured(&self) -> impl Iterator<Item = ((usize, usize), &'static str)> {
+        self.measured.iter().map(|(shape, kernel)| (*shape, kernel.name()))
+    }
+
     /// The kernel for a matrix `[rows, cols]`, with scales for groups of so many of its columns or without.
     ///
     /// # Panics
@@ -43,6 +89,54 @@ impl Choice {
         let preferred = measured.map_or(self.general, |(_, kernel)| kernel);
         let all = std::iter::once(preferred).chain(self.kernels.ternary_kernels().iter().copied());
         all.into_iter().find(fits).expect("planes and codes can be cut anywhere that groups may end")
+    }
+}
+
+/// The kernel that takes the least time for as many rows of `cols` weights as fill [`TRIAL_BYTES`].
+fn fastest(kernels: &'static Kernels, pool: &Pool, cols: usize) -> std::io::Result<&'static TernaryKernel> {
+    let mut trials = Vec::new();
+    for kernel in kernels.ternary_kernels() {
+        trials.push(Trial::new(kernels, kernel, pool, cols)?);
+    }
+    for _ in 0..TRIAL_ROUNDS {
+        trials.iter_mut().for_each(|trial| trial.run(kernels, pool));
+    }
+    let least = trials.iter().min_by(|a, b| a.per_row().total_cmp(&b.per_row()));
+    Ok(least.map_or(kernels.ternary_kernels()[0], |trial| trial.matrix.kernel()))
+}
+
+/// A kernel on trial.
+struct Trial {
+    matrix: TernaryMatrix,
+    activations: Activations,
+    scratch: Scratch,
+    out: Vec<i32>,
+    best: Duration,
+}
+
+impl Trial {
+    fn new(
+        kernels: &'static Kernels,
+        kernel: &'static TernaryKernel,
+        pool: &Pool,
+        cols: usize,
+    ) -> std::io::Result<Trial> {
+        let rows = TRIAL_BYTES / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
+        // What the weights are does not matter to any kernel, but pages that were never written are not read from memory.
+        let matrix = TernaryMatrix::fill((rows, cols), kernels, kernel, pool, |_, _, planes| planes.fill(0))?;
+        let mut activations = Activations::new(kernels);
+        activations.set(kernels, &vec![1; cols], cols);
+        Ok(Trial { matrix, activations, scratch: Scratch::default(), out: vec![0; rows], best: Duration::MAX })
+    }
+
+    fn run(&mut self, kernels: &Kernels, pool: &Pool) {
+        let start = Instant::now();
+        self.matrix.dot(kernels, pool, &mut self.activations, &mut self.scratch, &mut self.out);
+        self.best = self.best.min(start.elapsed());
+    }
+
+    fn per_row(&self) -> f64 {
+        self.best.as_secs_f64() / self.matrix.rows().max(1) as f64
     }
 }
 
@@ -62,3 +156,34 @@ impl fmt::Display for UnknownKernel {
 }
 
 impl std::error::Error for UnknownKernel {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn a_choice_is_remembered_by_name_and_gives_way_where_groups_cannot_be_cut() {
+        for kernels in Isa::available().filter_map(Kernels::for_isa) {
+            for kernel in kernels.ternary_kernels() {
+                let told = [((64, 96), kernel.name()), ((32, 96), "no such kernel")];
+                let choice = Choice::remembered(kernels, told);
+                assert_eq!(choice.measured().collect::<Vec<_>>(), [((64, 96), kernel.name())]);
+                assert_eq!(choice.kernel_for((64, 96), None).name(), kernel.name());
+                assert_eq!(choice.kernel_for((32, 96), None).name(), kernels.ternary_kernels()[0].name());
+                assert!(choice.kernel_for((64, 96), Some(32)).can_scale(32));
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_chooses_a_kernel_of_the_isa_for_every_shape() {
+        let kernels = Kernels::for_isa(Isa::best()).unwrap();
+        let shapes = [(640, 2560), (2560, 2560), (2560, 96)];
+        let choice = Choice::measure(kernels, &Pool::new(2), &shapes).unwrap();
+        assert_eq!(choice.measured().map(|(shape, _)| shape).collect::<Vec<_>>(), shapes);
+        for (_, name) in choice.measured() {
+            assert!(kernels.ternary_kernel(name).is_some());
+        }
+    }
+}
