@@ -78,8 +78,8 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) name: String,
-    pub(super) isa: String,
-    pub(super) kernels: Vec<String>,
+    pub(super) isa: &'static str,
+    pub(super) kernels: Vec<&'static str>,
     pub(super) cost: Cost,
     /// For each number of threads.
     pub(super) roofs: Vec<Roofs>,
@@ -175,11 +175,10 @@ fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
         }
     }
     let (roofs, rows) = turns.finish()?;
-    let runtime = engine.model().runtime();
     Ok(Measured {
         name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
-        isa: runtime.kernels.isa().name().to_owned(),
-        kernels: vec![runtime.kernels.isa().name().to_owned()],
+        isa: engine.model().runtime().kernels.isa().name(),
+        kernels: engine.model().kernel_names(),
         cost: Cost::of(engine.model(), kv),
         roofs,
         rows,

@@ -95,7 +95,8 @@ fn rival_json(measured: &Measured, rival: &RivalOutcome) -> Value {
 /// The page for people.
 pub(super) fn text(measured: &Measured) -> String {
     let (name, roofs) = (printable(&measured.name), roofs_text(&measured.roofs));
-    let mut page = format!("{name}, kernels of {}\n{roofs}\n", measured.isa);
+    let kernels = measured.kernels.join(", ");
+    let mut page = format!("{name}, kernels of {}: {kernels}\n{roofs}\n", measured.isa);
     // Writing to a string does not fail.
     let _ = writeln!(
         page,
