@@ -185,15 +185,13 @@ fn stored_planes(kernels: &Kernels) -> Result<(), String> {
 
 fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
     let mut noise = Noise(3);
-    let (plane_bytes, reference) = (96, Kernels::reference());
-    // Byte by byte: all pairs of bits are met, the invalid ones too.
+    let plane_bytes = 96;
     let (codes, planes) = (noise.bytes(2 * plane_bytes), [noise.bytes(plane_bytes), noise.bytes(plane_bytes)]);
     let trits: Vec<i8> = noise.trits(8 * plane_bytes);
     let run = |kernels: &Kernels| {
         let mut out = vec![vec![0u8; plane_bytes]; 10];
         let mut flags = Vec::new();
-        let mut joined = vec![0u8; 2 * plane_bytes];
-        let mut unpacked = vec![0i8; 8 * plane_bytes];
+        let (mut joined, mut unpacked) = (vec![0u8; 2 * plane_bytes], vec![0i8; 8 * plane_bytes]);
         for (pair, case) in out.chunks_exact_mut(2).zip(0..) {
             let [bit0, bit1] = pair else { continue };
             flags.push(match case {
@@ -208,7 +206,7 @@ fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
         flags.push(kernels.unpack_trits(&planes[0], &planes[1], &mut unpacked));
         (out.concat(), flags, joined, unpacked)
     };
-    let (expected, found) = (run(reference), run(kernels));
+    let (expected, found) = (run(Kernels::reference()), run(kernels));
     equal("planes", &expected.0, &found.0)?;
     equal("invalid weights", &expected.1, &found.1)?;
     equal("codes", &expected.2, &found.2)?;

@@ -123,22 +123,14 @@ fn measure(args: &Args) -> anyhow::Result<Measured> {
     let memory = Memory::read().beyond_caches();
     let kernels = widest.kernels.ternary_kernels();
     let bar = Bar::steps("measuring");
-    let total = (args.shapes.len() * kernels.len() * runtimes.len() * args.tokens.len()) as u64;
     let mut rows = Vec::new();
-    for &shape in &args.shapes {
-        for &kernel in kernels {
+    for (index, &shape) in args.shapes.iter().enumerate() {
+        for (number, &kernel) in kernels.iter().enumerate() {
+            let done = index * kernels.len() + number;
+            bar.set(done as u64, (args.shapes.len() * kernels.len()) as u64);
             let mut products = Products::new(widest, kernel, (shape.rows, shape.cols), memory)
                 .with_context(|| format!("no memory for {memory} bytes of matrices"))?;
-            for runtime in &runtimes {
-                for &tokens in &args.tokens {
-                    products.set_tokens(tokens);
-                    let rates = repeat(&mut products, runtime, args.measure.repetitions)
-                        .with_context(|| format!("{shape} took no time that could be measured"))?;
-                    let (threads, packed_bytes) = (runtime.pool.threads(), products.packed_bytes());
-                    rows.push(Row { kernel: kernel.name(), shape, tokens, threads, packed_bytes, rates });
-                    bar.set(rows.len() as u64, total);
-                }
-            }
+            rows.extend(measure_products(args, &runtimes, kernel.name(), shape, &mut products)?);
         }
     }
     Ok(Measured {
@@ -147,6 +139,27 @@ fn measure(args: &Args) -> anyhow::Result<Measured> {
         roofs,
         rows,
     })
+}
+
+/// One kernel on one shape, for all numbers of threads and tokens.
+fn measure_products(
+    args: &Args,
+    runtimes: &[Runtime],
+    kernel: &'static str,
+    shape: Shape,
+    products: &mut Products,
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for runtime in runtimes {
+        for &tokens in &args.tokens {
+            products.set_tokens(tokens);
+            let rates = repeat(products, runtime, args.measure.repetitions)
+                .with_context(|| format!("{shape} took no time that could be measured"))?;
+            let (threads, packed_bytes) = (runtime.pool.threads(), products.packed_bytes());
+            rows.push(Row { kernel, shape, tokens, threads, packed_bytes, rates });
+        }
+    }
+    Ok(rows)
 }
 
 /// Products per second, several times, after a part of a slice that wakes the threads and fills the scratch memory.

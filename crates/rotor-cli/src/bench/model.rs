@@ -155,35 +155,44 @@ fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
     let most = threads.iter().copied().max().unwrap_or(1);
     let mut engine = load::load(&source, most)?;
     drop(source);
-    let context = args.context(tests);
-    load::warn_of_context(&engine, context);
-    let kv = args.kv.kind();
-    let meter = RoofMeter::new(&engine.model().runtime().pool).context("no memory to measure read bandwidth with")?;
-    let mut bench = Bench::new(&engine, context, kv)?;
-    bench.fill(&engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
-    let rounds = if args.compare.is_empty() { 1 } else { args.rounds };
-    let mut turns = Turns::new(tests, &threads, args.measure.repetitions, rounds);
-    let mut rivals: Vec<RivalOutcome> = args.compare.iter().map(RivalOutcome::new).collect();
-    for _ in 0..rounds {
-        for (index, &threads) in threads.iter().enumerate() {
-            engine.set_threads(threads);
-            turns.roofs(index, meter.measure(engine.model().runtime()));
-            turns.run(&engine, &mut bench, index)?;
-        }
-        for rival in &mut rivals {
-            rival.run()?;
-        }
-    }
+    load::warn_of_context(&engine, args.context(tests));
+    let (turns, rivals) = take_turns(args, tests, &threads, &mut engine)?;
     let (roofs, rows) = turns.finish()?;
     Ok(Measured {
         name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
         isa: engine.model().runtime().kernels.isa().name(),
         kernels: engine.model().kernel_names(),
-        cost: Cost::of(engine.model(), kv),
+        cost: Cost::of(engine.model(), args.kv.kind()),
         roofs,
         rows,
         rivals,
     })
+}
+
+/// Measures on each number of threads, and then runs the programs to compare with, as often as there are rounds.
+fn take_turns<'a>(
+    args: &Args,
+    tests: &'a [Test],
+    threads: &'a [usize],
+    engine: &mut Engine,
+) -> anyhow::Result<(Turns<'a>, Vec<RivalOutcome>)> {
+    let meter = RoofMeter::new(&engine.model().runtime().pool).context("no memory to measure read bandwidth with")?;
+    let mut bench = Bench::new(engine, args.context(tests), args.kv.kind())?;
+    bench.fill(engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
+    let rounds = if args.compare.is_empty() { 1 } else { args.rounds };
+    let mut turns = Turns::new(tests, threads, args.measure.repetitions, rounds);
+    let mut rivals: Vec<RivalOutcome> = args.compare.iter().map(RivalOutcome::new).collect();
+    for _ in 0..rounds {
+        for (index, &threads) in threads.iter().enumerate() {
+            engine.set_threads(threads);
+            turns.roofs(index, meter.measure(engine.model().runtime()));
+            turns.run(engine, &mut bench, index)?;
+        }
+        for rival in &mut rivals {
+            rival.run()?;
+        }
+    }
+    Ok((turns, rivals))
 }
 
 /// What has been measured so far, for each number of threads and each test.

@@ -1,8 +1,8 @@
 //! A report as text for people and as JSON for programs.
 
-use super::Report;
+use super::{IsaReport, Report};
 use crate::units::bytes;
-use rotor::machine::{Memory, Roofs};
+use rotor::machine::{Limit, Memory, Roofs};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -24,16 +24,7 @@ pub(super) fn json(report: &Report) -> Value {
         "isa": report.chosen.name(),
         "why": report.why,
         "kernels": report.kernels,
-        "isas": report.isas.iter().map(|isa| json!({
-            "isa": isa.isa.name(),
-            "available": isa.isa.is_available(),
-            "self_test": isa.outcome.summary(),
-            "tests": isa.outcome.tests().iter().map(|test| json!({
-                "kernel": test.kernel,
-                "passed": test.failure.is_none(),
-                "failure": test.failure,
-            })).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
+        "isas": report.isas.iter().map(isa_json).collect::<Vec<_>>(),
         "memory": {
             "total_bytes": report.memory.total,
             "available_bytes": report.memory.available,
@@ -41,14 +32,30 @@ pub(super) fn json(report: &Report) -> Value {
             "last_level_cache_bytes": report.memory.last_level_cache,
         },
         "huge_pages": {"mode": report.huge_pages.mode, "in_use_bytes": report.huge_pages.in_use},
-        "limits": report.limits.iter().map(|limit| json!({
-            "name": limit.name, "value": limit.value, "unit": limit.unit,
-        })).collect::<Vec<_>>(),
+        "limits": report.limits.iter().map(limit_json).collect::<Vec<_>>(),
         "read_bandwidth_gb_s": top.map(|roofs| roofs.read_bandwidth / GIGA),
         "yardstick_gmac_s": top.map(|roofs| roofs.yardstick / GIGA),
         "roofs": report.roofs.iter().map(roofs_json).collect::<Vec<_>>(),
         "problems": report.problems,
     })
+}
+
+fn isa_json(report: &IsaReport) -> Value {
+    let tests = report
+        .outcome
+        .tests()
+        .iter()
+        .map(|test| json!({"kernel": test.kernel, "passed": test.failure.is_none(), "failure": test.failure}));
+    json!({
+        "isa": report.isa.name(),
+        "available": report.isa.is_available(),
+        "self_test": report.outcome.summary(),
+        "tests": tests.collect::<Vec<_>>(),
+    })
+}
+
+fn limit_json(limit: &Limit) -> Value {
+    json!({"name": limit.name, "value": limit.value, "unit": limit.unit})
 }
 
 fn roofs_json(roofs: &Roofs) -> Value {
