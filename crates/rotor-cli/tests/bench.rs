@@ -63,7 +63,8 @@ fn other_programs_take_turns_with_it() {
     let itself =
         format!("itself={} bench '{}' -p 8 -n 0 -r 1 -t 1 --json", env!("CARGO_BIN_EXE_rotor"), model.display());
     let arguments = ["bench", path_text(&model), "-p", "8", "-n", "2", "-r", "2", "-t", "1", "--rounds", "2"];
-    let arguments = arguments.iter().chain(&["--compare", &printing, "--compare", &itself]);
+    let programs = ["--compare", &printing, "--compare", &itself];
+    let arguments = arguments.iter().chain(&programs);
     let object = json(&rotor(arguments.clone().chain(&["--json"])));
     let ours = positive(&object["results"][0]["tokens_per_second"]["median"]);
     assert_eq!(object["results"][0]["samples"].as_array().unwrap().len(), 4, "two turns of two repetitions");

@@ -235,7 +235,7 @@ fn draw_line(out: &mut String, points: &[(f64, f64)], colour: &str) {
 
 /// Circle, square, triangle, diamond; then the same, hollow.
 fn draw_marker(out: &mut String, marker: usize, x: f64, y: f64, colour: &str) {
-    let style = if marker / 4 % 2 == 0 {
+    let style = if (marker / 4).is_multiple_of(2) {
         format!("fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"0.8\"")
     } else {
         format!("fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"1.6\"")
