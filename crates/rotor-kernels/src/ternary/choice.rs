@@ -7,13 +7,14 @@
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
+use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
 use crate::pool::Pool;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Packed weights of a trial: more than the caches of most machines hold.
-const TRIAL_BYTES: usize = 96 << 20;
+const TRIAL_BYTES: usize = 128 << 20;
 /// Rounds of a trial, in each of which every kernel has its turn.
 const TRIAL_ROUNDS: usize = 4;
 
@@ -23,13 +24,15 @@ pub struct Choice {
     kernels: &'static Kernels,
     /// For all shapes but those that were measured.
     general: &'static TernaryKernel,
+    /// Whether somebody asked for just this kernel.
+    named: bool,
     measured: Vec<((usize, usize), &'static TernaryKernel)>,
 }
 
 impl Choice {
     /// What is best on most CPUs of this ISA.
     pub fn unmeasured(kernels: &'static Kernels) -> Choice {
-        Choice { kernels, general: kernels.ternary_kernels()[0], measured: Vec::new() }
+        Choice { kernels, general: kernels.ternary_kernels()[0], named: false, measured: Vec::new() }
     }
 
     /// The kernel named by `ROTOR_KERNEL` for every shape; `None` where the variable is not set.
@@ -39,11 +42,16 @@ impl Choice {
     pub fn from_env(kernels: &'static Kernels) -> Result<Option<Choice>, UnknownKernel> {
         match std::env::var("ROTOR_KERNEL") {
             Ok(name) if !name.is_empty() => match kernels.ternary_kernel(&name) {
-                Some(general) => Ok(Some(Choice { kernels, general, measured: Vec::new() })),
+                Some(general) => Ok(Some(Choice { kernels, general, named: true, measured: Vec::new() })),
                 None => Err(UnknownKernel { name, kernels }),
             },
             _ => Ok(None),
         }
+    }
+
+    /// Whether there is nothing to choose: a kernel was asked for by name, or the ISA has only one.
+    pub fn is_fixed(&self) -> bool {
+        self.named || self.kernels.ternary_kernels().len() == 1
     }
 
     /// Takes for each of `shapes` (`[rows, cols]`) the kernel that multiplies one token fastest, the weights coming from
@@ -52,13 +60,29 @@ impl Choice {
     /// # Errors
     /// Where the system refuses the memory for the trial.
     pub fn measure(kernels: &'static Kernels, pool: &Pool, shapes: &[(usize, usize)]) -> std::io::Result<Choice> {
+        Choice::measure_with(TRIAL_BYTES, kernels, pool, shapes)
+    }
+
+    fn measure_with(
+        bytes: usize,
+        kernels: &'static Kernels,
+        pool: &Pool,
+        shapes: &[(usize, usize)],
+    ) -> std::io::Result<Choice> {
         let mut choice = Choice::unmeasured(kernels);
+        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
+        // Pages that were never written are not read from memory.
+        pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
         for &shape in shapes {
             // Rows are only multiplied one after the other, so shapes of the same width give the same answer.
             let known = choice.measured.iter().find(|((_, cols), _)| *cols == shape.1);
             let fastest = match known {
-                Some((_, kernel)) => kernel,
-                None => fastest(kernels, pool, shape.1)?,
+                Some((_, kernel)) => *kernel,
+                None => {
+                    let (kernel, memory) = fastest(kernels, pool, shape.1, tiles);
+                    tiles = memory;
+                    kernel
+                }
             };
             choice.measured.push((shape, fastest));
         }
@@ -92,52 +116,32 @@ impl Choice {
     }
 }
 
-/// The kernel that takes the least time for as many rows of `cols` weights as fill [`TRIAL_BYTES`].
-fn fastest(kernels: &'static Kernels, pool: &Pool, cols: usize) -> std::io::Result<&'static TernaryKernel> {
-    let mut trials = Vec::new();
-    for kernel in kernels.ternary_kernels() {
-        trials.push(Trial::new(kernels, kernel, pool, cols)?);
-    }
+/// The kernel that takes the least time for as many rows of `cols` weights as `tiles` holds, all of them reading the same
+/// memory in turn. What it holds does not matter: no kernel's time depends on the weights.
+fn fastest(
+    kernels: &'static Kernels,
+    pool: &Pool,
+    cols: usize,
+    mut tiles: Buffer<u8>,
+) -> (&'static TernaryKernel, Buffer<u8>) {
+    let candidates = kernels.ternary_kernels();
+    let mut best = vec![f64::INFINITY; candidates.len()];
+    let mut activations = Activations::new(kernels);
+    activations.set(kernels, &vec![1; cols], cols);
+    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
     for _ in 0..TRIAL_ROUNDS {
-        trials.iter_mut().for_each(|trial| trial.run(kernels, pool));
+        for (kernel, best) in candidates.iter().zip(&mut best) {
+            let rows = tiles.len() / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
+            out.resize(rows, 0);
+            let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
+            let start = Instant::now();
+            matrix.dot(kernels, pool, &mut activations, &mut scratch, &mut out);
+            *best = best.min(start.elapsed().as_secs_f64() / rows.max(1) as f64);
+            tiles = matrix.into_tiles();
+        }
     }
-    let least = trials.iter().min_by(|a, b| a.per_row().total_cmp(&b.per_row()));
-    Ok(least.map_or(kernels.ternary_kernels()[0], |trial| trial.matrix.kernel()))
-}
-
-/// A kernel on trial.
-struct Trial {
-    matrix: TernaryMatrix,
-    activations: Activations,
-    scratch: Scratch,
-    out: Vec<i32>,
-    best: Duration,
-}
-
-impl Trial {
-    fn new(
-        kernels: &'static Kernels,
-        kernel: &'static TernaryKernel,
-        pool: &Pool,
-        cols: usize,
-    ) -> std::io::Result<Trial> {
-        let rows = TRIAL_BYTES / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
-        // What the weights are does not matter to any kernel, but pages that were never written are not read from memory.
-        let matrix = TernaryMatrix::fill((rows, cols), kernels, kernel, pool, |_, _, planes| planes.fill(0))?;
-        let mut activations = Activations::new(kernels);
-        activations.set(kernels, &vec![1; cols], cols);
-        Ok(Trial { matrix, activations, scratch: Scratch::default(), out: vec![0; rows], best: Duration::MAX })
-    }
-
-    fn run(&mut self, kernels: &Kernels, pool: &Pool) {
-        let start = Instant::now();
-        self.matrix.dot(kernels, pool, &mut self.activations, &mut self.scratch, &mut self.out);
-        self.best = self.best.min(start.elapsed());
-    }
-
-    fn per_row(&self) -> f64 {
-        self.best.as_secs_f64() / self.matrix.rows().max(1) as f64
-    }
+    let least = candidates.iter().zip(&best).min_by(|(_, a), (_, b)| a.total_cmp(b));
+    (least.map_or(candidates[0], |(kernel, _)| kernel), tiles)
 }
 
 /// `ROTOR_KERNEL` names a kernel that is not there.
@@ -180,7 +184,7 @@ mod tests {
     fn a_trial_chooses_a_kernel_of_the_isa_for_every_shape() {
         let kernels = Kernels::for_isa(Isa::best()).unwrap();
         let shapes = [(640, 2560), (2560, 2560), (2560, 96)];
-        let choice = Choice::measure(kernels, &Pool::new(2), &shapes).unwrap();
+        let choice = Choice::measure_with(1 << 20, kernels, &Pool::new(2), &shapes).unwrap();
         assert_eq!(choice.measured().map(|(shape, _)| shape).collect::<Vec<_>>(), shapes);
         for (_, name) in choice.measured() {
             assert!(kernels.ternary_kernel(name).is_some());
