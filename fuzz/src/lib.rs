@@ -14,7 +14,10 @@ use rotor_kernels::{Isa, Kernels};
 use std::sync::OnceLock;
 
 /// A fuzz target's name, which is its corpus's folder, and its entry.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every fuzz target.
+pub const TARGETS: [Target; 5] =
     [("gguf", gguf), ("safetensors", safetensors), ("hugging_face", hugging_face), ("forms", forms), ("chat", chat)];
 
 /// A GGUF file: opened, and what opens is read, its vocabulary used.

@@ -1,7 +1,7 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
 use crate::synth::HeadName;
-use crate::{bench, completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
 use rotor::formats::{LoadOptions, OpenOptions};
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(Box<bench::Args>),
+    Doctor(doctor::Args),
     Synth(synth::Args),
     Completions(completions::Args),
 }
@@ -56,6 +57,7 @@ impl Command {
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
             Command::Bench(args) => bench::execute(&args),
+            Command::Doctor(args) => doctor::execute(&args),
             Command::Synth(args) => synth::execute(&args),
             Command::Completions(args) => completions::execute(&args),
         }

@@ -30,6 +30,9 @@ pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
     let total = if bar.is_visible() { MemoryPlan::of(source, &runtime.choice)?.weights() } else { 0 };
     let engine = Engine::from_source(source, &runtime, &mut |done| bar.set(done, total))?;
     drop(bar);
+    for rejected in rotor::machine::Kernels::rejected() {
+        message(format_args!("warning: {rejected}; slower ones are used, and `rotor doctor` has the details"));
+    }
     for warning in engine.warnings() {
         message(format_args!("warning: {}", printable(warning)));
     }

@@ -11,6 +11,7 @@ mod bench;
 mod completions;
 mod convert;
 mod diff;
+mod doctor;
 mod extract;
 mod inspect;
 mod interrupt;

@@ -114,4 +114,53 @@ fn wrong_usage() {
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
         assert!(run.stderr.contains(told), "{run:?}");
     }
+    for (arguments, told) in [
+        (["kernels", "--shapes", "64"], "expected ROWSxCOLS"),
+        (["kernels", "--tokens", "0"], "expected a whole number from 1"),
+        (["kernels", "--compare", "a=b"], "--compare"),
+    ] {
+        let run = rotor(["bench"].iter().chain(&arguments));
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+        assert!(run.stderr.contains(told), "{run:?}");
+    }
+}
+
+#[test]
+fn kernels_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("kernels.svg");
+    let arguments = ["bench", "kernels", "--shapes", "64x256", "--tokens", "1,16", "-r", "1", "-t", "1", "--svg"];
+    let object = json(&rotor(arguments.iter().chain(&[path_text(&svg), "--json"])));
+    let kernels = object["kernels"].as_array().unwrap();
+    let rows = object["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 * kernels.len());
+    for row in rows {
+        let [weights, multiply_adds, tokens] = ["gweights_s", "gmac_s", "tokens"].map(|key| positive(&row[key]));
+        assert!((weights * tokens - multiply_adds).abs() < 1e-9 * multiply_adds, "{row}");
+        assert!(kernels.contains(&row["kernel"]) && row["shape"] == "64x256");
+        for key in ["gb_s", "yardstick_multiple"] {
+            positive(&row[key]);
+        }
+    }
+    let drawn = fs::read_to_string(&svg).unwrap();
+    let named = |kernel: &Value| drawn.contains(&format!(">{}</text>", kernel.as_str().unwrap()));
+    assert!(drawn.starts_with("<svg ") && kernels.iter().all(named));
+}
+
+#[test]
+fn a_drawing_of_a_model() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let svg = folder.path().join("model.svg");
+    let arguments = ["bench", path_text(&model), "-p", "4", "-n", "2", "-r", "1", "-t", "1", "--svg"];
+    let run = rotor(arguments.iter().chain(&[path_text(&svg)]));
+    assert_eq!(run.code, 0, "{run:?}");
+    let drawn = fs::read_to_string(&svg).unwrap();
+    assert!(drawn.contains(">generation</text>") && drawn.contains(">pp4</text>"), "{drawn}");
+
+    let refused = rotor(arguments.iter().chain(&[path_text(&model)]));
+    assert_eq!(refused.code, 1);
+    assert!(refused.error().contains("expected another file than the input"), "{refused:?}");
+    let nowhere = rotor(arguments.iter().chain(&["/no/such/folder/x.svg"]));
+    assert_eq!((nowhere.code, nowhere.stdout.as_str()), (1, ""));
+    assert!(nowhere.error().contains("/no/such/folder"), "{nowhere:?}");
 }

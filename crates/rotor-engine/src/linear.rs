@@ -271,6 +271,14 @@ impl Linear {
         self.matrix.rows()
     }
 
+    /// The kernel that multiplies it, where it is ternary.
+    pub fn kernel(&self) -> Option<&'static TernaryKernel> {
+        match &self.matrix {
+            Matrix::Ternary { planes, .. } => Some(planes.kernel()),
+            Matrix::Dense(_) => None,
+        }
+    }
+
     /// Input features.
     pub fn cols(&self) -> usize {
         self.matrix.cols()

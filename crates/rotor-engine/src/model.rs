@@ -232,6 +232,17 @@ impl Model {
         self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down])
     }
 
+    /// The names of the kernels that multiply its ternary linears, each once.
+    pub fn kernel_names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for name in self.linears().filter_map(|linear| Some(linear.kernel()?.name())) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Weights and bytes of the matrices that a token is multiplied with; see [`Cost::of`].
     pub(crate) fn matrix_cost(&self) -> Cost {
         let head = self.head.as_ref().unwrap_or(&self.embedding);

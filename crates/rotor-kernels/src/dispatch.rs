@@ -24,20 +24,25 @@ use crate::ternary::{self, TernaryKernel};
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: &'static TernaryFamily,
-    float: FloatKernels,
-    attention: &'static AttentionKernels,
-    quantized: &'static QuantizedKernels,
+    pub(crate) float: FloatKernels,
+    pub(crate) attention: &'static AttentionKernels,
+    pub(crate) quantized: &'static QuantizedKernels,
     pub(crate) planes: PlaneKernels,
 }
 
-static SCALAR: Kernels = Kernels {
-    isa: Isa::Scalar,
-    ternary: &ternary::scalar::FAMILY,
-    float: float::scalar::KERNELS,
-    attention: &attention::scalar::KERNELS,
-    quantized: &quantized::scalar::KERNELS,
-    planes: planes::scalar::KERNELS,
-};
+static SCALAR: Kernels = scalar();
+
+/// The plain kernels, which every CPU executes.
+pub(crate) const fn scalar() -> Kernels {
+    Kernels {
+        isa: Isa::Scalar,
+        ternary: &ternary::scalar::FAMILY,
+        float: float::scalar::KERNELS,
+        attention: &attention::scalar::KERNELS,
+        quantized: &quantized::scalar::KERNELS,
+        planes: planes::scalar::KERNELS,
+    }
+}
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
@@ -100,13 +105,18 @@ impl Kernels {
         Kernels::for_isa(Isa::best()).unwrap_or(&SCALAR)
     }
 
-    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one.
+    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one; where they fail their self-test, those of the next
+    /// lower ISA that pass. [`Kernels::rejected`] tells which failed.
     ///
     /// # Errors
     /// Where `ROTOR_ISA` names an unknown ISA or one this CPU cannot execute.
     pub fn from_env() -> Result<&'static Kernels, IsaError> {
-        let isa = Isa::from_env()?;
-        Kernels::for_isa(isa).ok_or(IsaError::Unavailable(isa))
+        Ok(Kernels::sound(Isa::from_env()?))
+    }
+
+    /// The scalar kernels: what all others are held against.
+    pub(crate) fn reference() -> &'static Kernels {
+        &SCALAR
     }
 
     /// Whose kernels these are.

@@ -20,6 +20,7 @@ pub mod measure;
 pub mod planes;
 mod pool;
 pub mod quantized;
+mod self_test;
 pub mod ternary;
 
 pub use buffer::{Buffer, Pages, Plain};
@@ -28,6 +29,7 @@ pub use dense::DenseType;
 pub use dispatch::Kernels;
 pub use isa::{Isa, IsaError};
 pub use pool::Pool;
+pub use self_test::{SelfTest, SelfTestError};
 
 #[cfg(test)]
 mod tests;

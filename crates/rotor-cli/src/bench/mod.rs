@@ -1,6 +1,7 @@
 //! `rotor bench`: how fast a model runs here, and how near that is to what the machine can do.
 
 mod compare;
+mod kernels;
 mod model;
 mod rates;
 mod report;
@@ -16,9 +17,18 @@ use std::process::ExitCode;
 /// `rotor bench MODEL` times prompts and generation and holds them against the read bandwidth and the rate of a plain
 /// multiply kernel, both measured in the same run.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     #[command(flatten)]
     model: model::Args,
+}
+
+/// What is measured instead of a model.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Kernels(kernels::Args),
 }
 
 /// What all measurements share.
@@ -53,5 +63,8 @@ fn repetitions(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    model::execute(&args.model)
+    match &args.what {
+        Some(What::Kernels(args)) => kernels::execute(args),
+        None => model::execute(&args.model),
+    }
 }

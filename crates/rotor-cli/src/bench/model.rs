@@ -80,8 +80,8 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) name: String,
-    pub(super) isa: String,
-    pub(super) kernels: Vec<String>,
+    pub(super) isa: &'static str,
+    pub(super) kernels: Vec<&'static str>,
     pub(super) cost: Cost,
     /// For each number of threads.
     pub(super) roofs: Vec<Roofs>,
@@ -157,36 +157,44 @@ fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
     let most = threads.iter().copied().max().unwrap_or(1);
     let mut engine = load::load(&source, most)?;
     drop(source);
-    let context = args.context(tests);
-    load::warn_of_context(&engine, context);
-    let kv = args.kv.kind();
+    load::warn_of_context(&engine, args.context(tests));
+    let (turns, rivals) = take_turns(args, tests, &threads, &mut engine)?;
+    let (roofs, rows) = turns.finish()?;
+    Ok(Measured {
+        name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
+        isa: engine.model().runtime().kernels.isa().name(),
+        kernels: engine.model().kernel_names(),
+        cost: Cost::of(engine.model(), args.kv.kind()),
+        roofs,
+        rows,
+        rivals,
+    })
+}
+
+/// Measures on each number of threads, and then runs the programs to compare with, as often as there are rounds.
+fn take_turns<'a>(
+    args: &Args,
+    tests: &'a [Test],
+    threads: &'a [usize],
+    engine: &mut Engine,
+) -> anyhow::Result<(Turns<'a>, Vec<RivalOutcome>)> {
     let meter = RoofMeter::new(&engine.model().runtime().pool).context("no memory to measure read bandwidth with")?;
-    let mut bench = Bench::new(&engine, context, kv)?;
-    bench.fill(&engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
+    let mut bench = Bench::new(engine, args.context(tests), args.kv.kind())?;
+    bench.fill(engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
     let rounds = if args.compare.is_empty() { 1 } else { args.rounds };
-    let mut turns = Turns::new(tests, &threads, args.measure.repetitions, rounds);
+    let mut turns = Turns::new(tests, threads, args.measure.repetitions, rounds);
     let mut rivals: Vec<RivalOutcome> = args.compare.iter().map(RivalOutcome::new).collect();
     for _ in 0..rounds {
         for (index, &threads) in threads.iter().enumerate() {
             engine.set_threads(threads);
             turns.roofs(index, meter.measure(engine.model().runtime()));
-            turns.run(&engine, &mut bench, index)?;
+            turns.run(engine, &mut bench, index)?;
         }
         for rival in &mut rivals {
             rival.run()?;
         }
     }
-    let (roofs, rows) = turns.finish()?;
-    let runtime = engine.model().runtime();
-    Ok(Measured {
-        name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
-        isa: runtime.kernels.isa().name().to_owned(),
-        kernels: vec![runtime.kernels.isa().name().to_owned()],
-        cost: Cost::of(engine.model(), kv),
-        roofs,
-        rows,
-        rivals,
-    })
+    Ok((turns, rivals))
 }
 
 /// What has been measured so far, for each number of threads and each test.
@@ -221,6 +229,7 @@ impl<'a> Turns<'a> {
         let best = self.roofs[index].get_or_insert(measured);
         best.read_bandwidth = best.read_bandwidth.max(measured.read_bandwidth);
         best.yardstick = best.yardstick.max(measured.yardstick);
+        best.multiply_peak = best.multiply_peak.max(measured.multiply_peak);
     }
 
     fn run(&mut self, engine: &Engine, bench: &mut Bench, index: usize) -> anyhow::Result<()> {

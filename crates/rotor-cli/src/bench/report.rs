@@ -55,6 +55,7 @@ pub(super) fn put_roofs(object: &mut Value, roofs: &[Roofs]) {
             "threads": roofs.threads,
             "read_bandwidth_gb_s": roofs.read_bandwidth / GIGA,
             "yardstick_gmac_s": roofs.yardstick / GIGA,
+            "multiply_peak_gmac_s": roofs.multiply_peak / GIGA,
         })
     };
     object["roofs"] = roofs.iter().map(row).collect();
@@ -94,7 +95,8 @@ fn rival_json(measured: &Measured, rival: &RivalOutcome) -> Value {
 /// The page for people.
 pub(super) fn text(measured: &Measured) -> String {
     let (name, roofs) = (printable(&measured.name), roofs_text(&measured.roofs));
-    let mut page = format!("{name}, kernels of {}\n{roofs}\n", measured.isa);
+    let kernels = measured.kernels.join(", ");
+    let mut page = format!("{name}, kernels of {}: {kernels}\n{roofs}\n", measured.isa);
     // Writing to a string does not fail.
     let _ = writeln!(
         page,
@@ -114,8 +116,10 @@ pub(super) fn text(measured: &Measured) -> String {
 pub(super) fn roofs_text(roofs: &[Roofs]) -> String {
     let line = |roofs: &Roofs| {
         let (read, multiply) = (roofs.read_bandwidth / GIGA, roofs.yardstick / GIGA);
-        let threads = threads(roofs.threads);
-        format!("the machine on {threads}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s\n")
+        let (threads, peak) = (threads(roofs.threads), roofs.multiply_peak / GIGA);
+        format!(
+            "the machine on {threads}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s, at most {peak:.0}\n"
+        )
     };
     roofs.iter().map(line).collect()
 }

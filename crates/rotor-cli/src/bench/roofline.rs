@@ -24,14 +24,21 @@ pub(super) struct Panel {
     pub(super) bandwidth: f64,
     /// Multiply-adds per second of the plain multiply kernel.
     pub(super) yardstick: f64,
+    /// Multiply-adds per second of multiplying alone.
+    pub(super) multiply_peak: f64,
     pub(super) points: Vec<Point>,
 }
 
 impl Panel {
     /// Points under the roofs of as many threads.
     pub(super) fn new(roofs: &Roofs, points: Vec<Point>) -> Panel {
-        let heading = report::threads(roofs.threads);
-        Panel { heading, bandwidth: roofs.read_bandwidth, yardstick: roofs.yardstick, points }
+        Panel {
+            heading: report::threads(roofs.threads),
+            bandwidth: roofs.read_bandwidth,
+            yardstick: roofs.yardstick,
+            multiply_peak: roofs.multiply_peak,
+            points,
+        }
     }
 }
 
@@ -125,7 +132,7 @@ impl Bounds {
             values.filter(|value| *value > 0.0).fold((f64::INFINITY, 0.0), ends)
         };
         let x = range(&mut points().map(|point| point.intensity));
-        let roofs = chart.panels.iter().map(|panel| panel.yardstick);
+        let roofs = chart.panels.iter().flat_map(|panel| [panel.yardstick, panel.multiply_peak]);
         let y = range(&mut points().map(|point| point.rate).chain(roofs));
         let sound = |(low, high): (f64, f64)| if low <= high { (low, high) } else { (1.0, 10.0) };
         let (x, y) = (sound(x), sound(y));
@@ -187,7 +194,7 @@ fn draw_axes(out: &mut String, x: &Axis, y: &Axis) {
     text(out, at, centre, &turned, "billion multiply-adds per second");
 }
 
-/// The bandwidth as far as the plot goes, and the plain multiply kernel.
+/// The bandwidth as far as the plot goes, and what multiplying does: at most, and in the plain kernel.
 fn draw_roofs(out: &mut String, panel: &Panel, x: &Axis, y: &Axis) {
     let on_roof = |intensity: f64| (x.at(intensity), y.at(panel.bandwidth * intensity));
     let low = x.low.max(y.low / panel.bandwidth);
@@ -201,10 +208,18 @@ fn draw_roofs(out: &mut String, panel: &Panel, x: &Axis, y: &Axis) {
             format!("text-anchor=\"middle\" transform=\"rotate({slope:.2} {at_x:.1} {at_y:.1}) translate(0 -7)\"");
         text(out, at_x, at_y, &turned, &format!("memory: {:.1} GB/s read", panel.bandwidth / 1e9));
     }
+    let at = y.at(panel.multiply_peak);
+    line(out, (x.from, at), (x.to, at), INK, "stroke-width=\"2\"");
+    text(
+        out,
+        x.from + 8.0,
+        at - 6.0,
+        "",
+        &format!("int8 multiplication alone: {} Gmac/s", number(panel.multiply_peak / 1e9)),
+    );
     let at = y.at(panel.yardstick);
     line(out, (x.from, at), (x.to, at), INK, "stroke-width=\"1.5\" stroke-dasharray=\"7 4\"");
-    let label = format!("plain multiply kernel: {} Gmac/s", number(panel.yardstick / 1e9));
-    text(out, x.from + 8.0, at - 6.0, "", &label);
+    text(out, x.from + 8.0, at - 6.0, "", &format!("plain multiply kernel: {} Gmac/s", number(panel.yardstick / 1e9)));
 }
 
 fn draw_line(out: &mut String, points: &[(f64, f64)], colour: &str) {
@@ -363,8 +378,13 @@ mod tests {
             point("planes", "2560x2560", 512.0, 1.7e11),
             point("codes <&>", "640x2560", 4.0, 5e10),
         ];
-        let panel =
-            |heading: &str| Panel { heading: heading.into(), bandwidth: 2e10, yardstick: 6e10, points: points.clone() };
+        let panel = |heading: &str| Panel {
+            heading: heading.into(),
+            bandwidth: 2e10,
+            yardstick: 6e10,
+            multiply_peak: 3e11,
+            points: points.clone(),
+        };
         Chart { title: "T".into(), subtitle: "S".into(), panels: vec![panel("1 thread"), panel("2 threads")] }
     }
 

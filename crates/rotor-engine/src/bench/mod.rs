@@ -3,6 +3,8 @@
 //! Tokens are pseudo-random and nothing is sampled, so that what is timed is the model alone. A test at a context depth
 //! starts from a cache that holds that many tokens already; they are computed once and copied to every sequence.
 
+pub mod kernels;
+
 use crate::engine::{Engine, GenerateError, PREFILL_CHUNK};
 use crate::kv::KvCache;
 use crate::model::{Logits, Model, Step, Workspace};

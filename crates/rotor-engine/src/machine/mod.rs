@@ -5,6 +5,7 @@
 
 mod system;
 
+pub use rotor_kernels::{Isa, Kernels, SelfTest};
 pub use system::{Cpu, HugePages, Limit, limits};
 
 use crate::runtime::Runtime;
@@ -63,6 +64,8 @@ pub struct Roofs {
     pub read_bandwidth: f64,
     /// Multiply-adds per second of the plain multiply kernel; see [`rotor_kernels::measure`].
     pub yardstick: f64,
+    /// Multiply-adds per second of the widest int8 multiplication of the ISA, with its operands at hand.
+    pub multiply_peak: f64,
 }
 
 /// Measures [`Roofs`]; holds the memory that is read.
@@ -78,13 +81,14 @@ impl RoofMeter {
         Ok(RoofMeter(ReadBandwidth::new(Memory::read().beyond_caches(), pool)?))
     }
 
-    /// Measures both roofs on the runtime's threads; takes about half a second.
+    /// Measures the roofs on the runtime's threads; takes about half a second.
     pub fn measure(&self, runtime: &Runtime) -> Roofs {
         let Runtime { kernels, pool, .. } = runtime;
         Roofs {
             threads: pool.threads(),
             read_bandwidth: self.0.measure(kernels, pool),
             yardstick: measure::yardstick(kernels, pool),
+            multiply_peak: measure::multiply_peak(kernels, pool),
         }
     }
 }

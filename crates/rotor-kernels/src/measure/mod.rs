@@ -1,18 +1,23 @@
-//! What this machine can do at most: the two roofs that every speed is held against.
+//! What this machine can do at most: the roofs that every speed is held against.
 //!
 //! Decoding is bounded by how fast weights can be read from memory, a prompt by how fast int8 numbers can be multiplied.
-//! Both are measured in the run they are compared with, because a clock, a neighbour or a container changes them.
+//! They are measured in the run they are compared with, because a clock, a neighbour or a container changes them.
 //!
 //! - **Read bandwidth.** One stream of loads leaves memory half idle: its next lines are asked for only when the hardware
 //!   notices the pattern again, at every page. Eight streams a thread, each with a prefetch to L2 some lines ahead, keep
 //!   enough requests in flight. The memory read is well beyond the caches and on huge pages, as packed weights are.
+//! - **The peak of multiplying.** The widest multiplication of int8 numbers that the kernels use, its operands in registers
+//!   and the L1 cache, nothing unpacked and nothing gathered: what no kernel that multiplies can pass. (One that looks sums up
+//!   in tables can.)
 //! - **The yardstick.** The kernel most engines have: 2-bit codes, 128 to a block of 32 bytes, unpacked once for 8 tokens,
 //!   multiplied byte by byte into int16 and gathered in int32, weights in L2. Its rate depends on the CPU alone, so a
 //!   multiple of it compares kernels across machines.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
-pub(crate) mod scalar;
+mod avx2;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
@@ -46,18 +51,29 @@ const SLICE: Duration = Duration::from_millis(30);
 /// Measurements of the yardstick; the fastest counts.
 const SLICES: usize = 7;
 
+/// Bytes that the peak is measured on: whole rounds of three vectors of every width.
+const PEAK_BYTES: usize = 3072;
+/// Weights held in registers that each byte is multiplied with.
+const PEAK_WEIGHTS: usize = 4;
+
 /// The measuring kernels of one ISA.
-pub(crate) struct MeasureKernels {
+struct MeasureKernels {
     /// Reads whole runs of every stream and returns the exclusive or of all 64-bit words.
     pub read: unsafe fn(bytes: &[u8]) -> u64,
     /// `out[row][token] = sum over columns of weight * x`, for rows of `blocks` blocks and 8 tokens arranged as
     /// `x[block][part of 32 columns][token][32]`.
     pub multiply: unsafe fn(weights: &[u8], blocks: usize, x: &[i8], out: &mut [i32]),
+    /// Multiplies every byte by 4 weights, `rounds` times; returns some sum of the products.
+    pub peak: unsafe fn(x: &[i8; PEAK_BYTES], rounds: usize) -> i32,
 }
 
 fn kernels_of(kernels: &Kernels) -> &'static MeasureKernels {
     match kernels.isa {
         Isa::Scalar => &scalar::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => &MeasureKernels { peak: vnni::peak_256, ..avx2::KERNELS },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Avx512Vbmi => &MeasureKernels { peak: vnni::peak_512, ..avx2::KERNELS },
         #[cfg(target_arch = "x86_64")]
         _ => &avx2::KERNELS,
         #[cfg(not(target_arch = "x86_64"))]
@@ -128,6 +144,21 @@ pub fn yardstick(kernels: &Kernels, pool: &Pool) -> f64 {
     let times = times_for(SLICE, &mut run);
     let fastest = fastest(SLICES, || run(times));
     (threads * times * ROWS * BLOCKS * BLOCK_COLS * TOKENS) as f64 / fastest.as_secs_f64()
+}
+
+/// Multiply-adds per second of the ISA's int8 multiplication alone on all threads of the pool, the fastest of several times.
+pub fn multiply_peak(kernels: &Kernels, pool: &Pool) -> f64 {
+    let peak = kernels_of(kernels).peak;
+    let x: [i8; PEAK_BYTES] = std::array::from_fn(|i| (i * 31 % 255) as i8);
+    let run = |times: usize| {
+        pool.run(pool.threads(), |_, _| {
+            // SAFETY: the CPU has the ISA of `kernels`.
+            black_box(unsafe { peak(black_box(&x), times) });
+        });
+    };
+    let times = times_for(SLICE, &mut |times| run(times));
+    let fastest = fastest(SLICES, || run(times));
+    (pool.threads() * times * PEAK_BYTES * PEAK_WEIGHTS) as f64 / fastest.as_secs_f64()
 }
 
 /// The shortest of `times` runs.
@@ -216,13 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn both_roofs_are_measured_on_any_number_of_threads() {
+    fn the_roofs_are_measured_on_any_number_of_threads() {
         let kernels = Kernels::for_isa(Isa::best()).unwrap();
         for threads in [1, 2] {
             let pool = Pool::new(threads);
             let memory = ReadBandwidth::new(1, &pool).unwrap();
             assert_eq!(memory.bytes(), TASK_BYTES);
             assert!(memory.measure(kernels, &pool) > 0.0 && yardstick(kernels, &pool) > 0.0);
+            assert!(multiply_peak(kernels, &pool) > 0.0);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The measuring kernels in plain Rust.
 
-use super::{BLOCK_BYTES, MeasureKernels, RUN_BYTES, STREAMS, TOKENS};
+use super::{BLOCK_BYTES, MeasureKernels, PEAK_BYTES, PEAK_WEIGHTS, RUN_BYTES, STREAMS, TOKENS};
 
-pub(crate) const KERNELS: MeasureKernels = MeasureKernels { read, multiply };
+pub(super) const KERNELS: MeasureKernels = MeasureKernels { read, multiply, peak };
 
 /// Words read from one stream before it is the next one's turn.
 const RUN_WORDS: usize = RUN_BYTES / 8;
@@ -34,4 +34,16 @@ fn multiply(weights: &[u8], blocks: usize, x: &[i8], out: &mut [i32]) {
             }
         }
     }
+}
+
+fn peak(x: &[i8; PEAK_BYTES], rounds: usize) -> i32 {
+    let mut sums = [0i32; PEAK_WEIGHTS];
+    for round in 0..rounds {
+        // Other weights each time, or a compiler might do one round and multiply.
+        let first = (round % PEAK_WEIGHTS) as i32;
+        for (weight, sum) in (first..).zip(&mut sums) {
+            *sum = x.iter().fold(*sum, |sum, x| sum.wrapping_add(weight * i32::from(*x)));
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }

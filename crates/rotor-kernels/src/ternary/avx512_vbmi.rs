@@ -120,13 +120,14 @@ fn halves<const N: usize, const H: usize>(
     let table = load(&TABLE);
     let mut sums = [[[_mm512_setzero_si512(); 3]; N]; H];
     for (index, block) in blocks.iter().enumerate() {
+        // The first half's turn brings the other half's lines too.
+        if first == 0 {
+            for line in block.as_chunks::<LINE>().0 {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
+            }
+        }
         for half in 0..H {
             let lines = block.as_chunks::<{ TRIOS_BYTES / 2 }>().0[first + half].as_chunks::<LINE>().0;
-            if N <= 3 {
-                for line in lines {
-                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
-                }
-            }
             let indices = indices(lines);
             for v in 0..INDICES {
                 let codes = _mm512_permutexvar_epi8(indices[v], table);

@@ -137,12 +137,14 @@ fn halves<const N: usize, const H: usize>(
     let mut sums = [[[_mm512_setzero_si512(); 4]; N]; H];
     for (index, block) in blocks.iter().enumerate() {
         let lines = block.as_chunks::<LINE>().0;
-        for half in 0..H {
-            let line = &lines[first + half];
-            if N <= 3 {
+        // The first half's turn brings the other half's line too.
+        if first == 0 {
+            for line in lines {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
             }
-            let codes = load(line);
+        }
+        for half in 0..H {
+            let codes = load(&lines[first + half]);
             for f in 0..4 {
                 let codes = _mm512_and_si512(codes, _mm512_set1_epi32(field(f as u32)));
                 for token in 0..N {
