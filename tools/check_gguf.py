@@ -7,8 +7,8 @@
 
 Every tensor of MODEL must decode to finite numbers. With --reference the two files must hold the same model: equal trits
 and scales, and dense tensors as near as their types allow. With --rotor the package writes a model of random blocks in
-every type both know: rotor must extract the numbers that the package decodes, bit for bit, and what it converts of them
-must be the bytes that the package's own quantiser makes.
+every type both know: rotor must extract the numbers that the package decodes, bit for bit, what it converts of them must
+be the bytes that the package's own quantiser makes, and a head that it encodes must decode to the same numbers in both.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, constants, dequan
 
 I2_S = 36
 # Root mean square of the error over that of the values, for normally distributed weights.
-BOUNDS = {"Q8_0": 0.01, "Q6_K": 0.02, "Q4_K": 0.08}
+BOUNDS = {"F16": 0.001, "Q8_0": 0.01, "Q6_K": 0.02, "Q4_K": 0.08}
+# What `--head` takes.
+HEADS = ["f16", "q8_0", "q6_k", "q4_k"]
 
 
 def teach_i2_s():
@@ -163,6 +165,22 @@ def check_rotor(rotor):
                 expected = quantize(dense(before), tensor.tensor_type)
                 assert (tensor.data == expected).all(), f"{tensor.name}: ggml writes other bytes as {kind}"
             print(f"rotor writes {kind} as ggml does")
+        check_heads(run, model, dense(source["token_embd.weight"]), folder)
+
+
+def check_heads(run, model, values, folder):
+    """The embedding in each type that rotor encodes: decoded alike by both, and near what it was."""
+    for kind in HEADS:
+        out, array = folder / f"{kind}.gguf", folder / f"{kind}.npy"
+        run("convert", model, out, "--type", "tq2_0", "--head", kind, "--verify")
+        run("extract", out, "--tensor", "token_embd.weight", "--as", "f32", "-o", array)
+        head = next(tensor for tensor in GGUFReader(out).tensors if tensor.name == "token_embd.weight")
+        assert head.tensor_type.name == kind.upper(), f"{kind}: found {head.tensor_type.name}"
+        theirs = dense(head).astype(np.float32)
+        assert same_bits(np.load(array) + 0.0, theirs + 0.0), f"{kind}: the package decodes other numbers"
+        error = np.sqrt(((theirs - values) ** 2).mean() / (values**2).mean())
+        assert error <= BOUNDS[head.tensor_type.name], f"{kind}: relative error {error}"
+    print(f"ggml reads the heads that rotor encodes: {', '.join(HEADS)}")
 
 
 def main():

@@ -9,9 +9,15 @@ python3 -m venv "$environment"
 python="$environment/bin/python"
 "$python" -m pip install --quiet --disable-pip-version-check . \
     pytest==9.2.0 matplotlib==3.11.2 ruff==0.17.6 mypy==2.4.1
+# Without Ray, which has wheels for some Pythons only, its tests say that they are skipped.
+"$python" -m pip install --quiet --disable-pip-version-check --only-binary ray "ray[data,serve]==2.60.0" ||
+    echo "Ray 2.60.0 cannot be had: rotor.ray will not be tested"
 command=${1:-target/release/rotor}
 [ -x "$command" ] && ROTOR_COMMAND=$(realpath "$command") && export ROTOR_COMMAND
 "$environment/bin/ruff" check crates/rotor-python
 "$environment/bin/ruff" format --check crates/rotor-python
 "$environment/bin/mypy"
+# The stubs against the compiled part, and what the installed package is to those who check their types.
+tests=$PWD/crates/rotor-python/tests
+(cd "$environment" && bin/stubtest rotor._rotor && bin/mypy --strict "$tests/typed.py")
 "$python" -m pytest -q -rs -p no:cacheprovider

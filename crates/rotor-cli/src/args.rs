@@ -1,11 +1,12 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
-use crate::{completions, convert, diff, extract, inspect, logits, perplexity, run, synth, tokenize};
+use crate::synth::HeadName;
+use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
-use rotor::formats::OpenOptions;
+use rotor::formats::{LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
-use rotor::{FormatError, KvType};
+use rotor::{DenseActivations, FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
+    Bench(Box<bench::Args>),
+    Doctor(doctor::Args),
     Synth(synth::Args),
     Completions(completions::Args),
 }
@@ -53,6 +56,8 @@ impl Command {
             Command::Tokenize(args) => tokenize::execute(&args),
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
+            Command::Bench(args) => bench::execute(&args),
+            Command::Doctor(args) => doctor::execute(&args),
             Command::Synth(args) => synth::execute(&args),
             Command::Completions(args) => completions::execute(&args),
         }
@@ -83,6 +88,47 @@ impl OpenArgs {
             kernel_config: self.kernel_config.as_deref().map(KernelConfig::read).transpose()?.unwrap_or_default(),
             ..OpenOptions::default()
         })
+    }
+}
+
+/// How to read a model that is to be computed with, and in what form to hold it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Reading the model")]
+pub(crate) struct LoadArgs {
+    /// Encode the embedding and the head anew while loading, as convert --head does [default: as in the file].
+    #[arg(long, value_name = "TYPE", env = "ROTOR_HEAD", hide_env = true)]
+    head: Option<HeadName>,
+    /// What dense matrices of quantised types are multiplied by: int8 in blocks of 32, or f32; logits takes f32, the
+    /// others int8 unless told otherwise.
+    #[arg(long, value_name = "TYPE", env = "ROTOR_DENSE_ACTIVATIONS", hide_env = true)]
+    dense_activations: Option<DenseActivationsName>,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+impl LoadArgs {
+    /// `activations` count where none are given.
+    pub(crate) fn options(&self, activations: DenseActivations) -> Result<OpenOptions, FormatError> {
+        let load = LoadOptions {
+            head: self.head.map(HeadName::dense_type),
+            dense_activations: self.dense_activations.map_or(activations, DenseActivationsName::activations),
+        };
+        Ok(OpenOptions { load, ..self.open.options()? })
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DenseActivationsName {
+    Int8,
+    F32,
+}
+
+impl DenseActivationsName {
+    fn activations(self) -> DenseActivations {
+        match self {
+            DenseActivationsName::Int8 => DenseActivations::Int8,
+            DenseActivationsName::F32 => DenseActivations::F32,
+        }
     }
 }
 
@@ -145,6 +191,9 @@ impl ActivationName {
 pub(crate) enum KvName {
     F16,
     F32,
+    /// One byte per number, a scale per head and position.
+    #[value(alias = "q8_0")]
+    Int8,
 }
 
 impl KvName {
@@ -152,8 +201,25 @@ impl KvName {
         match self {
             KvName::F16 => KvType::F16,
             KvName::F32 => KvType::F32,
+            KvName::Int8 => KvType::Int8,
         }
     }
+}
+
+/// Several thread counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadList(pub(crate) Vec<usize>);
+
+/// Thread counts, separated by commas; one named twice is measured once.
+pub(crate) fn thread_list(text: &str) -> Result<ThreadList, String> {
+    let mut list = Vec::new();
+    for count in text.split(',').map(|count| threads(count.trim())) {
+        let count = count?;
+        if !list.contains(&count) {
+            list.push(count);
+        }
+    }
+    Ok(ThreadList(list))
 }
 
 fn threads(text: &str) -> Result<usize, String> {

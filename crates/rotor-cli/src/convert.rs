@@ -39,7 +39,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.input, &args.open)?;
+    let source = load::open(&args.input, &args.open.options()?)?;
     for warning in source.warnings() {
         message(format_args!("warning: {}", printable(warning)));
     }
@@ -89,7 +89,8 @@ fn text(args: &Args, report: &Report) -> String {
         rounding => writeln!(text, "  scales rounded by at most {rounding:e} of their value"),
     };
     if report.verified {
-        text.push_str("  read again: every trit, scale and number is as in the source\n");
+        text.push_str("  read again: every trit, scale and number is as in the source");
+        text.push_str(if report.recoded.is_empty() { "\n" } else { ", but for what was re-encoded as asked:\n" });
     }
     for recoded in &report.recoded {
         let _ = writeln!(text, "  {}: {} to {}", recoded.name, recoded.from, recoded.to);

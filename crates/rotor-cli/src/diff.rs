@@ -33,7 +33,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let (first, second) = (load::open(&args.first, &args.open)?, load::open(&args.second, &args.open)?);
+    let options = args.open.options()?;
+    let (first, second) = (load::open(&args.first, &options)?, load::open(&args.second, &options)?);
     let bar = Bar::steps("comparing");
     let comparison = compare(&first, &second, &mut |done, total| bar.set(done, total))?;
     drop(bar);

@@ -39,7 +39,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.model.model, &args.open)?;
+    let source = load::open(&args.model.model, &args.open.options()?)?;
     let selection = match (&args.layer, &args.tensor) {
         (Some(layer), _) => Selection::Layer(*layer),
         (None, Some(name)) => Selection::Tensor(name),

@@ -1,7 +1,8 @@
-//! Ctrl-C.
+//! Ctrl-C, and the signals that end a process.
 //!
 //! While text is being generated, Ctrl-C asks for an end, which the generation notices at its next token. At any other time
-//! it ends the program, temporary files first.
+//! it ends the program, temporary files first; a hangup and a request to terminate always do. A signal that the program was
+//! started to ignore (`nohup`, a background job of a script) stays ignored.
 
 use crate::outcome::INTERRUPTED;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,19 +20,56 @@ const ASKED_ONLY: u8 = 4;
 
 static STATE: AtomicU8 = AtomicU8::new(EXIT);
 
-/// Installs the handler. Where the system refuses, Ctrl-C does what it does by default.
+/// Installs the handlers. Where the system refuses, signals do what they do by default.
 pub(crate) fn install() {
-    let _ = ctrlc::set_handler(|| {
-        let asked = |state| match state {
-            ASK => Some(ASKED),
-            ASK_ONLY | ASKED_ONLY => Some(ASKED_ONLY),
-            _ => None,
-        };
-        if STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, asked).is_err() {
-            rotor::write::remove_temporaries();
-            std::process::exit(INTERRUPTED.into());
-        }
-    });
+    #[cfg(unix)]
+    unix::install();
+    #[cfg(not(unix))]
+    let _ = ctrlc::set_handler(interrupted);
+}
+
+/// What Ctrl-C does.
+fn interrupted() {
+    let asked = |state| match state {
+        ASK => Some(ASKED),
+        ASK_ONLY | ASKED_ONLY => Some(ASKED_ONLY),
+        _ => None,
+    };
+    if STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, asked).is_err() {
+        rotor::write::remove_temporaries();
+        std::process::exit(INTERRUPTED.into());
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+
+    pub(super) fn install() {
+        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+        let Ok(mut signals) = Signals::new(wanted) else { return };
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGINT {
+                    super::interrupted();
+                } else {
+                    rotor::write::remove_temporaries();
+                    // By the signal itself, so that whoever started the program sees what ended it.
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
+            }
+        });
+    }
+
+    /// Whether the program was started with a signal ignored. Only Linux tells without unsafe code; elsewhere hangups are
+    /// left as they are, because `nohup` is what people ignore signals with.
+    fn is_ignored(signal: i32) -> bool {
+        let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return signal == SIGHUP };
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        mask >> (signal - 1) & 1 == 1
+    }
 }
 
 /// Whether it has been asked to end what is going on.

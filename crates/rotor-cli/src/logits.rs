@@ -1,17 +1,17 @@
 //! `rotor logits`: the numbers themselves, for holding this engine against others.
 
-use crate::args::{KvName, ModelArg, OpenArgs, ThreadArgs, TokenIds};
+use crate::args::{KvName, LoadArgs, ModelArg, ThreadArgs, TokenIds};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::message;
-use anyhow::Context;
+use rotor::DenseActivations;
 use rotor::engine::{Engine, GenerateError};
 use rotor::error::FormatError;
 use rotor::formats::Source;
 use rotor::model::ForwardError;
+use rotor::write::TensorFile;
 use rotor::write::safetensors::{Dtype, SafetensorsHeader};
-use rotor::write::{TensorFile, refuse_overwriting};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Write the logits of a sequence of token ids to a safetensors file.
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -39,9 +39,9 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if ids.is_empty() {
         return Err(UsageError("--ids needs at least one token id".into()).into());
     }
-    let source = load::open(&args.model.model, &args.open)?;
+    let source = load::open(&args.model.model, &args.load.options(DenseActivations::F32)?)?;
     check_ids(&source, ids)?;
-    refuse_input(&args.model.model, &args.output)?;
+    load::refuse_input(&args.model.model, &args.output)?;
     let vocab_size = source.config().vocab_size;
     // Begun before the model is loaded: a place that cannot be written is told at once.
     let mut header = SafetensorsHeader::new();
@@ -61,17 +61,6 @@ fn check_ids(source: &Source, ids: &[u32]) -> Result<(), ForwardError> {
         Some(&id) => Err(ForwardError::TokenOutOfRange { id, vocab_size }),
         None => Ok(()),
     }
-}
-
-/// A model's folder has files of its own that must not be written over.
-fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
-    let mut inputs = vec![model.to_path_buf()];
-    if model.is_dir() {
-        let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;
-        inputs.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
-    }
-    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
-    Ok(refuse_overwriting(&inputs, output)?)
 }
 
 /// Computes the logits and writes them as they come. Returns the size of the file.

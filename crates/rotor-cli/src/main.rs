@@ -2,14 +2,16 @@
 //!
 //! A command is one file here and one row in [`args::Command`]. Arguments are parsed into typed options before anything is
 //! opened; results go to stdout, everything else to stderr; the exit code is 0, 1 for a failed run, 2 for wrong usage, or
-//! 130 where Ctrl-C ended it.
+//! 130 where Ctrl-C ended it (SIGTERM and SIGHUP end it as signals do, temporary files first).
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod completions;
 mod convert;
 mod diff;
+mod doctor;
 mod extract;
 mod inspect;
 mod interrupt;

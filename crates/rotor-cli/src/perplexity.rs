@@ -1,11 +1,12 @@
 //! `rotor perplexity`: how well a model predicts a text.
 
-use crate::args::{KvName, ModelArg, OpenArgs, ThreadArgs, context};
+use crate::args::{KvName, LoadArgs, ModelArg, ThreadArgs, context};
 use crate::load;
 use crate::progress::Bar;
 use crate::terminal::{message, print_json, print_line, read_text};
 use crate::units::finite;
 use clap::builder::FalseyValueParser;
+use rotor::DenseActivations;
 use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};
 use rotor::tokenizer::MAX_TEXT_BYTES;
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -48,7 +49,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(crate::outcome::UsageError(PerplexityError::Context(args.ctx).to_string()).into());
     }
     let text = read_text(&args.file, MAX_TEXT_BYTES)?;
-    let source = load::open(&args.model.model, &args.open)?;
+    let source = load::open(&args.model.model, &args.load.options(DenseActivations::default())?)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);
     load::warn_of_context(&engine, args.ctx);

@@ -49,7 +49,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // Before the model is opened: ids that are none are wrong usage.
     let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
-    let source = load::open(&args.model.model, &args.open)?;
+    let source = load::open(&args.model.model, &args.open.options()?)?;
     let vocabulary = source.tokenizer()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
     let tokenizer = Tokenizer::new(&vocabulary, source.config().vocab_size)?;
     match ids {

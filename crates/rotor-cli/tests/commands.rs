@@ -128,6 +128,7 @@ fn inspecting_a_gguf() {
     let (weights, all) =
         (object["memory"]["weights_bytes"].as_u64().unwrap(), object["memory"]["total_bytes"].as_u64().unwrap());
     assert!(weights > 0 && all > weights);
+    assert_eq!(tensors.iter().filter_map(|tensor| tensor["memory_bytes"].as_u64()).sum::<u64>(), weights);
     let trits = object["trits"].as_array().unwrap();
     assert_eq!(trits.len(), 28);
     let sum = |key: &str| trits.iter().map(|tensor| tensor[key].as_u64().unwrap()).sum::<u64>() as f64;
@@ -136,7 +137,9 @@ fn inspecting_a_gguf() {
 
     let page = rotor(["inspect", path_text(&model), "--tensors"]).stdout;
     assert!(
-        page.contains("  blk.3.ffn_down.weight ") && page.contains("tokenizer.ggml.tokens = array of 1024"),
+        page.contains("  blk.3.ffn_down.weight ")
+            && page.contains(" in memory")
+            && page.contains("tokenizer.ggml.tokens = array of 1024"),
         "{page}"
     );
 }
@@ -261,25 +264,33 @@ fn a_reader_that_leaves_is_no_failure() {
     }
 }
 
-#[cfg(unix)]
-mod ctrl_c {
+/// `env` sets what is done with signals, which the tests inherit from whoever runs them.
+#[cfg(target_os = "linux")]
+mod signals {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command};
 
-    fn interrupt(child: &Child) {
-        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+    fn with_signals(setting: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP,INT,TERM", setting, env!("CARGO_BIN_EXE_rotor")]).args(arguments);
+        command
+    }
+
+    fn send(signal: &str, child: &Child) {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     }
 
     #[test]
-    fn it_ends_a_run_with_a_whole_line() {
+    fn ctrl_c_ends_a_run_with_a_whole_line() {
         let model = tiny();
-        let mut run = command(["run", path_text(&model), "-p", "Hello", "-n", "-1", "-c", "100000", "--ignore-eos"]);
+        let arguments = ["run", path_text(&model), "-p", "Hello", "-n", "-1", "-c", "100000", "--ignore-eos"];
+        let mut run = with_signals("--default-signal", &arguments);
         let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let mut text = vec![0; 1];
         stdout.read_exact(&mut text).unwrap();
-        interrupt(&child);
+        send("-INT", &child);
         stdout.read_to_end(&mut text).unwrap();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -288,18 +299,32 @@ mod ctrl_c {
         assert!(stderr.contains("generated: "), "{stderr}");
     }
 
-    #[test]
-    fn it_removes_what_was_half_written() {
+    /// Sends signals to a process that is writing a large file; returns its exit code, or the signal that ended it.
+    fn ended_by(setting: &str, signals: &[&str]) -> (Option<i32>, Option<i32>) {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("large.gguf");
-        let mut child = command(["synth", "bitnet-large", path_text(&out)]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut synth = with_signals(setting, &["synth", "bitnet-large", path_text(&out)]);
+        let mut child = synth.stderr(Stdio::null()).spawn().unwrap();
         let begun = || fs::read_dir(folder.path()).unwrap().next().is_some();
         while !begun() {
             assert!(child.try_wait().unwrap().is_none(), "it ended before anything was written");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        interrupt(&child);
-        assert_eq!(child.wait().unwrap().code(), Some(130));
+        signals.iter().for_each(|signal| send(signal, &child));
+        let status = child.wait().unwrap();
         assert!(!begun(), "nothing is left behind");
+        (status.code(), status.signal())
+    }
+
+    #[test]
+    fn what_was_half_written_is_removed() {
+        assert_eq!(ended_by("--default-signal", &["-INT"]), (Some(130), None));
+        assert_eq!(ended_by("--default-signal", &["-TERM"]), (None, Some(15)));
+        assert_eq!(ended_by("--default-signal", &["-HUP"]), (None, Some(1)));
+    }
+
+    #[test]
+    fn signals_that_are_to_be_ignored_are_ignored() {
+        assert_eq!(ended_by("--ignore-signal=HUP,INT", &["-HUP", "-INT", "-TERM"]), (None, Some(15)));
     }
 }

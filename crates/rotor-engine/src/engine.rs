@@ -11,9 +11,11 @@ use crate::model::{ForwardError, Logits, Model, Step, Workspace};
 use crate::runtime::Runtime;
 use crate::sample::{Sampler, SamplingError, SamplingOptions, StopMatcher};
 use crate::tokenizer::{TextStream, Tokenizer, TokenizerError};
+use rotor_kernels::Pool;
 use rotor_kernels::attention::KvType;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Tokens of a prompt that are computed together: enough to share each weight's decoding among many, few enough that the
@@ -231,6 +233,11 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Computes on `threads` threads from now on, 0 meaning one per core. Results do not depend on it.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.model.set_pool(Arc::new(Pool::new(threads)));
     }
 
     /// What was odd about the file, in sentences for people.

@@ -29,16 +29,19 @@ impl KvCache {
     /// # Errors
     /// Where the system refuses to reserve the memory.
     pub fn new(config: &Config, capacity: usize, kind: KvType) -> std::io::Result<KvCache> {
-        let rows = || KvRows::new(kind, config.num_key_value_heads, capacity, config.head_dim);
+        let (heads, dim) = (config.num_key_value_heads, config.head_dim);
         let layers = (0..config.num_hidden_layers)
-            .map(|_| Ok(LayerCache { keys: rows()?, values: rows()? }))
+            .map(|_| {
+                let keys = KvRows::keys(kind, heads, capacity, dim)?;
+                Ok(LayerCache { keys, values: KvRows::values(kind, heads, capacity, dim)? })
+            })
             .collect::<std::io::Result<_>>()?;
         Ok(KvCache { layers, tokens: Vec::with_capacity(capacity), capacity, kind })
     }
 
     /// Bytes one token takes.
     pub fn bytes_per_token(config: &Config, kind: KvType) -> usize {
-        2 * config.num_hidden_layers * config.kv_dim() * kind.bytes()
+        2 * config.num_hidden_layers * config.num_key_value_heads * kind.row_bytes(config.head_dim)
     }
 
     /// Tokens held.

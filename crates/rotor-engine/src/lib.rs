@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod chat;
 pub mod compare;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod formats;
 pub mod forms;
 pub mod kv;
 pub mod linear;
+pub mod machine;
 pub mod model;
 pub mod plan;
 pub mod planes;
@@ -23,9 +25,11 @@ pub mod sample;
 pub mod statistics;
 pub mod synth;
 pub mod tokenizer;
+mod tune;
 pub mod write;
 
 pub use config::Config;
 pub use error::FormatError;
 pub use rotor_kernels::DenseType;
 pub use rotor_kernels::attention::KvType;
+pub use rotor_kernels::matrix::DenseActivations;

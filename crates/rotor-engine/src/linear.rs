@@ -1,13 +1,17 @@
 //! Linear layers, packed for the kernels.
 //!
-//! A ternary linear multiplies int8 activations; a dense one multiplies f32. [`Input`] keeps both views of one input, the
-//! int8 one made at most once: q, k and v share it, as do gate and up.
+//! A ternary linear multiplies int8 activations with one scale per token; a dense one multiplies f32, or, if its own type is
+//! quantised, int8 activations in blocks. [`Input`] keeps all views of one input, each made at most once: q, k and v share
+//! it, as do gate and up.
 
 use crate::error::FormatError;
-use crate::formats::{DenseTensor, Source, SourceLinear, Weight};
+use crate::formats::{DenseTensor, RowOrder, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
+use rotor_kernels::DenseType;
+use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
+use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
     Activations, Choice, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix,
 };
@@ -57,22 +61,59 @@ impl Matrix {
         Ok(Matrix::Ternary { planes, scales })
     }
 
+    /// The embedding or the head: encoded anew where the source's options ask for it.
+    ///
+    /// # Errors
+    /// As [`Matrix::load`]; and where the matrix cannot have the type asked for.
+    pub fn load_head(source: &Source, weight: &Weight<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
+        match (weight, head_type(source, weight)?) {
+            (Weight::Dense(tensor), Some(dtype)) => Matrix::encode_dense(source, tensor, dtype, runtime),
+            _ => Matrix::load(source, weight, runtime),
+        }
+    }
+
     fn load_dense(source: &Source, tensor: &DenseTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
-        let row_bytes = tensor.dtype.row_bytes(tensor.cols).ok_or_else(|| {
-            FormatError::invalid(
-                format!("tensor {:?}", tensor.name),
-                format!("rows of whole {} blocks of {}", tensor.dtype.name(), tensor.dtype.block_len()),
-                format!("{} columns", tensor.cols),
-            )
-        })?;
-        let shape = (tensor.rows, tensor.cols);
-        let matrix = DenseMatrix::load(shape, tensor.dtype, &runtime.pool, no_memory(tensor.name), |first, out| {
+        let row_bytes = row_bytes(tensor, tensor.dtype)?;
+        Matrix::dense(source, tensor, tensor.dtype, runtime, |first, out| {
             for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let stored = tensor.row_order.stored_row(first + i) * row_bytes;
                 out.copy_from_slice(&tensor.bytes[stored..stored + row_bytes]);
             }
+            release_rows(source, tensor, first, out.len() / row_bytes);
             Ok(())
-        })?;
+        })
+    }
+
+    fn encode_dense(
+        source: &Source,
+        tensor: &DenseTensor<'_>,
+        dtype: DenseType,
+        runtime: &Runtime,
+    ) -> Result<Matrix, FormatError> {
+        let (from, to) = (row_bytes(tensor, tensor.dtype)?, row_bytes(tensor, dtype)?);
+        Matrix::dense(source, tensor, dtype, runtime, |first, out| {
+            let mut values = vec![0.0; tensor.cols];
+            for (i, out) in out.chunks_exact_mut(to).enumerate() {
+                let stored = tensor.row_order.stored_row(first + i) * from;
+                runtime.kernels.decode_row(tensor.dtype, &tensor.bytes[stored..stored + from], &mut values);
+                encode_row(dtype, &values, out)
+                    .ok_or_else(|| FormatError::unsupported(dtype.name(), "it is only read"))?;
+            }
+            release_rows(source, tensor, first, out.len() / to);
+            Ok(())
+        })
+    }
+
+    fn dense(
+        source: &Source,
+        tensor: &DenseTensor<'_>,
+        dtype: DenseType,
+        runtime: &Runtime,
+        read_rows: impl Fn(usize, &mut [u8]) -> Result<(), FormatError> + Sync,
+    ) -> Result<Matrix, FormatError> {
+        let shape = (tensor.rows, tensor.cols);
+        let mut matrix = DenseMatrix::load(shape, dtype, &runtime.pool, no_memory(tensor.name), read_rows)?;
+        matrix.set_activations(source.load_options().dense_activations);
         source.release(tensor.bytes);
         Ok(Matrix::Dense(matrix))
     }
@@ -82,6 +123,14 @@ impl Matrix {
         match self {
             Matrix::Ternary { planes, .. } => planes.rows(),
             Matrix::Dense(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Columns (input features).
+    pub fn cols(&self) -> usize {
+        match self {
+            Matrix::Ternary { planes, .. } => planes.cols(),
+            Matrix::Dense(matrix) => matrix.cols(),
         }
     }
 
@@ -97,9 +146,9 @@ impl Matrix {
     ///
     /// # Panics
     /// If there is no such row, or `out` is not one row long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    pub fn row(&self, runtime: &Runtime, row: usize, out: &mut [f32]) {
         match self {
-            Matrix::Dense(matrix) => matrix.row(row, out),
+            Matrix::Dense(matrix) => matrix.row(runtime.kernels, row, out),
             Matrix::Ternary { planes, scales } => {
                 for (col, out) in out.iter_mut().enumerate() {
                     *out = f32::from(planes.trit(row, col)) * scales.get(row, col);
@@ -119,9 +168,48 @@ impl Matrix {
                 let x = input.quantized(runtime);
                 planes.linear(kernels, pool, x, scales, &mut scratch.ternary, out);
             }
+            Matrix::Dense(matrix) if matrix.takes_blocks() => {
+                matrix.linear_blocks(kernels, pool, input.in_blocks(runtime), out);
+            }
             Matrix::Dense(matrix) => matrix.linear(kernels, pool, &input.values, &mut scratch.dense, out),
         }
     }
+}
+
+/// The type the embedding or the head is to be encoded in, where it is not that of the file.
+///
+/// # Errors
+/// Where the matrix cannot have the type asked for.
+pub(crate) fn head_type(source: &Source, weight: &Weight<'_>) -> Result<Option<DenseType>, FormatError> {
+    let Some(dtype) = source.load_options().head else { return Ok(None) };
+    match weight {
+        Weight::Ternary(tensor) => {
+            let what = format!("tensor {:?} as {}", tensor.name, dtype.name());
+            Err(FormatError::unsupported(what, "it is ternary, and has no numbers to encode"))
+        }
+        Weight::Dense(tensor) => {
+            row_bytes(tensor, dtype)?;
+            Ok((dtype != tensor.dtype).then_some(dtype))
+        }
+    }
+}
+
+/// Lets go of the source's pages of rows that were read, so that a large matrix is not held twice while it is loaded.
+fn release_rows(source: &Source, tensor: &DenseTensor<'_>, first: usize, count: usize) {
+    if let (RowOrder::AsStored, Some(row_bytes)) = (tensor.row_order, tensor.dtype.row_bytes(tensor.cols)) {
+        source.release(&tensor.bytes[first * row_bytes..(first + count) * row_bytes]);
+    }
+}
+
+/// Bytes of one of a tensor's rows if it is stored as `dtype`.
+fn row_bytes(tensor: &DenseTensor<'_>, dtype: DenseType) -> Result<usize, FormatError> {
+    dtype.row_bytes(tensor.cols).ok_or_else(|| {
+        FormatError::invalid(
+            format!("tensor {:?}", tensor.name),
+            format!("rows of whole {} blocks of {}", dtype.name(), dtype.block_len()),
+            format!("{} columns", tensor.cols),
+        )
+    })
 }
 
 /// The kernel that will multiply a tensor.
@@ -183,6 +271,19 @@ impl Linear {
         self.matrix.rows()
     }
 
+    /// The kernel that multiplies it, where it is ternary.
+    pub fn kernel(&self) -> Option<&'static TernaryKernel> {
+        match &self.matrix {
+            Matrix::Ternary { planes, .. } => Some(planes.kernel()),
+            Matrix::Dense(_) => None,
+        }
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.matrix.cols()
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.matrix.bytes()
@@ -216,32 +317,49 @@ impl Linear {
     }
 }
 
-/// The input of one or several linears: `[tokens, cols]` as f32, and as int8 once a ternary linear asks.
+/// The input of one or several linears: `[tokens, cols]` as f32, and as int8 once a linear asks.
 #[derive(Debug)]
 pub struct Input {
     values: Vec<f32>,
     cols: usize,
     activations: Activations,
     is_quantized: bool,
+    blocks: BlockActivations,
+    is_in_blocks: bool,
 }
 
 impl Input {
     /// An empty input.
     pub fn new(runtime: &Runtime) -> Input {
-        Input { values: Vec::new(), cols: 1, activations: Activations::new(runtime.kernels), is_quantized: false }
+        Input {
+            values: Vec::new(),
+            cols: 1,
+            activations: Activations::new(runtime.kernels),
+            is_quantized: false,
+            blocks: BlockActivations::default(),
+            is_in_blocks: false,
+        }
     }
 
     /// Makes room for `tokens` rows of `cols`; what they hold is to be written through [`Input::values_mut`].
     pub fn resize(&mut self, tokens: usize, cols: usize) {
         self.values.resize(tokens * cols, 0.0);
         self.cols = cols;
-        self.is_quantized = false;
+        (self.is_quantized, self.is_in_blocks) = (false, false);
     }
 
     /// The f32 values, to be overwritten.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        self.is_quantized = false;
+        (self.is_quantized, self.is_in_blocks) = (false, false);
         &mut self.values
+    }
+
+    fn in_blocks(&mut self, runtime: &Runtime) -> &BlockActivations {
+        if !self.is_in_blocks {
+            self.blocks.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
+            self.is_in_blocks = true;
+        }
+        &self.blocks
     }
 
     fn quantized(&mut self, runtime: &Runtime) -> &mut Activations {

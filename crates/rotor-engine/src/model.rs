@@ -3,13 +3,16 @@
 //! Weights, state and the numbers in flight are three types: [`Model`], [`KvCache`] and [`Workspace`]. [`Model::forward`]
 //! reads top to bottom; it is the same for every file format, for one token or many, for one sequence or a batch.
 
+use crate::bench::Cost;
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
 use crate::kv::KvCache;
 use crate::linear::{Input, Linear, LinearScratch, Matrix};
 use crate::runtime::Runtime;
+use rotor_kernels::Pool;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
+use std::sync::Arc;
 
 /// The weights of one layer.
 #[derive(Debug)]
@@ -167,7 +170,7 @@ impl Model {
         let mut done = 0;
         let mut matrix = |role, progress: &mut dyn FnMut(u64)| -> Result<Option<Matrix>, FormatError> {
             let Some(weight) = source.matrix(role)? else { return Ok(None) };
-            let matrix = Matrix::load(source, &weight, runtime)?;
+            let matrix = Matrix::load_head(source, &weight, runtime)?;
             done += matrix.bytes() as u64;
             progress(done);
             Ok(Some(matrix))
@@ -214,10 +217,42 @@ impl Model {
         &self.runtime
     }
 
+    /// Computes on these threads from now on. Results do not depend on them.
+    pub fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.runtime.pool = pool;
+    }
+
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> usize {
-        let layers = self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down]);
-        layers.map(Linear::bytes).sum::<usize>() + self.embedding.bytes() + self.head.as_ref().map_or(0, Matrix::bytes)
+        let head = self.head.as_ref().map_or(0, Matrix::bytes);
+        self.linears().map(Linear::bytes).sum::<usize>() + self.embedding.bytes() + head
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.output, &l.gate, &l.up, &l.down])
+    }
+
+    /// The names of the kernels that multiply its ternary linears, each once.
+    pub fn kernel_names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for name in self.linears().filter_map(|linear| Some(linear.kernel()?.name())) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Weights and bytes of the matrices that a token is multiplied with; see [`Cost::of`].
+    pub(crate) fn matrix_cost(&self) -> Cost {
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        Cost {
+            linear_weights: self.linears().map(|linear| (linear.rows() * linear.cols()) as u64).sum(),
+            linear_bytes: self.linears().map(|linear| linear.bytes() as u64).sum(),
+            head_weights: (head.rows() * head.cols()) as u64,
+            head_bytes: head.bytes() as u64,
+            kv_bytes: 0,
+        }
     }
 
     /// Appends the tokens of every step to its cache and returns the wanted logits, `[wanted tokens, vocab]`, steps in order.
@@ -301,7 +336,7 @@ impl Model {
     fn embed(&self, steps: &[Step<'_>], x: &mut [f32]) {
         let ids = steps.iter().flat_map(|step| step.tokens);
         for (row, id) in x.chunks_exact_mut(self.config.hidden_size).zip(ids) {
-            self.embedding.row(*id as usize, row);
+            self.embedding.row(&self.runtime, *id as usize, row);
         }
     }
 

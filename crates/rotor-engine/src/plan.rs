@@ -2,9 +2,10 @@
 
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{Part, Role, Source, Weight};
+use crate::formats::{DenseTensor, Part, Role, Source, Weight};
+use crate::forms::TernaryTensor;
 use crate::kv::KvCache;
-use crate::linear::kernel_for;
+use crate::linear::{head_type, kernel_for};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::ternary::Choice;
 
@@ -13,7 +14,7 @@ use rotor_kernels::ternary::Choice;
 pub struct MemoryPlan {
     /// The linears, packed for the kernels.
     pub linears: u64,
-    /// The embedding, in its storage type.
+    /// The embedding, in its storage type or the one asked for.
     pub embedding: u64,
     /// The head; 0 where the embedding serves as one.
     pub head: u64,
@@ -23,7 +24,7 @@ impl MemoryPlan {
     /// What `source` will take once it is loaded for the kernels of `choice`.
     ///
     /// # Errors
-    /// As [`Source::linear`].
+    /// As [`Source::linear`]; and where the head cannot have the type asked for.
     pub fn of(source: &Source, choice: &Choice) -> Result<MemoryPlan, FormatError> {
         let mut plan = MemoryPlan::default();
         for layer in 0..source.config().num_hidden_layers {
@@ -31,11 +32,38 @@ impl MemoryPlan {
                 plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight, choice);
             }
         }
-        let matrix =
-            |role| Ok::<_, FormatError>(source.matrix(role)?.as_ref().map_or(0, |weight| loaded_bytes(weight, choice)));
+        let matrix = |role| -> Result<u64, FormatError> {
+            let Some(weight) = source.matrix(role)? else { return Ok(0) };
+            Ok(match (&weight, head_type(source, &weight)?) {
+                (Weight::Dense(tensor), Some(dtype)) => {
+                    tensor.rows as u64 * dtype.row_bytes(tensor.cols).unwrap_or_default() as u64
+                }
+                _ => loaded_bytes(&weight, choice),
+            })
+        };
         plan.embedding = matrix(Role::TokenEmbedding)?;
         plan.head = matrix(Role::Output)?;
         Ok(plan)
+    }
+
+    /// The same matrix by matrix, by their names in the file. Norms, which are next to nothing, are left out.
+    ///
+    /// # Errors
+    /// As [`Source::linear`].
+    pub fn by_tensor(source: &Source, choice: &Choice) -> Result<Vec<(String, u64)>, FormatError> {
+        let mut found = Vec::new();
+        for role in source.roles() {
+            let weight = match role {
+                Role::TokenEmbedding | Role::Output => source.matrix(role)?,
+                role if role.is_linear() => Some(source.linear(role)?.weight),
+                _ => None,
+            };
+            if let Some(weight) = weight {
+                let (Weight::Ternary(TernaryTensor { name, .. }) | Weight::Dense(DenseTensor { name, .. })) = &weight;
+                found.push(((*name).to_owned(), loaded_bytes(&weight, choice)));
+            }
+        }
+        Ok(found)
     }
 
     /// All weights together; what loading reports when it is done.
@@ -76,6 +104,9 @@ mod tests {
         let engine = Engine::from_source(&source, &runtime, &mut |done| reported = done).unwrap();
         assert_eq!(plan.weights(), engine.model().weight_bytes() as u64);
         assert_eq!(plan.weights(), reported);
+        let by_tensor = MemoryPlan::by_tensor(&source, &runtime.choice).unwrap();
+        assert_eq!(by_tensor.iter().map(|(_, bytes)| bytes).sum::<u64>(), reported);
+        assert_eq!(by_tensor.len(), 1 + 7 * source.config().num_hidden_layers);
         assert!(plan.linears > 0 && plan.embedding > 0 && plan.head == 0, "{plan:?}");
     }
 }

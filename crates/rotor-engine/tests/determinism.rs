@@ -31,12 +31,14 @@ fn models(threads: usize) -> Vec<(String, Model, Vec<u32>)> {
 
 #[test]
 fn threads_and_chunk_boundaries_change_nothing() {
-    let reference: Vec<_> = models(1).into_iter().map(|(_, m, ids)| logits(&m, &ids, ids.len(), KvType::F16)).collect();
-    for threads in [1, 2, 3] {
-        for ((name, model, ids), reference) in models(threads).into_iter().zip(&reference) {
-            for chunk in [1, 7, 100, ids.len()] {
-                let found = logits(&model, &ids, chunk, KvType::F16);
-                assert!(found == *reference, "{name}: {threads} threads, steps of {chunk}");
+    for kind in [KvType::F16, KvType::Int8] {
+        let reference: Vec<_> = models(1).into_iter().map(|(_, m, ids)| logits(&m, &ids, ids.len(), kind)).collect();
+        for threads in [1, 2, 3] {
+            for ((name, model, ids), reference) in models(threads).into_iter().zip(&reference) {
+                for chunk in [1, 7, 100, ids.len()] {
+                    let found = logits(&model, &ids, chunk, kind);
+                    assert!(found == *reference, "{name}, {kind:?}: {threads} threads, steps of {chunk}");
+                }
             }
         }
     }

@@ -11,10 +11,12 @@ use std::ops::{Deref, DerefMut};
 pub trait Plain: Copy + sealed::Sealed {}
 mod sealed {
     pub trait Sealed {}
+    impl Sealed for i8 {}
     impl Sealed for u8 {}
     impl Sealed for u16 {}
     impl Sealed for f32 {}
 }
+impl Plain for i8 {}
 impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for f32 {}

@@ -7,6 +7,8 @@
 //! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
 //! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked |
 //! | float operations | plain | 8 lanes | as avx2 | as avx2 | as avx2 | as avx2 |
+//! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 |
+//! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
 //!
 //! aarch64:
@@ -16,14 +18,18 @@
 //! | ternary, few tokens | planes: 16-entry tables | codes: dot products |
 //! | ternary, many tokens | planes: 81-entry tables of 16 tokens | codes, unpacked |
 //! | float operations | 4 lanes | as neon |
+//! | attention | 8 numbers, 4 heads | as neon |
+//! | quantised rows | 16 codes | as neon |
 //! | codes, planes and trits | as scalar | as scalar |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
+use crate::attention::{self, AttentionKernels, BLOCK, Numbers, Softmax};
 use crate::dense::DenseType;
-use crate::float::{self, BLOCK, FloatKernels, Rows, Softmax};
+use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
+use crate::quantized::{self, Panel, QuantizedKernels};
 use crate::ternary::kernel::TernaryFamily;
 use crate::ternary::{self, TernaryKernel};
 
@@ -31,31 +37,49 @@ use crate::ternary::{self, TernaryKernel};
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) ternary: &'static TernaryFamily,
-    float: FloatKernels,
+    pub(crate) float: FloatKernels,
+    pub(crate) attention: &'static AttentionKernels,
+    pub(crate) quantized: &'static QuantizedKernels,
     pub(crate) planes: PlaneKernels,
 }
 
-static SCALAR: Kernels = Kernels {
-    isa: Isa::Scalar,
-    ternary: &ternary::scalar::FAMILY,
-    float: float::scalar::KERNELS,
-    planes: planes::scalar::KERNELS,
-};
-#[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY);
-#[cfg(target_arch = "x86_64")]
-static AVX_VNNI: Kernels = x86(Isa::AvxVnni, &ternary::avx_vnni::FAMILY);
-#[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = x86(Isa::Avx512, &ternary::avx512::FAMILY);
-#[cfg(target_arch = "x86_64")]
-static AVX512_VNNI: Kernels = x86(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY);
-#[cfg(target_arch = "x86_64")]
-static AVX512_VBMI: Kernels = x86(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY);
+static SCALAR: Kernels = scalar();
 
-/// A level above AVX2: its own ternary kernels beside those of AVX2 for the rest.
+/// The plain kernels, which every CPU executes.
+pub(crate) const fn scalar() -> Kernels {
+    Kernels {
+        isa: Isa::Scalar,
+        ternary: &ternary::scalar::FAMILY,
+        float: float::scalar::KERNELS,
+        attention: &attention::scalar::KERNELS,
+        quantized: &quantized::scalar::KERNELS,
+        planes: planes::scalar::KERNELS,
+    }
+}
 #[cfg(target_arch = "x86_64")]
-const fn x86(isa: Isa, ternary: &'static TernaryFamily) -> Kernels {
-    Kernels { isa, ternary, float: float::avx2::KERNELS, planes: planes::avx2::KERNELS }
+static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels =
+    x86(Isa::AvxVnni, &ternary::avx_vnni::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels =
+    x86(Isa::Avx512, &ternary::avx512::FAMILY, &attention::avx512::KERNELS, &quantized::avx2::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels =
+    x86(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+#[cfg(target_arch = "x86_64")]
+static AVX512_VBMI: Kernels =
+    x86(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+
+/// A level from AVX2 on: its own kernels where it has such, beside those of AVX2 for the rest.
+#[cfg(target_arch = "x86_64")]
+const fn x86(
+    isa: Isa,
+    ternary: &'static TernaryFamily,
+    attention: &'static AttentionKernels,
+    quantized: &'static QuantizedKernels,
+) -> Kernels {
+    Kernels { isa, ternary, float: float::avx2::KERNELS, attention, quantized, planes: planes::avx2::KERNELS }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -66,7 +90,14 @@ static NEON_DOTPROD: Kernels = aarch64(Isa::NeonDotprod, &ternary::neon_dotprod:
 /// A level of aarch64: NEON's float kernels, and the plain ones for planes.
 #[cfg(target_arch = "aarch64")]
 const fn aarch64(isa: Isa, ternary: &'static TernaryFamily) -> Kernels {
-    Kernels { isa, ternary, float: float::neon::KERNELS, planes: planes::scalar::KERNELS }
+    Kernels {
+        isa,
+        ternary,
+        float: float::neon::KERNELS,
+        attention: &attention::neon::KERNELS,
+        quantized: &quantized::neon::KERNELS,
+        planes: planes::scalar::KERNELS,
+    }
 }
 
 impl std::fmt::Debug for Kernels {
@@ -104,13 +135,23 @@ impl Kernels {
         }
     }
 
-    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one.
+    /// The kernels of this CPU's best ISA.
+    pub fn best() -> &'static Kernels {
+        Kernels::for_isa(Isa::best()).unwrap_or(&SCALAR)
+    }
+
+    /// The kernels of the ISA named by `ROTOR_ISA`, else of the best one; where they fail their self-test, those of the next
+    /// lower ISA that pass. [`Kernels::rejected`] tells which failed.
     ///
     /// # Errors
     /// Where `ROTOR_ISA` names an unknown ISA or one this CPU cannot execute.
     pub fn from_env() -> Result<&'static Kernels, IsaError> {
-        let isa = Isa::from_env()?;
-        Kernels::for_isa(isa).ok_or(IsaError::Unavailable(isa))
+        Ok(Kernels::sound(Isa::from_env()?))
+    }
+
+    /// The scalar kernels: what all others are held against.
+    pub(crate) fn reference() -> &'static Kernels {
+        &SCALAR
     }
 
     /// Whose kernels these are.
@@ -220,14 +261,34 @@ impl Kernels {
         unsafe { (self.float.dot_row)(dtype, row, x) }
     }
 
-    /// f16 bits to f32.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn decode_f16(&self, from: &[u16], to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many out as in");
+    /// Quantises up to 256 values in blocks of 32.
+    pub(crate) fn quantize_panel(&self, x: &[f32], panel: &mut Panel) {
+        assert!(x.len() <= quantized::PANEL && x.len().is_multiple_of(quantized::BLOCK), "whole blocks of a panel");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.decode_f16)(from, to) }
+        unsafe { (self.quantized.quantize)(x, panel) }
+    }
+
+    /// `out[row][token]`: products of consecutive stored rows with each token's panels.
+    pub(crate) fn block_products(
+        &self,
+        (dtype, cols): (DenseType, usize),
+        rows: &[u8],
+        x: &[&[Panel]],
+        out: &mut [f32],
+    ) {
+        let row_bytes = dtype.row_bytes(cols).filter(|_| quantized::takes_blocks(dtype)).expect("rows of whole blocks");
+        assert!(row_bytes > 0 && rows.len().is_multiple_of(row_bytes), "whole rows");
+        assert_eq!(out.len(), rows.len() / row_bytes * x.len(), "an output per row and token");
+        assert!(x.iter().all(|panels| panels.len() == cols.div_ceil(quantized::PANEL)), "panels of a row");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.products)(dtype, rows, row_bytes, x, out) }
+    }
+
+    /// Encodes a row in one of the types of [`ENCODABLE`](crate::encode::ENCODABLE): the same bytes on every ISA.
+    pub(crate) fn encode_row(&self, dtype: DenseType, values: &[f32], out: &mut [u8]) {
+        assert_eq!(dtype.row_bytes(values.len()), Some(out.len()), "bytes of {} {} values", values.len(), dtype.name());
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.encode)(dtype, values, out) }
     }
 
     /// f32 to f16 bits, to nearest even.
@@ -240,35 +301,33 @@ impl Kernels {
         unsafe { (self.float.encode_f16)(from, to) }
     }
 
-    /// Keys of up to [`BLOCK`] positions, transposed to `[dims][BLOCK]` f32.
-    pub(crate) fn transpose_keys(&self, rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
-        let len = rows.len();
-        assert!(
-            transposed.len() == dims * BLOCK && len.is_multiple_of(dims) && len <= dims * BLOCK,
-            "one block of keys"
-        );
+    /// Scores of some heads' queries against a block of keys.
+    pub(crate) fn scores(&self, q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+        assert_eq!(q.len() * BLOCK, keys.len() * scores.len(), "queries as wide as the keys");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.transpose_keys)(rows, dims, transposed) }
+        unsafe { (self.attention.scores)(q, keys, scores) }
     }
 
-    /// Scores of one query against a block of transposed keys.
-    pub(crate) fn scores(&self, q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
-        assert_eq!(transposed.len(), q.len() * BLOCK, "one block of keys");
-        // SAFETY: as in `quantize`.
-        unsafe { (self.float.scores)(q, transposed, scores) }
-    }
-
-    /// One step of a streaming softmax over the first `n` scores; see [`FloatKernels::softmax`].
+    /// One step of a streaming softmax over the first `n` scores; see [`AttentionKernels::softmax`].
     pub(crate) fn softmax(&self, scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
         assert!(n <= BLOCK, "{n} scores of {BLOCK}");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.softmax)(scores, n, scale, state) }
+        unsafe { (self.attention.softmax)(scores, n, scale, state) }
     }
 
-    /// `out = out * shrink + sum of p[j] * values[j]`, rows of `out.len()`.
-    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
-        assert!(values.len() >= p.len() * out.len(), "a row of values per weight");
+    /// Adds a block's weighted values to the outputs of some heads; see [`AttentionKernels::accumulate`].
+    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+        let dims = out.len() / shrink.len().max(1);
+        assert!(p.len() == shrink.len() && out.len() == dims * p.len(), "an output and a factor per head");
+        assert!(dims > 0 && values.len().is_multiple_of(dims) && values.len() <= dims * BLOCK, "whole rows of a block");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.accumulate)(out, shrink, p, values) }
+        unsafe { (self.attention.accumulate)(out, shrink, p, values) }
+    }
+
+    /// Stored numbers as f32.
+    pub(crate) fn decode_numbers(&self, from: Numbers<'_>, to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "as many out as in");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.attention.decode)(from, to) }
     }
 }

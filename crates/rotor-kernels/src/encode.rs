@@ -3,8 +3,13 @@
 //! Q8_0 rounds exactly as ggml's reference does. Q6_K and Q4_K leave the choice of scales open: here a short search takes,
 //! for each sub-block, the scale (and minimum) of least squared error, larger weights counting for more, as ggml's own
 //! quantisers do. The layouts are in docs/formats.md.
+//!
+//! The search is what takes the time: some twenty trials of every weight. A super-block's sub-blocks are searched side by
+//! side, one to a lane, so that every sum runs down the lanes and no instruction works across them. The code is the same
+//! on every ISA, compiled for each, and without fused multiply-adds: a row has the same bytes wherever it was encoded.
 
 use crate::DenseType;
+use crate::dispatch::Kernels;
 use half::{bf16, f16};
 
 /// The types [`encode_row`] writes.
@@ -18,35 +23,69 @@ pub const ENCODABLE: [DenseType; 6] =
 /// If the type's block length does not divide `values.len()`, or `out` is not `dtype.row_bytes(values.len())` long.
 pub fn encode_row(dtype: DenseType, values: &[f32], out: &mut [u8]) -> Option<()> {
     assert_eq!(dtype.row_bytes(values.len()), Some(out.len()), "bytes of {} {} values", values.len(), dtype.name());
+    if !ENCODABLE.contains(&dtype) {
+        return None;
+    }
+    Kernels::best().encode_row(dtype, values, out);
+    Some(())
+}
+
+/// [`encode_row`] for any CPU.
+pub(crate) fn plain(dtype: DenseType, values: &[f32], out: &mut [u8]) {
+    encode(dtype, values, out);
+}
+
+/// [`encode_row`] with vectors of eight lanes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+pub(crate) fn avx2(dtype: DenseType, values: &[f32], out: &mut [u8]) {
+    encode(dtype, values, out);
+}
+
+/// [`encode_row`] with vectors of sixteen lanes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn avx512(dtype: DenseType, values: &[f32], out: &mut [u8]) {
+    encode(dtype, values, out);
+}
+
+/// Inlined into the functions above, and so compiled for their ISAs.
+#[inline(always)]
+fn encode(dtype: DenseType, values: &[f32], out: &mut [u8]) {
     match dtype {
         DenseType::F32 => each(values, out, f32::to_le_bytes),
         DenseType::F16 => each(values, out, |value| f16::from_f32(value).to_le_bytes()),
         DenseType::Bf16 => each(values, out, |value| bf16::from_f32(value).to_le_bytes()),
-        DenseType::Q8_0 => blocks(values, out, q8_0),
-        DenseType::Q6K => blocks(values, out, q6_k),
-        DenseType::Q4K => blocks(values, out, q4_k),
-        DenseType::Q4_0 | DenseType::Q4_1 | DenseType::Q5_0 | DenseType::Q5_1 | DenseType::Q5K => return None,
+        DenseType::Q8_0 => {
+            for (values, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                q8_0(values, out);
+            }
+        }
+        DenseType::Q6K => {
+            for (values, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                q6_k(values, out);
+            }
+        }
+        DenseType::Q4K => {
+            for (values, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                q4_k(values, out);
+            }
+        }
+        DenseType::Q4_0 | DenseType::Q4_1 | DenseType::Q5_0 | DenseType::Q5_1 | DenseType::Q5K => {
+            unreachable!("{} is not written", dtype.name())
+        }
     }
-    Some(())
 }
 
+#[inline(always)]
 fn each<const SIZE: usize>(values: &[f32], out: &mut [u8], encode: impl Fn(f32) -> [u8; SIZE]) {
     for (&value, out) in values.iter().zip(out.as_chunks_mut().0) {
         *out = encode(value);
     }
 }
 
-fn blocks<const LEN: usize, const BYTES: usize>(
-    values: &[f32],
-    out: &mut [u8],
-    encode: impl Fn(&[f32; LEN], &mut [u8; BYTES]),
-) {
-    for (values, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        encode(values, out);
-    }
-}
-
 /// 32 values: f16 scale, signed bytes. Ties round away from zero, as C's `roundf` does.
+#[inline(always)]
 fn q8_0(values: &[f32; 32], out: &mut [u8; 34]) {
     let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let scale = largest / 127.0;
@@ -58,9 +97,10 @@ fn q8_0(values: &[f32; 32], out: &mut [u8; 34]) {
 }
 
 /// 256 values in 16 sub-blocks: `ql[128], qh[64], i8 scales[16], f16 d`, value = `d * scale * (q - 32)`.
+#[inline(always)]
 fn q6_k(values: &[f32; 256], out: &mut [u8; 210]) {
     let (sub_blocks, _) = values.as_chunks::<16>();
-    let ideal: [f32; 16] = std::array::from_fn(|i| symmetric_scale(&sub_blocks[i]));
+    let ideal = symmetric_scales(&side_by_side(values));
     let largest = ideal.iter().fold(0f32, |largest, &scale| if scale.abs() > largest.abs() { scale } else { largest });
     // The largest takes -128, the longer end of an i8.
     let d = f16::from_f32(largest / -128.0);
@@ -89,17 +129,19 @@ fn q6_k(values: &[f32; 256], out: &mut [u8; 210]) {
 }
 
 /// 256 values in 8 sub-blocks: `f16 d, f16 dmin, scales[12], qs[128]`, value = `d * scale * q - dmin * minimum`.
+#[inline(always)]
 fn q4_k(values: &[f32; 256], out: &mut [u8; 144]) {
     let (sub_blocks, _) = values.as_chunks::<32>();
-    let ideal: [(f32, f32); 8] = std::array::from_fn(|i| affine_scale(&sub_blocks[i]));
-    let d = f16::from_f32(ideal.iter().fold(0f32, |largest, &(scale, _)| largest.max(scale)) / 63.0);
-    let dmin = f16::from_f32(ideal.iter().fold(0f32, |largest, &(_, minimum)| largest.max(minimum)) / 63.0);
+    let (ideal_scales, ideal_minima) = affine_scales(&side_by_side(values));
+    let d = f16::from_f32(ideal_scales.iter().fold(0f32, |largest, scale| largest.max(*scale)) / 63.0);
+    let dmin = f16::from_f32(ideal_minima.iter().fold(0f32, |largest, minimum| largest.max(*minimum)) / 63.0);
     out[..2].copy_from_slice(&d.to_le_bytes());
     out[2..4].copy_from_slice(&dmin.to_le_bytes());
     let (scales, codes) = out[4..].split_at_mut(12);
     scales.fill(0);
     codes.fill(0);
-    for (j, (values, &(scale, minimum))) in sub_blocks.iter().zip(&ideal).enumerate() {
+    for (j, (values, (scale, minimum))) in sub_blocks.iter().zip(ideal_scales.into_iter().zip(ideal_minima)).enumerate()
+    {
         let scale = nearest(scale * reciprocal(d.to_f32())).clamp(0.0, 63.0);
         let minimum = nearest(minimum * reciprocal(dmin.to_f32())).clamp(0.0, 63.0);
         put_six_bits(scales, j, scale as u8, minimum as u8);
@@ -112,6 +154,7 @@ fn q4_k(values: &[f32; 256], out: &mut [u8; 144]) {
 }
 
 /// Stores the 6-bit scale and minimum of sub-block `j` where Q4_K keeps them.
+#[inline(always)]
 fn put_six_bits(scales: &mut [u8], j: usize, scale: u8, minimum: u8) {
     if j < 4 {
         scales[j] |= scale;
@@ -123,88 +166,145 @@ fn put_six_bits(scales: &mut [u8], j: usize, scale: u8, minimum: u8) {
     }
 }
 
-/// The scale of least squared error for codes -32 to 31, each value weighted by its square.
+/// `LANES` sub-blocks of `LEN` values: `[value][sub-block]`.
+#[inline(always)]
+fn side_by_side<const LANES: usize, const LEN: usize>(values: &[f32; 256]) -> [[f32; LANES]; LEN] {
+    let mut lanes = [[0.0; LANES]; LEN];
+    for (lane, values) in values.as_chunks::<LEN>().0.iter().enumerate() {
+        for (lanes, value) in lanes.iter_mut().zip(values) {
+            lanes[lane] = *value;
+        }
+    }
+    lanes
+}
+
+/// Per sub-block, the scale of least squared error for codes -32 to 31, each value weighted by its square.
 ///
 /// Starts where the largest magnitude takes about -32 and tries a few steps to either side.
-fn symmetric_scale(values: &[f32; 16]) -> f32 {
-    let largest = values.iter().fold(0f32, |largest, &value| if value.abs() > largest.abs() { value } else { largest });
-    let (mut best_scale, mut best_merit) = (0.0, 0.0);
-    if largest == 0.0 {
-        return best_scale;
+#[inline(always)]
+fn symmetric_scales(values: &[[f32; 16]; 16]) -> [f32; 16] {
+    let mut largest = [0f32; 16];
+    for values in values {
+        for (largest, value) in largest.iter_mut().zip(values) {
+            *largest = if value.abs() > largest.abs() { *value } else { *largest };
+        }
     }
-    let squares = values.map(|value| value * value);
+    let (mut best_scale, mut best_merit) = ([0f32; 16], [0f32; 16]);
     for step in -9i8..=9 {
-        let inverse = -(32.0 + 0.1 * f32::from(step)) / largest;
-        let codes = values.map(|value| nearest(value * inverse).clamp(-32.0, 31.0));
-        let along = sum::<16>(|i| squares[i] * values[i] * codes[i]);
-        let square = sum::<16>(|i| squares[i] * codes[i] * codes[i]);
-        // The error is what is left of the values after their projection on the codes, along^2 / square.
-        if square > 0.0 && along * along > best_merit * square {
-            (best_scale, best_merit) = (along / square, along * along / square);
+        let mut inverse = [0f32; 16];
+        for (inverse, largest) in inverse.iter_mut().zip(&largest) {
+            *inverse = if *largest == 0.0 { 0.0 } else { -(32.0 + 0.1 * f32::from(step)) / largest };
+        }
+        let (mut along, mut square) = ([0f32; 16], [0f32; 16]);
+        for values in values {
+            for lane in 0..16 {
+                let value = values[lane];
+                let code = nearest(value * inverse[lane]).clamp(-32.0, 31.0);
+                let weighted = value * value * code;
+                along[lane] += weighted * value;
+                square[lane] += weighted * code;
+            }
+        }
+        for lane in 0..16 {
+            // The error is what is left of the values after their projection on the codes, along^2 / square.
+            let (along, square) = (along[lane], square[lane]);
+            let better = square > 0.0 && along * along > best_merit[lane] * square;
+            best_scale[lane] = if better { along / square } else { best_scale[lane] };
+            best_merit[lane] = if better { along * along / square } else { best_merit[lane] };
         }
     }
     best_scale
 }
 
-/// Scale and (negated) minimum of least squared error for codes 0 to 15, larger values weighted more.
-fn affine_scale(values: &[f32; 32]) -> (f32, f32) {
-    let smallest = values.iter().fold(0f32, |smallest, &value| smallest.min(value));
-    let largest = values.iter().fold(f32::MIN, |largest, &value| largest.max(value));
-    if largest <= smallest {
-        return (0.0, -smallest);
+/// Per sub-block, scale and (negated) minimum of least squared error for codes 0 to 15, larger values weighted more.
+#[inline(always)]
+fn affine_scales(values: &[[f32; 8]; 32]) -> ([f32; 8], [f32; 8]) {
+    let (mut smallest, mut largest, mut squares) = ([0f32; 8], [f32::MIN; 8], [0f32; 8]);
+    for values in values {
+        for lane in 0..8 {
+            smallest[lane] = smallest[lane].min(values[lane]);
+            largest[lane] = largest[lane].max(values[lane]);
+            squares[lane] += values[lane] * values[lane];
+        }
     }
-    let mean_square = values.iter().map(|value| value * value).sum::<f32>() / 32.0;
-    let weights = values.map(|value| mean_square.sqrt() + value.abs());
-    let (mut best, mut best_error) = ((0.0, -smallest), f32::INFINITY);
+    // Heights above the smallest value, and weights.
+    let (mut heights, mut weights) = ([[0f32; 8]; 32], [[0f32; 8]; 32]);
+    let mut sums = LineSums::default();
+    for ((values, heights), weights) in values.iter().zip(&mut heights).zip(&mut weights) {
+        for lane in 0..8 {
+            heights[lane] = values[lane] - smallest[lane];
+            weights[lane] = (squares[lane] / 32.0).sqrt() + values[lane].abs();
+            sums.w[lane] += weights[lane];
+            sums.x[lane] += weights[lane] * heights[lane];
+            sums.xx[lane] += weights[lane] * heights[lane] * heights[lane];
+        }
+    }
+    let (mut scales, mut minima, mut errors) = ([0f32; 8], smallest.map(|smallest| -smallest), [f32::INFINITY; 8]);
     for step in 0u8..=20 {
-        let inverse = (14.0 + 0.1 * f32::from(step)) / (largest - smallest);
-        let codes = values.map(|value| nearest((value - smallest) * inverse).clamp(0.0, 15.0));
-        let Some((scale, minimum)) = weighted_line(&weights, values, &codes) else {
-            continue;
-        };
-        let residual = |i: usize| scale * codes[i] + minimum - values[i];
-        let error = sum::<32>(|i| weights[i] * residual(i) * residual(i));
-        if error < best_error {
-            (best, best_error) = ((scale, -minimum), error);
+        let mut inverse = [0f32; 8];
+        for lane in 0..8 {
+            let range = largest[lane] - smallest[lane];
+            inverse[lane] = if range > 0.0 { (14.0 + 0.1 * f32::from(step)) / range } else { 0.0 };
+        }
+        (sums.l, sums.ll, sums.xl) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+        for (heights, weights) in heights.iter().zip(&weights) {
+            for lane in 0..8 {
+                let code = nearest(heights[lane] * inverse[lane]).min(15.0);
+                let weighted = weights[lane] * code;
+                sums.l[lane] += weighted;
+                sums.ll[lane] += weighted * code;
+                sums.xl[lane] += weighted * heights[lane];
+            }
+        }
+        for lane in 0..8 {
+            let (scale, minimum, error) = sums.line(lane, smallest[lane]);
+            let better = error < errors[lane];
+            scales[lane] = if better { scale } else { scales[lane] };
+            minima[lane] = if better { minimum } else { minima[lane] };
+            errors[lane] = if better { error } else { errors[lane] };
         }
     }
-    best
+    (scales, minima)
 }
 
-/// The line `scale * code + minimum` through the values of least weighted squared error, with `minimum <= 0` (the format
-/// holds no other). `None` where all codes are 0.
-fn weighted_line(weights: &[f32; 32], values: &[f32; 32], codes: &[f32; 32]) -> Option<(f32, f32)> {
-    let w = sum::<32>(|i| weights[i]);
-    let x = sum::<32>(|i| weights[i] * values[i]);
-    let l = sum::<32>(|i| weights[i] * codes[i]);
-    let ll = sum::<32>(|i| weights[i] * codes[i] * codes[i]);
-    let xl = sum::<32>(|i| weights[i] * values[i] * codes[i]);
-    let determinant = w * ll - l * l;
-    let minimum = (ll * x - l * xl) / determinant;
-    if determinant > 0.0 && minimum <= 0.0 {
-        return Some(((w * xl - x * l) / determinant, minimum));
+/// Weighted sums of heights `x` above the smallest value and of their codes `l`.
+#[derive(Default)]
+struct LineSums {
+    w: [f32; 8],
+    x: [f32; 8],
+    xx: [f32; 8],
+    l: [f32; 8],
+    ll: [f32; 8],
+    xl: [f32; 8],
+}
+
+impl LineSums {
+    /// The line `scale * code - minimum` through the values of least squared error with `minimum >= 0` (the format holds no
+    /// other), and that error: infinite where all codes are 0.
+    #[inline(always)]
+    fn line(&self, lane: usize, smallest: f32) -> (f32, f32, f32) {
+        let (w, x, xx) = (self.w[lane], self.x[lane], self.xx[lane]);
+        let (l, ll, xl) = (self.l[lane], self.ll[lane], self.xl[lane]);
+        let determinant = w * ll - l * l;
+        let free = (ll * x - l * xl) / determinant;
+        // Heights begin at the smallest value: a line without a minimum begins as far below them.
+        let fits = determinant > 0.0 && free + smallest <= 0.0;
+        let (scale, base) =
+            if fits { ((w * xl - x * l) / determinant, free) } else { ((xl + smallest * l) / ll, -smallest) };
+        let error = scale * (scale * ll + 2.0 * (base * l - xl)) + base * (base * w - 2.0 * x) + xx;
+        let error = if ll > 0.0 { error } else { f32::INFINITY };
+        (scale, -(base + smallest), error)
     }
-    (ll > 0.0).then(|| (xl / ll, 0.0))
 }
 
-/// The sum of `N` terms in eight lanes: one running total would leave the vector units idle.
-fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
-    let terms: [f32; N] = std::array::from_fn(term);
-    let mut lanes = [0f32; 8];
-    for terms in terms.as_chunks::<8>().0 {
-        for (total, term) in lanes.iter_mut().zip(terms) {
-            *total += term;
-        }
-    }
-    lanes.iter().sum()
-}
-
+#[inline(always)]
 fn reciprocal(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
 /// Rounds to the nearest integer, for magnitudes below 2^22: adding 1.5 * 2^23 leaves no fraction bits. A vector
 /// instruction everywhere, where `round` is a function call.
+#[inline(always)]
 fn nearest(x: f32) -> f32 {
     const NO_FRACTION: f32 = 12_582_912.0;
     x + NO_FRACTION - NO_FRACTION
@@ -213,6 +313,7 @@ fn nearest(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
 
     fn normal(seed: u64, n: usize) -> Vec<f32> {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -306,6 +407,26 @@ mod tests {
                 assert_eq!(decode(dtype, &zeros, i), 0.0, "{dtype:?}");
                 assert!((decode(dtype, &constant, i) - 0.75).abs() < 0.002, "{dtype:?}");
                 assert!((decode(dtype, &negative, i) + 0.75).abs() < 0.002, "{dtype:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bytes_on_every_isa() {
+        let mut values = normal(5, 256 * 12);
+        values[..256].fill(0.0);
+        values[256..300].fill(-0.25);
+        values.iter_mut().skip(512).step_by(97).for_each(|value| *value *= 40.0);
+        values[768..1024].iter_mut().for_each(|value| *value = value.abs() * 1e-9);
+        for dtype in ENCODABLE {
+            let run = |kernels: &Kernels| {
+                let mut out = vec![0xee; dtype.row_bytes(values.len()).unwrap()];
+                kernels.encode_row(dtype, &values, &mut out);
+                out
+            };
+            let expected = run(Kernels::for_isa(Isa::Scalar).unwrap());
+            for kernels in Isa::available().filter_map(Kernels::for_isa) {
+                assert!(run(kernels) == expected, "{} on {}", dtype.name(), kernels.isa());
             }
         }
     }

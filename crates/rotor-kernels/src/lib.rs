@@ -9,21 +9,27 @@
 
 pub mod attention;
 mod buffer;
+mod cpu;
 pub mod dense;
 mod dispatch;
 pub mod encode;
 mod float;
 mod isa;
 pub mod matrix;
+pub mod measure;
 pub mod planes;
 mod pool;
+pub mod quantized;
+mod self_test;
 pub mod ternary;
 
 pub use buffer::{Buffer, Pages, Plain};
+pub use cpu::{cpu_features, cpu_name};
 pub use dense::DenseType;
 pub use dispatch::Kernels;
 pub use isa::{Isa, IsaError};
 pub use pool::Pool;
+pub use self_test::{SelfTest, SelfTestError};
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,12 @@ use crate::buffer::{Buffer, Pages};
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
+use crate::quantized::{BlockActivations, Panel, takes_blocks};
 
 /// Rows of a task: few enough to balance, enough to be worth a hand-off.
 const ROWS_PER_TASK: usize = 32;
+/// Tokens that pass over a task's rows together: their activations stay in the L1 cache.
+const TOKENS_PER_PASS: usize = 16;
 
 /// A dense matrix `[rows, cols]`, kept in its storage type.
 #[derive(Debug)]
@@ -16,6 +19,17 @@ pub struct DenseMatrix {
     dtype: DenseType,
     row_bytes: usize,
     bytes: Buffer<u8>,
+    activations: DenseActivations,
+}
+
+/// What a quantised matrix is multiplied by. Matrices of f32, f16 and bf16 take f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DenseActivations {
+    /// int8 in blocks of 32, as ggml does: a rounding far below that of 4- to 6-bit weights, and several times as fast.
+    #[default]
+    Int8,
+    /// f32, as they are.
+    F32,
 }
 
 impl DenseMatrix {
@@ -45,7 +59,7 @@ impl DenseMatrix {
         });
         match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             Some(error) => Err(error),
-            None => Ok(DenseMatrix { rows, cols, dtype, row_bytes, bytes }),
+            None => Ok(DenseMatrix { rows, cols, dtype, row_bytes, bytes, activations: DenseActivations::default() }),
         }
     }
 
@@ -81,9 +95,50 @@ impl DenseMatrix {
     ///
     /// # Panics
     /// If there is no such row, or `out` is not one row long.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
+    pub fn row(&self, kernels: &Kernels, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "one row");
-        self.dtype.decode(self.row_bytes(row), out);
+        kernels.decode_row(self.dtype, self.row_bytes(row), out);
+    }
+
+    /// Sets what the matrix is to be multiplied by, where its type leaves the choice.
+    pub fn set_activations(&mut self, activations: DenseActivations) {
+        self.activations = activations;
+    }
+
+    /// Whether [`DenseMatrix::linear_blocks`] is to multiply it.
+    pub fn takes_blocks(&self) -> bool {
+        takes_blocks(self.dtype) && self.activations == DenseActivations::Int8
+    }
+
+    /// `out[token][row] = sum over columns of weight * x[token]`, with activations in int8.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or the type is not quantised.
+    pub fn linear_blocks(&self, kernels: &Kernels, pool: &Pool, x: &BlockActivations, out: &mut [f32]) {
+        let tokens = x.tokens();
+        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
+        assert_eq!(out.len(), tokens * self.rows, "outputs of {tokens} tokens and {} rows", self.rows);
+        let out = SharedMut::new(out);
+        pool.run(self.rows.div_ceil(ROWS_PER_TASK), |_, task| {
+            let rows = task * ROWS_PER_TASK..((task + 1) * ROWS_PER_TASK).min(self.rows);
+            let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+            for first in (0..tokens).step_by(TOKENS_PER_PASS) {
+                let count = TOKENS_PER_PASS.min(tokens - first);
+                let mut panels: [&[Panel]; TOKENS_PER_PASS] = [&[]; TOKENS_PER_PASS];
+                for (i, panels) in panels[..count].iter_mut().enumerate() {
+                    *panels = x.token(first + i);
+                }
+                let mut products = [0.0; ROWS_PER_TASK * TOKENS_PER_PASS];
+                let products = &mut products[..rows.len() * count];
+                kernels.block_products((self.dtype, self.cols), bytes, &panels[..count], products);
+                for token in 0..count {
+                    // SAFETY: each task owns its rows of every token.
+                    let out = unsafe { out.slice((first + token) * self.rows + rows.start, rows.len()) };
+                    let column = products[token..].iter().step_by(count);
+                    out.iter_mut().zip(column).for_each(|(out, product)| *out = *product);
+                }
+            }
+        });
     }
 
     /// `out[token][row] = sum over columns of weight * x[token]`, f32; `x` is `[tokens, cols]`.

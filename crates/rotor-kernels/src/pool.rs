@@ -32,6 +32,8 @@ struct Shared {
     next: Padded<AtomicUsize>,
     job: UnsafeCell<Option<(Job, usize)>>,
     parked: Vec<AtomicBool>,
+    /// Whether `panic` holds something: a job that went well takes no lock.
+    panicked: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     spins: u32,
@@ -63,6 +65,7 @@ impl Shared {
         if let Err(payload) = outcome {
             self.next.0.store(tasks, Ordering::Relaxed);
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+            self.panicked.store(true, Ordering::Release);
         }
     }
 
@@ -144,6 +147,7 @@ impl Pool {
             next: Padded(AtomicUsize::new(0)),
             job: UnsafeCell::new(None),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            panicked: AtomicBool::new(false),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             spins: if threads > cores { 1 } else { SPINS },
@@ -182,7 +186,9 @@ impl Pool {
         self.publish(job, tasks);
         self.shared.work(0, job, tasks);
         self.close();
-        let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Workers have left, so what they stored is seen.
+        let panicked = self.shared.panicked.swap(false, Ordering::Acquire);
+        let panic = panicked.then(|| self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take()).flatten();
         drop(guard);
         if let Some(payload) = panic {
             resume_unwind(payload);

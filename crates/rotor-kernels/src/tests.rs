@@ -1,6 +1,6 @@
 //! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
 
-use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
+use crate::attention::{AttentionScratch, BLOCK, KvRows, KvType, Numbers, Sequence, Sequences, Softmax, attention};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
@@ -192,8 +192,6 @@ proptest! {
             let mut encoded = vec![0; len];
             kernels.encode_f16(&a, &mut encoded);
             prop_assert_eq!(&encoded, &f16);
-            let mut decoded = vec![0.0; len];
-            kernels.decode_f16(&f16, &mut decoded);
         }
     }
 }
@@ -203,7 +201,7 @@ fn every_f16_is_converted_alike_everywhere() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     for kernels in kernels() {
         let (mut decoded, mut encoded) = (vec![0.0; all.len()], vec![0; all.len()]);
-        kernels.decode_f16(&all, &mut decoded);
+        kernels.decode_numbers(crate::attention::Numbers::F16(&all), &mut decoded);
         kernels.encode_f16(&decoded, &mut encoded);
         for ((bits, decoded), encoded) in all.iter().zip(&decoded).zip(encoded) {
             let expected = half::f16::from_bits(*bits).to_f32();
@@ -394,13 +392,14 @@ struct Attended {
 }
 
 const HEADS: usize = 2;
-const GROUP: usize = 3;
+/// Four heads that are taken together, and one that is left.
+const GROUP: usize = 5;
 
 fn attended(kernels: &Kernels, kind: KvType, positions: usize, dim: usize) -> Attended {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
-    let mut keys = KvRows::new(kind, HEADS, positions, dim).unwrap();
-    let mut values = KvRows::new(kind, HEADS, positions, dim).unwrap();
+    let mut keys = KvRows::keys(kind, HEADS, positions, dim).unwrap();
+    let mut values = KvRows::values(kind, HEADS, positions, dim).unwrap();
     for position in 0..positions {
         keys.write(kernels, position, &numbers(HEADS * dim));
         values.write(kernels, position, &numbers(HEADS * dim));
@@ -482,12 +481,101 @@ fn attention_equals_the_definition() {
     }
 }
 
+/// What is stored in fewer bits gives what the same rounded numbers give in f32, on every ISA.
+#[test]
+fn stored_numbers_are_what_they_were_rounded_to() {
+    let (positions, dim) = (150, 40);
+    for kind in [KvType::F16, KvType::Int8] {
+        let rounded = |x: &[f32]| -> Vec<f32> {
+            let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let int8 = |x: f32| (x * (127.0 / largest)).round_ties_even() * (largest / 127.0);
+            x.iter().map(|x| if kind == KvType::F16 { half::f16::from_f32(*x).to_f32() } else { int8(*x) }).collect()
+        };
+        for kernels in kernels() {
+            let mut rng = fastrand::Rng::with_seed(31);
+            let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
+            let cache = |kind| {
+                [
+                    KvRows::keys(kind, HEADS, positions, dim).unwrap(),
+                    KvRows::values(kind, HEADS, positions, dim).unwrap(),
+                ]
+            };
+            let (mut stored, mut plain) = (cache(kind), cache(KvType::F32));
+            for position in 0..positions {
+                for (stored, plain) in stored.iter_mut().zip(&mut plain) {
+                    let rows = numbers(HEADS * dim);
+                    stored.write(kernels, position, &rows);
+                    let rows: Vec<f32> = rows.chunks(dim).flat_map(rounded).collect();
+                    plain.write(kernels, position, &rows);
+                }
+            }
+            let q = numbers(positions * HEADS * GROUP * dim);
+            let [keys, values] = stored;
+            let stored = Attended { keys, values, q: q.clone() };
+            let [keys, values] = plain;
+            let plain = Attended { keys, values, q };
+            let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, 0..positions);
+            for (found, expected) in run(&stored).iter().zip(run(&plain)) {
+                assert!((found - expected).abs() < 2e-5, "{kind:?} on {}: {found} and {expected}", kernels.isa());
+            }
+        }
+    }
+}
+
+/// The kernels against the scalar ones: every type, every number of heads, every width.
+#[test]
+fn attention_kernels_agree() {
+    let mut rng = fastrand::Rng::with_seed(32);
+    let scalar = Kernels::for_isa(Isa::Scalar).unwrap();
+    for (heads, dims, positions) in [(1, 64, 64), (4, 128, 64), (5, 100, 33), (8, 8, 1), (3, 17, 7), (6, 80, 50)] {
+        let f16: Vec<u16> = (0..dims * BLOCK).map(|_| half::f16::from_f32(rng.f32() * 4.0 - 2.0).to_bits()).collect();
+        let f32: Vec<f32> = (0..dims * BLOCK).map(|_| rng.f32() * 4.0 - 2.0).collect();
+        let int8: Vec<i8> = (0..dims * BLOCK).map(|_| rng.i8(-127..=127)).collect();
+        let q: Vec<f32> = (0..heads * dims).map(|_| rng.f32() - 0.5).collect();
+        let p: Vec<[f32; BLOCK]> = (0..heads).map(|_| std::array::from_fn(|_| rng.f32())).collect();
+        let shrink: Vec<f32> = (0..heads).map(|_| rng.f32()).collect();
+        let seen = positions * dims;
+        let all = [Numbers::F16(&f16), Numbers::F32(&f32), Numbers::Int8(&int8)];
+        let some = [Numbers::F16(&f16[..seen]), Numbers::F32(&f32[..seen]), Numbers::Int8(&int8[..seen])];
+        for (keys, values) in all.into_iter().zip(some) {
+            let run = |kernels: &Kernels| {
+                let mut scores = vec![[f32::NAN; BLOCK]; heads];
+                kernels.scores(&q, keys, &mut scores);
+                let mut out = q.clone();
+                kernels.accumulate(&mut out, &shrink, &p, values);
+                let mut decoded = vec![f32::NAN; values.len()];
+                kernels.decode_numbers(values, &mut decoded);
+                let (raw, mut weights) = (scores.clone(), Vec::new());
+                for scores in &mut scores {
+                    let mut state = Softmax { max: 0.5, sum: 2.0 };
+                    let shrink = kernels.softmax(scores, positions, 0.01, &mut state);
+                    weights.extend_from_slice(scores);
+                    weights.extend([shrink, state.sum]);
+                }
+                (raw, out, decoded, weights)
+            };
+            let expected = run(scalar);
+            for kernels in kernels() {
+                let found = run(kernels);
+                assert_eq!(found.2, expected.2, "{}", kernels.isa());
+                let near = |found: &[f32], expected: &[f32]| {
+                    let largest = expected.iter().fold(1f32, |largest, x| largest.max(x.abs()));
+                    found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-5 * largest)
+                };
+                assert!(near(found.0.as_flattened(), expected.0.as_flattened()), "{}: scores", kernels.isa());
+                assert!(near(&found.1, &expected.1), "{}: sums", kernels.isa());
+                assert!(near(&found.3, &expected.3), "{}: weights", kernels.isa());
+            }
+        }
+    }
+}
+
 /// A token's attention is the same alone, in any chunk, on any number of threads (which also decides how work is split).
 #[test]
 fn attention_does_not_depend_on_company() {
     let (positions, dim) = (1300, 24);
     for kernels in kernels() {
-        for kind in [KvType::F16, KvType::F32] {
+        for kind in [KvType::F16, KvType::F32, KvType::Int8] {
             let attended = attended(kernels, kind, positions, dim);
             let all = attended.run(kernels, &Pool::new(1), dim, 0..positions);
             let width = HEADS * GROUP * dim;

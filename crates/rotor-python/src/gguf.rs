@@ -72,7 +72,7 @@ impl Source {
         };
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
-        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap };
+        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap, ..OpenOptions::default() };
         let opened = py
             .detach(|| match &path {
                 Some(path) => Opened::open(path, &options),
@@ -135,8 +135,9 @@ impl Source {
     /// they are usually kept for.
     fn memory(&self, py: Python<'_>) -> PyResult<(u64, u64, u64, u64, usize)> {
         let opened = self.opened(py)?;
-        let choice = runtime(py, None)?.choice;
-        let plan = py.detach(|| MemoryPlan::of(&opened, &choice)).map_err(format_error)?;
+        let runtime = runtime(py, None)?;
+        let plan =
+            py.detach(|| MemoryPlan::of(&opened, &runtime.tuned_earlier(&opened)?.choice)).map_err(format_error)?;
         let context = opened.config().max_position_embeddings.min(DEFAULT_CONTEXT);
         let per_token = MemoryPlan::kv(opened.config(), 1, KvType::F16);
         Ok((plan.linears, plan.embedding, plan.head, per_token, context))

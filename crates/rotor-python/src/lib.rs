@@ -37,7 +37,7 @@ mod _rotor {
     #[pymodule_export]
     use crate::matvec::{PackedMatrix, matmul, matvec};
     #[pymodule_export]
-    use crate::model::Model;
+    use crate::model::{Generated, Model};
     #[pymodule_export]
     use crate::runtime::{isa, threads};
     #[pymodule_export]
@@ -47,6 +47,7 @@ mod _rotor {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("BUILT_IN", rotor::demo::NAME)
     }
 }

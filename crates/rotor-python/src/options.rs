@@ -55,6 +55,9 @@ pub(crate) fn kv_type(name: &str) -> PyResult<KvType> {
     match name {
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
-        other => Err(pyo3::exceptions::PyValueError::new_err(format!("kv must be 'f16' or 'f32', not {other:?}"))),
+        "int8" => Ok(KvType::Int8),
+        other => {
+            Err(pyo3::exceptions::PyValueError::new_err(format!("kv must be 'f16', 'f32' or 'int8', not {other:?}")))
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Text as it comes: a thread generates, the interpreter takes pieces when it wants them.
 //!
-//! The thread never touches Python. It waits while nobody takes its pieces and ends when the stream is dropped.
+//! The thread never touches Python. It waits while nobody takes its pieces and ends when the stream is dropped. It is the
+//! loading process's alone: a forked child is told so, and touches neither the lock nor the channel, whose other ends may
+//! have been held when it was born.
 
 use crate::errors::generate_error;
 use crate::model::{Generated, Loaded, TokenLogprobs};
@@ -28,6 +30,7 @@ enum Event {
 #[pyclass(frozen, module = "rotor._rotor")]
 pub(crate) struct Stream {
     state: Mutex<State>,
+    process: u32,
 }
 
 struct State {
@@ -43,7 +46,8 @@ impl Stream {
             .name("rotor-stream".into())
             .spawn(move || generate(&loaded, &prompt, &options, &sender))
             .map_err(|error| PyRuntimeError::new_err(format!("cannot start a thread: {error}")))?;
-        Ok(Stream { state: Mutex::new(State { events: Some(events), text: String::new() }) })
+        let state = State { events: Some(events), text: String::new() };
+        Ok(Stream { state: Mutex::new(state), process: std::process::id() })
     }
 }
 
@@ -59,6 +63,12 @@ fn generate(loaded: &Loaded, prompt: &[u32], options: &Options, sender: &SyncSen
 impl Stream {
     /// The next piece of text, or what the generation gave once it has ended. A stream that was closed gives `None`.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.is_inherited() {
+            return Err(PyRuntimeError::new_err(
+                "the stream was begun before this process was forked and its thread is the parent's: load the model in \
+                 the child and begin another",
+            ));
+        }
         loop {
             let event = py.detach(|| self.wait());
             match event {
@@ -77,7 +87,18 @@ impl Stream {
 
     /// Breaks off.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.state().events = None);
+        if !self.is_inherited() {
+            py.detach(|| self.state().events = None);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(state.events.take());
+        }
     }
 }
 
@@ -89,6 +110,10 @@ enum Waited {
 }
 
 impl Stream {
+    fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -396,7 +396,7 @@ def test_paths_that_are_no_model(tmp_path: Path, tiny: Path):
         rotor.Model.load(tmp_path / "empty")
     with pytest.raises(TypeError):
         rotor.Model.load(3)
-    with pytest.raises(ValueError, match="kv must be 'f16' or 'f32'"):
+    with pytest.raises(ValueError, match="kv must be 'f16', 'f32' or 'int8'"):
         rotor.Model.load(tiny, kv="f8")
     with pytest.raises(ValueError, match="i2s_layout must be"):
         rotor.Model.load(tiny, i2s_layout="12")

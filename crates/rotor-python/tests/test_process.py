@@ -74,6 +74,8 @@ packed = RotorCore.pack(*planes)
 x = np.ones(512, np.int8)
 model = rotor.Model.load(sys.argv[1], threads=2)
 expected, text = packed.matvec(x), model.generate("Once", max_tokens=8)
+stream = model.stream("Once", max_tokens=None, ignore_eos=True)
+next(stream)
 child = os.fork()
 if child == 0:
     assert rotor.threads() >= 1
@@ -87,10 +89,19 @@ if child == 0:
         os._exit(1)
     with rotor.Model.load(sys.argv[1]) as mine:
         assert mine.generate("Once", max_tokens=8) == text
+    try:
+        next(stream)
+    except RuntimeError as error:
+        assert "load the model in the child" in str(error)
+    else:
+        os._exit(2)
+    stream.close()
     model.close()
-    del model
+    del stream, model
     os._exit(0)
 _, status = os.waitpid(child, 0)
+assert next(stream)
+stream.close()
 assert model.generate("Once", max_tokens=8) == text
 print(os.waitstatus_to_exitcode(status))
 """

@@ -3,8 +3,14 @@
 import json
 import os
 import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rotor
@@ -15,27 +21,37 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 PROMPTS = [f"Story number {index}" for index in range(40)]
 
+ADDRESS = "http://127.0.0.1:8000/"
+
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster() -> Iterator[None]:
+    # Workers cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+def die_once(mark: Path) -> None:
+    """Kills this process, the hard way, unless that was done before."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_dataset_survives_a_worker_that_dies(cluster: None, tiny: Path, tmp_path: Path):
     from rotor.ray import Generator, generate
 
     class Mortal(Generator):
-        """Dies once, in the middle of a batch, the hard way."""
+        """Dies once, in the middle of a batch, and notes how many threads it computes on."""
 
         def generate(self, prompt):
-            try:
-                if prompt == PROMPTS[17]:
-                    (tmp_path / "died").touch(exist_ok=False)
-                    os.kill(os.getpid(), signal.SIGKILL)
-            except FileExistsError:
-                pass
+            (tmp_path / f"worker-{os.getpid()}").write_text(str(rotor.threads()))
+            if prompt == PROMPTS[17]:
+                die_once(tmp_path / "died")
             return super().generate(prompt)
 
     rows = [{"prompt": prompt, "index": index} for index, prompt in enumerate(PROMPTS)]
@@ -43,6 +59,8 @@ def test_a_dataset_survives_a_worker_that_dies(cluster: None, tiny: Path, tmp_pa
     found = generate(ray.data.from_items(rows), str(tiny), workers=(1, 2), batch_size=4, worker=Mortal, max_tokens=8)
     found = found.take_all()
     assert (tmp_path / "died").exists()
+    workers = [path.read_text() for path in tmp_path.glob("worker-*")]
+    assert len(workers) >= 2 and set(workers) == {"1"}
     assert [row["index"] for row in found] == list(range(len(PROMPTS)))
     assert found[5]["text"] is None and "but the context holds" in found[5]["error"]
     with rotor.Model.load(tiny) as model:
@@ -50,9 +68,17 @@ def test_a_dataset_survives_a_worker_that_dies(cluster: None, tiny: Path, tmp_pa
             assert row["error"] is None and row["text"] == model.generate(row["prompt"], max_tokens=8)
 
 
-def test_a_failure_that_may_pass_is_tried_again(tiny: Path):
-    import numpy as np
+def test_a_dataset_may_hold_conversations(cluster: None, tiny: Path):
+    from rotor.ray import generate
 
+    rows = [{"talk": [{"role": "user", "content": prompt}]} for prompt in PROMPTS[:3]]
+    found = generate(ray.data.from_items(rows), str(tiny), workers=1, prompt="talk", text="answer", max_tokens=4)
+    with rotor.Model.load(tiny) as model:
+        expected = [model.chat(row["talk"], max_tokens=4) for row in rows]
+    assert [row["answer"] for row in found.take_all()] == expected
+
+
+def test_a_failure_that_may_pass_is_tried_again(tiny: Path):
     from rotor.ray import Generator
 
     class Shaky(Generator):
@@ -73,31 +99,74 @@ def test_a_failure_that_may_pass_is_tried_again(tiny: Path):
     assert worker({"prompt": np.array([3], dtype=object)})["error"][0].startswith("TypeError: a prompt must be")
 
 
+def ask(body: object) -> tuple[int, str]:
+    """Posts JSON and returns the status and the answer."""
+    request = urllib.request.Request(ADDRESS, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def test_a_deployment_answers_and_streams(cluster: None, tiny: Path):
     from ray import serve
 
     from rotor.ray import deployment
 
-    httpx = pytest.importorskip("httpx", reason="httpx is not installed: rotor.ray's HTTP was not tested")
     try:
         handle = serve.run(deployment(str(tiny), replicas=(1, 1)))
-        url = "http://127.0.0.1:8000/"
         with rotor.Model.load(tiny) as model:
             expected = model.generate("Once", max_tokens=12)
             answer = model.chat("Hello", max_tokens=12)
         assert handle.generate.remote("Once", max_tokens=12).result()["text"] == expected
         pieces = list(handle.options(stream=True).stream.remote("Once", max_tokens=12))
         assert len(pieces) > 1 and "".join(pieces) == expected
-        body = httpx.post(url, json={"prompt": "Once", "max_tokens": 12}, timeout=30).json()
-        assert body == {"text": str(expected), "finish_reason": "length", "tokens": 12}
-        messages = [{"role": "user", "content": "Hello"}]
-        lines = httpx.post(url, json={"messages": messages, "max_tokens": 12, "stream": True}, timeout=30).text.split(
-            "\n\n"
-        )
-        assert lines[-2:] == ["data: [DONE]", ""]
+        status, text = ask({"prompt": "Once", "max_tokens": 12})
+        assert status == 200
+        assert json.loads(text) == {"text": str(expected), "finish_reason": "length", "tokens": 12}
+        status, text = ask({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "stream": True})
+        lines = text.split("\n\n")
+        assert status == 200 and lines[-2:] == ["data: [DONE]", ""]
         assert "".join(json.loads(line.removeprefix("data: "))["text"] for line in lines[:-2]) == answer
         for wrong in ({}, {"prompt": "x", "messages": []}, {"prompt": "x", "temprature": 1}, {"prompt": 3}):
-            refused = httpx.post(url, json=wrong, timeout=30)
-            assert refused.status_code == 400 and refused.json()["error"]
+            status, text = ask(wrong)
+            assert status == 400 and json.loads(text)["error"]
+    finally:
+        serve.shutdown()
+
+
+def test_a_deployment_grows_and_survives_a_replica_that_dies(cluster: None, tiny: Path, tmp_path: Path):
+    from ray import serve
+
+    from rotor.ray import Service, deployment
+
+    class Mortal(Service):
+        """Dies once, in the middle of a stream, and tells which process it is."""
+
+        async def stream(self, prompt, **options):
+            yield f"{os.getpid()} "
+            async for piece in super().stream(prompt, **options):
+                if prompt == "die":
+                    die_once(tmp_path / "died")
+                yield piece
+
+    quick = {"upscale_delay_s": 0.5, "metrics_interval_s": 0.2, "look_back_period_s": 1}
+    application = deployment(str(tiny), replicas=(1, 2), ongoing=1, autoscaling=quick, service=Mortal)
+    try:
+        handle = serve.run(application).options(stream=True)
+        with pytest.raises(ray.exceptions.RayActorError):
+            list(handle.stream.remote("die", max_tokens=8))
+        assert (tmp_path / "died").exists()
+        with rotor.Model.load(tiny) as model:
+            expected = model.generate("die", max_tokens=8)
+        process, text = "".join(handle.stream.remote("die", max_tokens=8)).split(" ", 1)
+        assert text == expected
+        # As long as there is more to do than one replica is for, until another has its share.
+        processes, deadline = {process}, time.monotonic() + 60
+        while len(processes) < 2 and time.monotonic() < deadline:
+            answers = [handle.stream.remote("Once", max_tokens=200, ignore_eos=True) for _ in range(6)]
+            processes |= {"".join(answer).split(" ", 1)[0] for answer in answers}
+        assert len(processes) == 2
     finally:
         serve.shutdown()

@@ -2,7 +2,7 @@
 
 mod report;
 
-use crate::args::OpenArgs;
+use crate::args::LoadArgs;
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
@@ -12,7 +12,8 @@ use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::statistics::{self, TensorStatistics};
 use rotor::tokenizer::Tokenizer;
-use rotor::{FormatError, KvType};
+use rotor::{DenseActivations, FormatError, KvType};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 /// All there is to say about a model.
@@ -47,10 +48,12 @@ struct Inspection<'a> {
     kv_bytes_per_token: u64,
     trits: Option<Vec<TensorStatistics>>,
     warnings: Vec<String>,
+    /// Bytes of each matrix in memory.
+    memory_of: BTreeMap<String, u64>,
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open_or_demo(args.model.as_deref(), &args.open)?;
+    let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;
@@ -62,7 +65,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl<'a> Inspection<'a> {
     fn new(args: &Args, source: &'a Source) -> anyhow::Result<Self> {
-        let config = source.config();
+        let (config, choice) = (source.config(), Runtime::new(0)?.tuned_earlier(source)?.choice);
         let mut warnings = source.warnings().to_vec();
         let tokenizer = tokenizer(source).unwrap_or_else(|error| {
             warnings.push(format!("the tokenizer cannot be used: {error}"));
@@ -73,11 +76,12 @@ impl<'a> Inspection<'a> {
             source,
             tensors: source.tensors().collect(),
             tokenizer,
-            memory: MemoryPlan::of(source, &Runtime::new(1)?.choice)?,
+            memory: MemoryPlan::of(source, &choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),
             trits: if args.trits { Some(statistics::ternary(source)?) } else { None },
             warnings,
+            memory_of: MemoryPlan::by_tensor(source, &choice)?.into_iter().collect(),
         })
     }
 

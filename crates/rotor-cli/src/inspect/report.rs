@@ -128,7 +128,10 @@ fn all_tensors(page: &mut Page, inspection: &Inspection<'_>) {
     let width = inspection.tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
     for tensor in &inspection.tensors {
         let TensorSummary { name, shape, type_name, bytes: stored } = tensor;
-        let _ = writeln!(page.0, "  {name:width$}  {type_name:>5}  {:>10}  {shape:?}", bytes(stored.len() as u64));
+        let (stored, shape) = (bytes(stored.len() as u64), format!("{shape:?}"));
+        let memory = inspection.memory_of.get(*name).map(|&memory| format!("{} in memory", bytes(memory)));
+        let line = format!("  {name:width$}  {type_name:>5}  {stored:>10}  {shape:14}  {}", memory.unwrap_or_default());
+        let _ = writeln!(page.0, "{}", line.trim_end());
     }
 }
 
@@ -192,7 +195,8 @@ pub(super) fn json(inspection: &Inspection<'_>) -> Json {
     let Inspection { source, memory, .. } = inspection;
     let tensor = |tensor: &TensorSummary<'_>| {
         let TensorSummary { name, shape, type_name, bytes } = tensor;
-        json!({ "name": name, "type": type_name, "shape": shape, "bytes": bytes.len() })
+        let memory = inspection.memory_of.get(*name);
+        json!({ "name": name, "type": type_name, "shape": shape, "bytes": bytes.len(), "memory_bytes": memory })
     };
     let mut object = json!({
         "path": inspection.path.display().to_string(),

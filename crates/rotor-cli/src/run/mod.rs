@@ -6,7 +6,7 @@ mod interactive;
 mod once;
 mod options;
 
-use crate::args::{KvName, OpenArgs, ThreadArgs, context};
+use crate::args::{KvName, LoadArgs, ThreadArgs, context};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
@@ -14,6 +14,7 @@ use crate::units;
 use anyhow::bail;
 use clap::builder::FalseyValueParser;
 use options::{SamplingArgs, TokenLimit, token_limit};
+use rotor::DenseActivations;
 use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use std::io::IsTerminal;
@@ -74,7 +75,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
-    open: OpenArgs,
+    load: LoadArgs,
 }
 
 /// What is to be done with the model.
@@ -140,7 +141,7 @@ impl Args {
 impl Run {
     fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let source = load::open_or_demo(args.model.as_deref(), &args.open)?;
+        let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

@@ -1,5 +1,5 @@
-//! Files made to break a reader. Each test is named after a way in which some reader was broken (docs/security.md), and the
-//! property tests change sound files by the thousand: an error is right, a wrong model would be a pity, a panic is a bug.
+//! Files made to break a reader. Each test is named after a way in which some reader was broken, and the property
+//! tests change sound files by the thousand: an error is right, a wrong model would be a pity, a panic is a bug.
 
 use super::testing::{TestGguf, any_trit, array, f32s, i2s, string, tiny_bitnet, tiny_llama};
 use super::*;
@@ -28,7 +28,7 @@ fn refused_bytes(bytes: Vec<u8>, message: &str) {
 const Q: &str = "blk.0.attn_q.weight";
 
 #[test]
-fn counts_that_overflow_cve_2024_21802_and_25664() {
+fn counts_that_overflow_cve_2024_21802_and_21825_and_25664() {
     for count in [u64::MAX, 1 << 61, (1 << 61) - 1, 1 << 32, 100_000] {
         refused(&TestGguf { tensor_count: Some(count), ..tiny_bitnet() }, "tensor count: expected at most");
         refused(&TestGguf { pair_count: Some(count), ..tiny_bitnet() }, "metadata count: expected at most");
@@ -39,7 +39,7 @@ fn counts_that_overflow_cve_2024_21802_and_25664() {
 }
 
 #[test]
-fn string_and_array_lengths_that_overflow_cve_2024_23496_and_25665() {
+fn string_and_array_lengths_that_overflow_cve_2024_21836_and_23496_and_25665() {
     for len in [u64::MAX, u64::MAX - 7, 1 << 61, 1 << 31] {
         let text = len.to_le_bytes().to_vec();
         refused(&tiny_bitnet().raw("general.name", 8, text), "value of metadata key general.name is cut short");
@@ -53,7 +53,7 @@ fn string_and_array_lengths_that_overflow_cve_2024_23496_and_25665() {
 }
 
 #[test]
-fn dimension_counts_out_of_range_cve_2024_25666() {
+fn dimension_counts_out_of_range_cve_2024_23605_and_25666() {
     for count in [0usize, 5, 100] {
         refused(&tiny_bitnet().edit(Q, |t| t.dims = vec![1; count]), "number of dimensions of tensor");
     }
@@ -119,7 +119,7 @@ fn alignments_that_are_none_llama_cpp_26318_and_24997() {
 }
 
 #[test]
-fn hyper_parameters_that_are_trusted_llama_cpp_25821() {
+fn hyper_parameters_that_are_trusted_llama_cpp_25821_and_26051() {
     let cases = [
         ("block_count", 0, "number of layers: expected 1 to 1024, found 0"),
         ("block_count", 513, "tensor \"blk.1.attn_norm.weight\" is missing"),
@@ -227,7 +227,7 @@ fn tensors_beyond_the_file_cve_2026_7482() {
 }
 
 #[test]
-fn tiny_files_and_nested_arrays_cve_2024_39720() {
+fn tiny_files_and_nested_arrays_cve_2024_39720_and_12055_and_2025_0315() {
     for len in 0..64 {
         assert!(open(vec![0; len]).is_err(), "{len} zeros");
         assert!(open(tiny_bitnet().build()[..len].to_vec()).is_err(), "{len} bytes of a sound file");
@@ -237,6 +237,27 @@ fn tiny_files_and_nested_arrays_cve_2024_39720() {
         nested = array(9, &[nested]);
     }
     refused(&tiny_bitnet().raw("x", 9, nested), "arrays of arrays are not read");
+}
+
+/// The converter reads through the same checks as everything else: what does not open is not converted, and a tensor that
+/// is short by a byte is not filled up with what lies behind it.
+#[test]
+fn tensors_beyond_the_file_are_not_converted_cve_2026_7482() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("short.gguf"), folder.path().join("out.safetensors"));
+    let (sound, padding) = (tiny_bitnet(), 32);
+    let whole = sound.build();
+    let last = sound.tensors.last().unwrap().bytes.len();
+    let unpadded = whole.len() - (last.next_multiple_of(padding) - last);
+    let options = crate::convert::ConvertOptions { target: "rotor".parse().unwrap(), head: None, verify: true };
+    for (len, opens) in [(whole.len(), true), (unpadded, true), (unpadded - 1, false)] {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let source = Source::open(&path, &OpenOptions::default());
+        assert_eq!(source.is_ok(), opens, "{len} of {} bytes", whole.len());
+        let converted = source.and_then(|source| crate::convert::convert(&source, &out, &options, &mut |_, _, _| {}));
+        assert_eq!(converted.is_ok(), opens);
+        assert_eq!(std::fs::remove_file(&out).is_ok(), opens, "only what is sound leaves a file");
+    }
 }
 
 #[test]

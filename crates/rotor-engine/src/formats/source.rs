@@ -12,6 +12,8 @@ use crate::error::FormatError;
 use crate::forms::{
     self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
 };
+use rotor_kernels::DenseType;
+use rotor_kernels::matrix::DenseActivations;
 use std::path::Path;
 
 /// How to open a model.
@@ -26,6 +28,17 @@ pub struct OpenOptions {
     pub kernel_config: KernelConfig,
     /// Reads files into memory instead of mapping them, for files that may change while they are open.
     pub no_mmap: bool,
+    /// The form the weights are to have in memory.
+    pub load: LoadOptions,
+}
+
+/// The form weights have in memory, where it is not that of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Encodes the embedding and the head anew, as `rotor convert --head` does; `None` leaves them as they are.
+    pub head: Option<DenseType>,
+    /// What quantised dense matrices are multiplied by.
+    pub dense_activations: DenseActivations,
 }
 
 /// The container a model came in.
@@ -82,6 +95,7 @@ pub struct Source {
     kind: SourceKind,
     i2s_layout: I2sLayout,
     warnings: Vec<String>,
+    load: LoadOptions,
 }
 
 /// What is particular to a container.
@@ -170,6 +184,7 @@ impl Source {
             kind: SourceKind::Gguf,
             i2s_layout,
             warnings,
+            load: options.load,
         };
         source.warn_of_odd_scales();
         Ok(source)
@@ -204,6 +219,7 @@ impl Source {
             kind: SourceKind::HuggingFace,
             i2s_layout,
             warnings,
+            load: options.load,
         };
         source.warn_of_odd_scales();
         source
@@ -241,6 +257,11 @@ impl Source {
     /// The layout that I2_S tensors are read in: given, detected, or the usual one.
     pub fn i2s_layout(&self) -> I2sLayout {
         self.i2s_layout
+    }
+
+    /// The form the weights are to have in memory.
+    pub fn load_options(&self) -> LoadOptions {
+        self.load
     }
 
     /// What is odd about the file without being wrong, in sentences.

@@ -23,6 +23,7 @@ pub(super) const TQ2_0: Block =
     Block { weights: 256, bytes: 66, scale_at: 64, decode: decode_tq2_0, encode: encode_tq2_0 };
 pub(super) const Q1_0: Block = Block { weights: 128, bytes: 18, scale_at: 0, decode: decode_q1_0, encode: encode_q1_0 };
 pub(super) const Q2_0: Block = Block { weights: 64, bytes: 18, scale_at: 0, decode: decode_q2_0, encode: encode_q2_0 };
+pub(super) const Q2_0_128: Block = Block { weights: 128, bytes: 34, ..Q2_0 };
 
 impl Block {
     /// Bytes of a row; `None` where blocks do not divide it.
@@ -221,6 +222,17 @@ mod tests {
         expected[17] |= 0b1100_0000; // The last weight, code 3: +2.
         let error = read_all(&tensor(TernaryForm::Q2_0, 1, 64, &expected)).unwrap_err().to_string();
         assert!(error.contains("\"blk.0.attn_q.weight\"") && error.ends_with("at row 0, column 63"), "{error}");
+    }
+
+    #[test]
+    fn q2_0_in_blocks_of_128_is_the_same_but_for_its_size() {
+        let mut bytes = vec![0x00, 0x38, 0x92];
+        bytes.extend([0x55; 31]);
+        let found = read_all(&tensor(TernaryForm::Q2_0Group128, 1, 128, &bytes)).unwrap();
+        assert_eq!(found, trits(128, &[(0, 1), (1, -1), (3, 1)]));
+        bytes[33] = 0x95;
+        let found = read_all(&tensor(TernaryForm::Q2_0Group128, 1, 128, &bytes)).unwrap();
+        assert_eq!(found, trits(128, &[(0, 1), (1, -1), (3, 1), (127, 1)]));
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod hf_packed;
 mod i2s;
 mod iq_bn;
 mod master;
+#[cfg(test)]
+mod pairs;
 mod quick;
 mod scales;
 mod stored;
@@ -21,8 +23,8 @@ mod tl;
 pub use encode::{Encoder, ReadRow};
 pub use master::absmean_scale;
 pub use scales::Scales;
-pub use stored::exact_scales_key;
-pub(crate) use stored::{exact_scales, inner_scales};
+pub(crate) use stored::exact_scales;
+pub use stored::{exact_scales_key, inner_scales};
 pub use table::{FORMS, FormInfo, ScaleCapability};
 pub use tl::{KernelConfig, TlTile};
 
@@ -44,6 +46,8 @@ pub enum TernaryForm {
     Q1_0,
     /// Blocks of 64 with an f16 scale, four weights to a byte.
     Q2_0,
+    /// As [`TernaryForm::Q2_0`] with blocks of 128, as the first Bonsai models were published.
+    Q2_0Group128,
     /// Rows with an f16 scale, five trits to a byte.
     Iq1Bn,
     /// Rows with an f32 scale, four trits to a byte.

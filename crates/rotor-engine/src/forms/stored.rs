@@ -11,7 +11,7 @@ use half::f16;
 ///
 /// [`FormatError::Invalid`] for a scale that is not finite on weights that are not all zero, [`FormatError::Truncated`]
 /// where the bytes end too early, [`FormatError::Unsupported`] for a form that has its scales elsewhere; each names `name`.
-pub(crate) fn inner_scales(
+pub fn inner_scales(
     form: TernaryForm,
     name: &str,
     (rows, cols): (usize, usize),

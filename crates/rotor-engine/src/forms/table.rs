@@ -137,12 +137,13 @@ pub(super) const fn block_of(form: TernaryForm) -> Option<&'static Block> {
         TernaryForm::Tq2_0 => Some(&blocks::TQ2_0),
         TernaryForm::Q1_0 => Some(&blocks::Q1_0),
         TernaryForm::Q2_0 => Some(&blocks::Q2_0),
+        TernaryForm::Q2_0Group128 => Some(&blocks::Q2_0_128),
         _ => None,
     }
 }
 
 /// Every form rotor reads.
-pub static FORMS: [FormInfo; 16] = [
+pub static FORMS: [FormInfo; 17] = [
     i2s("i2_s", I2sLayout::Blocks128, Some(Writer::I2S(I2sLayout::Blocks128))),
     i2s("i2_s_64", I2sLayout::Blocks64, Some(Writer::I2S(I2sLayout::Blocks64))),
     i2s("i2_s_1x4", I2sLayout::Rows4, None),
@@ -151,6 +152,8 @@ pub static FORMS: [FormInfo; 16] = [
     in_blocks("tq2_0", TernaryForm::Tq2_0, &blocks::TQ2_0, 35),
     in_blocks("q1_0", TernaryForm::Q1_0, &blocks::Q1_0, 41),
     in_blocks("q2_0", TernaryForm::Q2_0, &blocks::Q2_0, 42),
+    // Under the id that ggml has given to blocks of 64 it is read, and not written: nobody else could tell the two apart.
+    FormInfo { writer: None, ..in_blocks("q2_0_128", TernaryForm::Q2_0Group128, &blocks::Q2_0_128, 42) },
     FormInfo {
         name: "iq1_bn",
         bits_per_weight: 1.625,
@@ -246,14 +249,15 @@ pub(super) fn info(form: TernaryForm) -> &'static FormInfo {
         TernaryForm::Tq2_0 => 5,
         TernaryForm::Q1_0 => 6,
         TernaryForm::Q2_0 => 7,
-        TernaryForm::Iq1Bn => 8,
-        TernaryForm::Iq2Bn => 9,
-        TernaryForm::Tl1(_) => 10,
-        TernaryForm::Tl2(_) => 11,
-        TernaryForm::HfPacked => 12,
-        TernaryForm::BitNet => 13,
-        TernaryForm::Rotor => 14,
-        TernaryForm::Master(_) => 15,
+        TernaryForm::Q2_0Group128 => 8,
+        TernaryForm::Iq1Bn => 9,
+        TernaryForm::Iq2Bn => 10,
+        TernaryForm::Tl1(_) => 11,
+        TernaryForm::Tl2(_) => 12,
+        TernaryForm::HfPacked => 13,
+        TernaryForm::BitNet => 14,
+        TernaryForm::Rotor => 15,
+        TernaryForm::Master(_) => 16,
     };
     &FORMS[row]
 }

@@ -1,6 +1,6 @@
 //! Writers of the forms that rotor only reads, from their definitions and element by element, for tests.
 
-use super::blocks::fraction;
+use super::blocks::{Q2_0_128, fraction};
 use super::{Encoder, I2sLayout, Scales, TernaryForm, TlTile, i2s};
 use half::f16;
 
@@ -9,6 +9,7 @@ pub(crate) fn encode(form: TernaryForm, (rows, cols): (usize, usize), trits: &[i
     let mut bytes = match form {
         TernaryForm::Iq1Bn => return trits.chunks_exact(cols).flat_map(|row| iq1_row(scale, row)).collect(),
         TernaryForm::Iq2Bn => return trits.chunks_exact(cols).flat_map(|row| iq2_row(scale, row)).collect(),
+        TernaryForm::Q2_0Group128 => return q2_0_128(cols, trits, |_, _| scale),
         TernaryForm::I2S(layout @ (I2sLayout::Rows4 | I2sLayout::Sequential)) => encode_i2s(layout, cols, trits),
         TernaryForm::Tl1(tile) => encode_tl1(tile, rows, cols, trits),
         TernaryForm::Tl2(tile) => encode_tl2(tile, rows, cols, trits),
@@ -21,6 +22,16 @@ pub(crate) fn encode(form: TernaryForm, (rows, cols): (usize, usize), trits: &[i
     }
     bytes.extend(scale.to_le_bytes());
     bytes.extend([0; i2s::TAIL - 4]);
+    bytes
+}
+
+/// Q2_0 in blocks of 128, with a scale for each.
+pub(crate) fn q2_0_128(cols: usize, trits: &[i8], scale: impl Fn(usize, usize) -> f32) -> Vec<u8> {
+    let mut bytes = vec![0; trits.len() / 128 * 34];
+    let rows = trits.chunks_exact(cols).zip(bytes.chunks_exact_mut(cols / 128 * 34));
+    for (row, (trits, out)) in rows.enumerate() {
+        Q2_0_128.encode_row(trits, |block| f16::from_f32(scale(row, block)), out);
+    }
     bytes
 }
 

@@ -3,40 +3,25 @@
 //! Sums run in four vectors of eight lanes, element `i` going to lane `i % 32`; the vectors are added pairwise, then the
 //! lanes. A tail shorter than a vector goes through a zero-padded one, so every length uses the same order.
 
+use super::FloatKernels;
 use super::avx2_rows::{decode_row, dot_row};
-use super::{BLOCK, FloatKernels, Rows, Softmax};
 use std::arch::x86_64::*;
 
-pub(crate) const KERNELS: FloatKernels = FloatKernels {
-    quantize,
-    rms_norm,
-    silu_mul,
-    relu2_mul,
-    add,
-    rotate,
-    dot,
-    decode_row,
-    dot_row,
-    decode_f16,
-    encode_f16,
-    transpose_keys,
-    scores,
-    softmax,
-    accumulate,
-};
+pub(crate) const KERNELS: FloatKernels =
+    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 pub(super) const LANES: usize = 8;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load(x: &[f32; LANES]) -> __m256 {
+pub(crate) fn load(x: &[f32; LANES]) -> __m256 {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store(value: __m256, out: &mut [f32; LANES]) {
+pub(crate) fn store(value: __m256, out: &mut [f32; LANES]) {
     // SAFETY: 32 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), value) }
 }
@@ -52,14 +37,7 @@ fn load_tail(x: &[f32]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_f16(bits: &[u16; LANES]) -> __m256 {
-    // SAFETY: 16 readable bytes; the load needs no alignment.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn sum_lanes(v: __m256) -> f32 {
+pub(crate) fn sum_lanes(v: __m256) -> f32 {
     let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
     _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
@@ -67,7 +45,7 @@ fn sum_lanes(v: __m256) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn max_lanes(v: __m256) -> f32 {
+pub(crate) fn max_lanes(v: __m256) -> f32 {
     let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
     _mm_cvtss_f32(_mm_max_ss(quarter, _mm_movehdup_ps(quarter)))
@@ -188,17 +166,6 @@ fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn decode_f16(from: &[u16], to: &mut [f32]) {
-    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
-    for (from, to) in from.iter().zip(to) {
-        store(load_f16(from), to);
-    }
-    for (from, to) in from_tail.iter().zip(to_tail) {
-        *to = half::f16::from_bits(*from).to_f32();
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
 fn encode_f16(from: &[f32], to: &mut [u16]) {
     let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
     for (from, to) in from.iter().zip(to) {
@@ -215,7 +182,7 @@ fn encode_f16(from: &[f32], to: &mut [u16]) {
 /// Below -87.3 (where the result would be denormal) it is 0; NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn exp(x: __m256) -> __m256 {
+pub(crate) fn exp(x: __m256) -> __m256 {
     let set = |v: f32| _mm256_set1_ps(v);
     let clamped = _mm256_max_ps(set(-88.0), _mm256_min_ps(set(88.0), x));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
@@ -233,118 +200,4 @@ fn exp(x: __m256) -> __m256 {
     let underflow = _mm256_cmp_ps::<_CMP_LT_OQ>(x, set(-87.3));
     let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
     _mm256_blendv_ps(_mm256_andnot_ps(underflow, result), x, nan)
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn transpose_keys(rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
-    let count = rows.len() / dims;
-    let whole = dims / LANES * LANES;
-    let out = transposed.as_chunks_mut::<BLOCK>().0;
-    for position in (0..count).step_by(LANES) {
-        // Absent rows become zeros; columns past the last whole square are copied one by one.
-        for dim in (0..whole).step_by(LANES) {
-            let square: [__m256; LANES] = std::array::from_fn(|i| {
-                let at = (position + i) * dims + dim;
-                match rows {
-                    _ if position + i >= count => _mm256_setzero_ps(),
-                    Rows::F16(bits) => load_f16(&bits[at..].as_chunks().0[0]),
-                    Rows::F32(values) => load(&values[at..].as_chunks().0[0]),
-                }
-            });
-            for (i, column) in transpose(square).into_iter().enumerate() {
-                store(column, &mut out[dim + i][position..].as_chunks_mut().0[0]);
-            }
-        }
-        for (dim, i) in (whole..dims).flat_map(|dim| (0..LANES).map(move |i| (dim, i))) {
-            let row = position + i;
-            out[dim][row] = if row < count { rows.get(row * dims + dim) } else { 0.0 };
-        }
-    }
-    for column in out {
-        column[count.next_multiple_of(LANES)..].fill(0.0);
-    }
-}
-
-/// Transposes an 8 x 8 square.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn transpose(r: [__m256; LANES]) -> [__m256; LANES] {
-    let pairs: [__m256; LANES] = std::array::from_fn(|i| {
-        let (a, b) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
-        if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
-    });
-    let fours: [__m256; LANES] = std::array::from_fn(|i| {
-        let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
-        if i % 2 == 0 { _mm256_shuffle_ps::<0x44>(a, b) } else { _mm256_shuffle_ps::<0xee>(a, b) }
-    });
-    std::array::from_fn(|i| {
-        let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
-        if i < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) }
-    })
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn scores(q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
-    let mut sums = [_mm256_setzero_ps(); BLOCK / LANES];
-    for (q, keys) in q.iter().zip(transposed.as_chunks::<BLOCK>().0) {
-        let q = _mm256_set1_ps(*q);
-        for (sum, keys) in sums.iter_mut().zip(keys.as_chunks::<LANES>().0) {
-            *sum = _mm256_fmadd_ps(q, load(keys), *sum);
-        }
-    }
-    for (sum, scores) in sums.into_iter().zip(scores.as_chunks_mut::<LANES>().0) {
-        store(sum, scores);
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
-    scores[n..].fill(f32::NEG_INFINITY);
-    let chunks = scores.as_chunks_mut::<LANES>().0;
-    let scale = _mm256_set1_ps(scale);
-    let mut max = _mm256_set1_ps(state.max);
-    for chunk in chunks.iter() {
-        max = _mm256_max_ps(max, _mm256_mul_ps(load(chunk), scale));
-    }
-    let max = max_lanes(max);
-    let mut sum = _mm256_setzero_ps();
-    for chunk in chunks.iter_mut() {
-        let p = exp(_mm256_fmsub_ps(load(chunk), scale, _mm256_set1_ps(max)));
-        sum = _mm256_add_ps(sum, p);
-        store(p, chunk);
-    }
-    let shrink = (state.max - max).exp();
-    *state = Softmax { max, sum: state.sum * shrink + sum_lanes(sum) };
-    shrink
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn accumulate(out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
-    let dims = out.len();
-    const WIDE: usize = 8;
-    let (wide, rest) = out.as_chunks_mut::<{ WIDE * LANES }>();
-    let shrinks = _mm256_set1_ps(shrink);
-    for (group, out) in wide.iter_mut().enumerate() {
-        let out = out.as_chunks_mut::<LANES>().0;
-        let mut sums: [__m256; WIDE] = std::array::from_fn(|i| _mm256_mul_ps(load(&out[i]), shrinks));
-        for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
-            let p = _mm256_set1_ps(*p);
-            let row = row[group * WIDE * LANES..][..WIDE * LANES].as_chunks::<LANES>().0;
-            for (sum, values) in sums.iter_mut().zip(row) {
-                *sum = _mm256_fmadd_ps(p, load(values), *sum);
-            }
-        }
-        for (sum, out) in sums.into_iter().zip(out) {
-            store(sum, out);
-        }
-    }
-    let start = dims - rest.len();
-    for out in rest.iter_mut() {
-        *out *= shrink;
-    }
-    for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
-        for (out, value) in rest.iter_mut().zip(&row[start..]) {
-            *out = p.mul_add(*value, *out);
-        }
-    }
 }

@@ -7,6 +7,9 @@ use super::avx2::{LANES, Sums, add_tail, load, store, total};
 use crate::dense::DenseType;
 use std::arch::x86_64::*;
 
+/// How far ahead of its use a row's memory is asked for, in bytes.
+const AHEAD: usize = 2048;
+
 /// 32 consecutive weights.
 type Weights = [__m256; 4];
 
@@ -57,7 +60,11 @@ fn decode_typed<const TYPE: usize>(row: &[u8], out: &mut [f32]) {
 fn dot_typed<const TYPE: usize>(row: &[u8], x: &[f32]) -> f32 {
     let (whole, x_tail) = x.as_chunks::<{ 4 * LANES }>();
     let mut sums: Sums = [_mm256_setzero_ps(); 4];
+    let dtype = DenseType::ALL[TYPE];
+    let chunk_bytes = 32 * dtype.block_bytes() / dtype.block_len();
     for (chunk, x) in whole.iter().enumerate() {
+        // A head is read from memory: ask for what comes a little later. A prefetch never faults, wherever it points.
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(chunk * chunk_bytes + AHEAD).cast());
         for ((sum, weights), x) in sums.iter_mut().zip(weights::<TYPE>(row, chunk)).zip(x.as_chunks().0) {
             *sum = _mm256_fmadd_ps(weights, load(x), *sum);
         }
@@ -160,14 +167,14 @@ fn bf16s(bytes: &[u8; 2 * LANES]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn half_at(bytes: &[u8], at: usize) -> f32 {
+pub(crate) fn half_at(bytes: &[u8], at: usize) -> f32 {
     let bits = i32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_bytes(bytes: &[u8]) -> __m256i {
+pub(crate) fn load_bytes(bytes: &[u8]) -> __m256i {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes[..32].as_ptr().cast()) }
 }
@@ -200,7 +207,7 @@ fn signed(q: __m256i) -> Weights {
 /// 16 bytes to 32 nibbles, the low ones first.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nibbles(bytes: &[u8]) -> __m256i {
+pub(crate) fn nibbles(bytes: &[u8]) -> __m256i {
     // SAFETY: 16 readable bytes; the load needs no alignment.
     let bytes = unsafe { _mm_loadu_si128(bytes[..16].as_ptr().cast()) };
     let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
@@ -210,7 +217,7 @@ fn nibbles(bytes: &[u8]) -> __m256i {
 /// Adds the fifth bit of each of 32 weights, from 4 bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fifth_bits(q: __m256i, bits: &[u8]) -> __m256i {
+pub(crate) fn fifth_bits(q: __m256i, bits: &[u8]) -> __m256i {
     let bits = _mm256_set1_epi32(i32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]]));
     let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let own_bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());

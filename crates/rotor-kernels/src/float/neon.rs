@@ -3,27 +3,12 @@
 //! Sums run in eight vectors of four lanes, element `i` going to lane `i % 32`; the vectors are added pairwise, then the
 //! lanes. A tail shorter than a vector goes through a zero-padded one, so every length uses the same order.
 
+use super::FloatKernels;
 use super::neon_rows::{decode_row, dot_row};
-use super::{BLOCK, FloatKernels, Rows, Softmax};
 use std::arch::aarch64::*;
 
-pub(crate) const KERNELS: FloatKernels = FloatKernels {
-    quantize,
-    rms_norm,
-    silu_mul,
-    relu2_mul,
-    add,
-    rotate,
-    dot,
-    decode_row,
-    dot_row,
-    decode_f16,
-    encode_f16,
-    transpose_keys,
-    scores,
-    softmax,
-    accumulate,
-};
+pub(crate) const KERNELS: FloatKernels =
+    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 pub(super) const LANES: usize = 4;
 /// Elements that go to different lanes of a sum.
@@ -31,14 +16,14 @@ pub(super) const STRIDE: usize = 32;
 
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn load(x: &[f32; LANES]) -> float32x4_t {
+pub(crate) fn load(x: &[f32; LANES]) -> float32x4_t {
     // SAFETY: 16 readable bytes; the load needs no alignment.
     unsafe { vld1q_f32(x.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn store(value: float32x4_t, out: &mut [f32; LANES]) {
+pub(crate) fn store(value: float32x4_t, out: &mut [f32; LANES]) {
     // SAFETY: 16 writable bytes; the store needs no alignment.
     unsafe { vst1q_f32(out.as_mut_ptr(), value) }
 }
@@ -52,17 +37,10 @@ fn load_tail(x: &[f32]) -> float32x4_t {
     load(&padded)
 }
 
-#[inline]
-#[target_feature(enable = "neon")]
-fn load_f16(bits: &[u16; LANES]) -> float32x4_t {
-    // SAFETY: 8 readable bytes; the load needs no alignment.
-    vcvt_f32_f16(vreinterpret_f16_u16(unsafe { vld1_u16(bits.as_ptr()) }))
-}
-
 /// The lanes of two vectors: those of the first plus those of the second, then the halves, then the pair.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sum_lanes(first: float32x4_t, second: float32x4_t) -> f32 {
+pub(crate) fn sum_lanes(first: float32x4_t, second: float32x4_t) -> f32 {
     let half = vaddq_f32(first, second);
     let quarter = vaddq_f32(half, vextq_f32::<2>(half, half));
     vgetq_lane_f32::<0>(vaddq_f32(quarter, vrev64q_f32(quarter)))
@@ -186,17 +164,6 @@ fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 }
 
 #[target_feature(enable = "neon")]
-fn decode_f16(from: &[u16], to: &mut [f32]) {
-    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
-    for (from, to) in from.iter().zip(to) {
-        store(load_f16(from), to);
-    }
-    for (from, to) in from_tail.iter().zip(to_tail) {
-        *to = half::f16::from_bits(*from).to_f32();
-    }
-}
-
-#[target_feature(enable = "neon")]
 fn encode_f16(from: &[f32], to: &mut [u16]) {
     let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
     for (from, to) in from.iter().zip(to) {
@@ -214,7 +181,7 @@ fn encode_f16(from: &[f32], to: &mut [u16]) {
 /// Below -87.3 (where the result would be denormal) it is 0; NaN stays NaN.
 #[inline]
 #[target_feature(enable = "neon")]
-fn exp(x: float32x4_t) -> float32x4_t {
+pub(crate) fn exp(x: float32x4_t) -> float32x4_t {
     let set = |v: f32| vdupq_n_f32(v);
     let clamped = vmaxq_f32(set(-88.0), vminq_f32(set(88.0), x));
     let n = vrndnq_f32(vmulq_f32(clamped, set(std::f32::consts::LOG2_E)));
@@ -229,118 +196,4 @@ fn exp(x: float32x4_t) -> float32x4_t {
     let underflow = vcltq_f32(x, set(-87.3));
     let result = vbslq_f32(underflow, set(0.0), result);
     vbslq_f32(vceqq_f32(x, x), result, x)
-}
-
-#[target_feature(enable = "neon")]
-fn transpose_keys(rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
-    let count = rows.len() / dims;
-    let whole = dims / LANES * LANES;
-    let out = transposed.as_chunks_mut::<BLOCK>().0;
-    for position in (0..count).step_by(LANES) {
-        // Absent rows become zeros; columns past the last whole square are copied one by one.
-        for dim in (0..whole).step_by(LANES) {
-            let square: [float32x4_t; LANES] = std::array::from_fn(|i| {
-                let at = (position + i) * dims + dim;
-                match rows {
-                    _ if position + i >= count => vdupq_n_f32(0.0),
-                    Rows::F16(bits) => load_f16(&bits[at..].as_chunks().0[0]),
-                    Rows::F32(values) => load(&values[at..].as_chunks().0[0]),
-                }
-            });
-            for (i, column) in transpose(square).into_iter().enumerate() {
-                store(column, &mut out[dim + i][position..].as_chunks_mut().0[0]);
-            }
-        }
-        for (dim, i) in (whole..dims).flat_map(|dim| (0..LANES).map(move |i| (dim, i))) {
-            let row = position + i;
-            out[dim][row] = if row < count { rows.get(row * dims + dim) } else { 0.0 };
-        }
-    }
-    for column in out {
-        column[count.next_multiple_of(LANES)..].fill(0.0);
-    }
-}
-
-/// Transposes a 4 x 4 square.
-#[inline]
-#[target_feature(enable = "neon")]
-fn transpose([a, b, c, d]: [float32x4_t; LANES]) -> [float32x4_t; LANES] {
-    let pairs = |first, second| {
-        (vreinterpretq_f64_f32(vtrn1q_f32(first, second)), vreinterpretq_f64_f32(vtrn2q_f32(first, second)))
-    };
-    let ((even_ab, odd_ab), (even_cd, odd_cd)) = (pairs(a, b), pairs(c, d));
-    [
-        vreinterpretq_f32_f64(vtrn1q_f64(even_ab, even_cd)),
-        vreinterpretq_f32_f64(vtrn1q_f64(odd_ab, odd_cd)),
-        vreinterpretq_f32_f64(vtrn2q_f64(even_ab, even_cd)),
-        vreinterpretq_f32_f64(vtrn2q_f64(odd_ab, odd_cd)),
-    ]
-}
-
-#[target_feature(enable = "neon")]
-fn scores(q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
-    let mut sums = [vdupq_n_f32(0.0); BLOCK / LANES];
-    for (q, keys) in q.iter().zip(transposed.as_chunks::<BLOCK>().0) {
-        let q = vdupq_n_f32(*q);
-        for (sum, keys) in sums.iter_mut().zip(keys.as_chunks::<LANES>().0) {
-            *sum = vfmaq_f32(*sum, q, load(keys));
-        }
-    }
-    for (sum, scores) in sums.into_iter().zip(scores.as_chunks_mut::<LANES>().0) {
-        store(sum, scores);
-    }
-}
-
-#[target_feature(enable = "neon")]
-fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
-    scores[n..].fill(f32::NEG_INFINITY);
-    let pairs = scores.as_chunks_mut::<LANES>().0.as_chunks_mut::<2>().0;
-    let scale = vdupq_n_f32(scale);
-    let mut max = vdupq_n_f32(state.max);
-    for chunk in pairs.iter().flatten() {
-        max = vmaxq_f32(max, vmulq_f32(load(chunk), scale));
-    }
-    let max = vmaxvq_f32(max);
-    let less = vdupq_n_f32(-max);
-    let mut sums = [vdupq_n_f32(0.0); 2];
-    for pair in pairs.iter_mut() {
-        for (sum, chunk) in sums.iter_mut().zip(pair) {
-            let p = exp(vfmaq_f32(less, load(chunk), scale));
-            *sum = vaddq_f32(*sum, p);
-            store(p, chunk);
-        }
-    }
-    let shrink = (state.max - max).exp();
-    *state = Softmax { max, sum: state.sum * shrink + sum_lanes(sums[0], sums[1]) };
-    shrink
-}
-
-#[target_feature(enable = "neon")]
-fn accumulate(out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
-    let dims = out.len();
-    const WIDE: usize = 16;
-    let (wide, rest) = out.as_chunks_mut::<{ WIDE * LANES }>();
-    for (group, out) in wide.iter_mut().enumerate() {
-        let out = out.as_chunks_mut::<LANES>().0;
-        let mut sums: [float32x4_t; WIDE] = std::array::from_fn(|i| vmulq_n_f32(load(&out[i]), shrink));
-        for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
-            let p = vdupq_n_f32(*p);
-            let row = row[group * WIDE * LANES..][..WIDE * LANES].as_chunks::<LANES>().0;
-            for (sum, values) in sums.iter_mut().zip(row) {
-                *sum = vfmaq_f32(*sum, p, load(values));
-            }
-        }
-        for (sum, out) in sums.into_iter().zip(out) {
-            store(sum, out);
-        }
-    }
-    let start = dims - rest.len();
-    for out in rest.iter_mut() {
-        *out *= shrink;
-    }
-    for (p, row) in p.iter().zip(values.chunks_exact(dims)) {
-        for (out, value) in rest.iter_mut().zip(&row[start..]) {
-            *out = p.mul_add(*value, *out);
-        }
-    }
 }

@@ -10,7 +10,7 @@ use std::arch::aarch64::*;
 /// 32 consecutive weights.
 type Weights = Sums;
 /// 32 consecutive codes.
-type Codes = [uint8x16_t; 2];
+pub(crate) type Codes = [uint8x16_t; 2];
 
 /// Calls `$f::<index>` for the type's index in [`DenseType::ALL`], so that the type is a constant inside.
 macro_rules! for_type {
@@ -153,7 +153,7 @@ fn load_4(bytes: &[u8; 8]) -> uint16x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn half_at(bytes: &[u8], at: usize) -> f32 {
+pub(crate) fn half_at(bytes: &[u8], at: usize) -> f32 {
     let bits = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     vgetq_lane_f32::<0>(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))))
 }
@@ -167,7 +167,7 @@ fn load_16(bytes: &[u8; 16]) -> uint8x16_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_bytes(bytes: &[u8]) -> Codes {
+pub(crate) fn load_bytes(bytes: &[u8]) -> Codes {
     let halves = bytes.as_chunks().0;
     [load_16(&halves[0]), load_16(&halves[1])]
 }
@@ -201,14 +201,14 @@ fn signed([first, second]: Codes) -> Weights {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn or(a: Codes, b: Codes) -> Codes {
+pub(crate) fn or(a: Codes, b: Codes) -> Codes {
     [vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1])]
 }
 
 /// Bits from `at` on of every byte, those of `MASK`, moved up by `TO`.
 #[inline]
 #[target_feature(enable = "neon")]
-fn bits<const MASK: u8, const TO: i32>(bytes: Codes, at: usize) -> Codes {
+pub(crate) fn bits<const MASK: u8, const TO: i32>(bytes: Codes, at: usize) -> Codes {
     // A left shift by a negative number is one to the right.
     let (shift, mask) = (vdupq_n_s8(-(at as i8)), vdupq_n_u8(MASK));
     let field = |bytes| vshlq_n_u8::<TO>(vandq_u8(vshlq_u8(bytes, shift), mask));
@@ -218,7 +218,7 @@ fn bits<const MASK: u8, const TO: i32>(bytes: Codes, at: usize) -> Codes {
 /// 16 bytes to 32 nibbles, the low ones first.
 #[inline]
 #[target_feature(enable = "neon")]
-fn nibbles(bytes: &[u8]) -> Codes {
+pub(crate) fn nibbles(bytes: &[u8]) -> Codes {
     let bytes = load_16(&bytes.as_chunks().0[0]);
     [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)]
 }
@@ -226,7 +226,7 @@ fn nibbles(bytes: &[u8]) -> Codes {
 /// Adds the fifth bit of each of 32 weights, from 4 bytes.
 #[inline]
 #[target_feature(enable = "neon")]
-fn fifth_bits(q: Codes, bits: &[u8]) -> Codes {
+pub(crate) fn fifth_bits(q: Codes, bits: &[u8]) -> Codes {
     let own_bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
     let set = |first: u8, second: u8| {
         let bytes = vcombine_u8(vdup_n_u8(first), vdup_n_u8(second));
@@ -274,7 +274,7 @@ fn scaled(mut weights: Weights, first: f32, second: f32) -> Weights {
 /// The nibbles of sub-block `part`: each 32 bytes hold one sub-block low and the next one high.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sub_block(bytes: &[u8], part: usize) -> Codes {
+pub(crate) fn sub_block(bytes: &[u8], part: usize) -> Codes {
     bits::<15, 0>(load_bytes(&bytes[32 * (part / 2)..]), 4 * (part % 2))
 }
 
@@ -295,7 +295,7 @@ fn k_quant(block: &[u8], part: usize, q: Codes) -> Weights {
 /// The codes of a 32-weight part of a Q6_K block.
 #[inline]
 #[target_feature(enable = "neon")]
-fn q6_k_codes(block: &[u8], part: usize) -> Codes {
+pub(crate) fn q6_k_codes(block: &[u8], part: usize) -> Codes {
     let (half, quarter) = (part / 4, part % 4);
     let low = load_bytes(&block[64 * half + 32 * (quarter & 1)..]);
     let high = load_bytes(&block[128 + 32 * half..]);

@@ -1,26 +1,11 @@
 //! The reference: every operation in plain Rust, in the plainest order.
 
-use super::{BLOCK, FloatKernels, Rows, Softmax};
+use super::FloatKernels;
 use crate::dense::DenseType;
 use half::f16;
 
-pub(crate) const KERNELS: FloatKernels = FloatKernels {
-    quantize,
-    rms_norm,
-    silu_mul,
-    relu2_mul,
-    add,
-    rotate,
-    dot,
-    decode_row,
-    dot_row,
-    decode_f16,
-    encode_f16,
-    transpose_keys,
-    scores,
-    softmax,
-    accumulate,
-};
+pub(crate) const KERNELS: FloatKernels =
+    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     let finite = x.iter().all(|v| v.is_finite());
@@ -93,53 +78,8 @@ fn dot_row(dtype: DenseType, row: &[u8], x: &[f32]) -> f32 {
     sum
 }
 
-fn decode_f16(from: &[u16], to: &mut [f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = f16::from_bits(*from).to_f32();
-    }
-}
-
 fn encode_f16(from: &[f32], to: &mut [u16]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = f16::from_f32(*from).to_bits();
-    }
-}
-
-fn transpose_keys(rows: Rows<'_>, dims: usize, transposed: &mut [f32]) {
-    transposed.fill(0.0);
-    for index in 0..rows.len() {
-        transposed[index % dims * BLOCK + index / dims] = rows.get(index);
-    }
-}
-
-fn scores(q: &[f32], transposed: &[f32], scores: &mut [f32; BLOCK]) {
-    scores.fill(0.0);
-    for (q, keys) in q.iter().zip(transposed.as_chunks::<BLOCK>().0) {
-        for (score, key) in scores.iter_mut().zip(keys) {
-            *score += q * key;
-        }
-    }
-}
-
-fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32 {
-    let (live, masked) = scores.split_at_mut(n);
-    masked.fill(0.0);
-    let max = live.iter().fold(state.max, |max, s| max.max(s * scale));
-    for score in live.iter_mut() {
-        *score = (*score * scale - max).exp();
-    }
-    let shrink = (state.max - max).exp();
-    *state = Softmax { max, sum: state.sum * shrink + live.iter().sum::<f32>() };
-    shrink
-}
-
-fn accumulate(out: &mut [f32], shrink: f32, p: &[f32], values: &[f32]) {
-    for out in out.iter_mut() {
-        *out *= shrink;
-    }
-    for (p, values) in p.iter().zip(values.chunks_exact(out.len())) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out += p * value;
-        }
     }
 }

@@ -173,17 +173,22 @@ fn unstride(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) ->
         Strided::Low32 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| [d, c, b, a]),
         // Two blocks side by side: the low halves of the slots are one, the high halves the other.
         Strided::High16 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| {
-            let low = |first: u32, second: u32| first & 0xffff | second << 16;
-            let high = |first: u32, second: u32| first >> 16 | second & 0xffff_0000;
+            let low = |first, second| _mm256_permute2x128_si256::<0x20>(first, second);
+            let high = |first, second| _mm256_permute2x128_si256::<0x31>(first, second);
             [low(a, b), low(c, d), high(a, b), high(c, d)]
         }),
     }
 }
 
-/// `order` makes 16 bytes of a plane from the masks of bits 7:6, 5:4, 3:2 and 1:0.
+/// `order` puts bytes whose highest bits are those of slots 7:6, 5:4, 3:2 and 1:0 in the order of the weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unstride_blocks(packed: &[u8], bit0: &mut [u8], bit1: &mut [u8], order: impl Fn([u32; 4]) -> [u32; 4]) -> bool {
+fn unstride_blocks(
+    packed: &[u8],
+    bit0: &mut [u8],
+    bit1: &mut [u8],
+    order: impl Fn([__m256i; 4]) -> [__m256i; 4],
+) -> bool {
     let mut wrong = _mm256_setzero_si256();
     let out = bit0.as_chunks_mut::<16>().0.iter_mut().zip(bit1.as_chunks_mut::<16>().0);
     for (packed, (bit0, bit1)) in packed.as_chunks().0.iter().zip(out) {
@@ -191,8 +196,8 @@ fn unstride_blocks(packed: &[u8], bit0: &mut [u8], bit1: &mut [u8], order: impl 
         // The low bit of every code, brought over its high bit.
         let low = _mm256_add_epi8(codes, codes);
         wrong = _mm256_or_si256(wrong, _mm256_and_si256(codes, low));
-        *bit0 = join_masks(order(slot_masks(_mm256_andnot_si256(low, codes))));
-        *bit1 = join_masks(order(slot_masks(_mm256_or_si256(codes, low)).map(|neither| !neither)));
+        *bit0 = join_masks(masks(order(slots(_mm256_andnot_si256(low, codes)))));
+        *bit1 = join_masks(masks(order(slots(_mm256_or_si256(codes, low)))).map(|neither| !neither));
     }
     _mm256_testz_si256(wrong, _mm256_set1_epi8(0xaa_u8.cast_signed())) == 0
 }
@@ -202,14 +207,23 @@ fn join_masks([a, b, c, d]: [u32; 4]) -> [u8; 16] {
     (u128::from(low) | u128::from(high) << 64).to_le_bytes()
 }
 
-/// The bits 7, 5, 3 and 1 of every byte; to double a byte twice is to shift it by two places.
+/// The highest bits of 32 bytes, four times.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn slot_masks(bits: __m256i) -> [u32; 4] {
+fn masks([a, b, c, d]: [__m256i; 4]) -> [u32; 4] {
     let mask = |bits| _mm256_movemask_epi8(bits).cast_unsigned();
-    let double = |bits| _mm256_add_epi8(bits, bits);
-    let second = double(double(bits));
-    let third = double(double(second));
-    let fourth = double(double(third));
-    [mask(bits), mask(second), mask(third), mask(fourth)]
+    [mask(a), mask(b), mask(c), mask(d)]
+}
+
+/// Bits 7, 5, 3 and 1 of every byte, each in place of bit 7; to double a byte twice is to shift it by two places.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn slots(bits: __m256i) -> [__m256i; 4] {
+    let shifted = |bits| {
+        let once = _mm256_add_epi8(bits, bits);
+        _mm256_add_epi8(once, once)
+    };
+    let second = shifted(bits);
+    let third = shifted(second);
+    [bits, second, third, shifted(third)]
 }

@@ -7,7 +7,7 @@ use super::layout::TRIOS_COLS;
 use super::padded_cols;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
-use crate::pool::Pool;
+use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
 /// Rows are padded to a multiple of this, with zeros: to whole blocks of every layout.
@@ -47,8 +47,6 @@ impl Activations {
     fn resize(&mut self, kernels: &Kernels, tokens: usize, cols: usize) {
         assert!(kernels.isa == self.isa, "activations of {}, kernels of {}", self.isa, kernels.isa);
         (self.cols, self.tokens, self.stride) = (cols, tokens, cols.next_multiple_of(STRIDE_ALIGN));
-        // Cleared first: a narrower row must not inherit a wider one's values as padding.
-        self.quantized.clear();
         self.quantized.resize(tokens * self.stride, 0);
         self.factors.resize(tokens, 1.0);
         self.sums.resize(tokens, 0);
@@ -71,12 +69,6 @@ impl Activations {
         self.preparation = Some(preparation);
     }
 
-    fn sum_up(&mut self) {
-        for (sum, q) in self.sums.iter_mut().zip(self.quantized.chunks_exact(self.stride)) {
-            *sum = q.iter().map(|q| i32::from(*q)).sum();
-        }
-    }
-
     /// Quantises `x` (`[tokens, cols]`, f32) per token: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`.
     ///
     /// A token with a NaN or an infinity has no meaningful maximum: its factor becomes NaN, which carries on to every output.
@@ -87,13 +79,13 @@ impl Activations {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} values are not rows of {cols}", x.len());
         self.resize(kernels, x.len() / cols, cols);
         let stride = self.stride;
-        let (quantized, factors) = (&mut self.quantized, crate::pool::SharedMut::new(&mut self.factors));
-        pool.for_each_chunk(quantized, stride, |token, q| {
-            // SAFETY: each task owns its token's factor.
-            let factor = unsafe { &mut factors.slice(token, 1)[0] };
+        let (factors, sums) = (SharedMut::new(&mut self.factors), SharedMut::new(&mut self.sums));
+        pool.for_each_chunk(&mut self.quantized, stride, |token, q| {
+            // SAFETY: each task owns its token's factor and sum.
+            let (factor, sum) = unsafe { (&mut factors.slice(token, 1)[0], &mut sums.slice(token, 1)[0]) };
             *factor = kernels.quantize(&x[token * cols..(token + 1) * cols], &mut q[..cols]);
+            *sum = finish_row(kernels, q, cols);
         });
-        self.sum_up();
     }
 
     /// Takes int8 activations as they are (`[tokens, cols]`), with factors of 1.
@@ -104,10 +96,11 @@ impl Activations {
         assert!(cols > 0 && q.len().is_multiple_of(cols), "{} values are not rows of {cols}", q.len());
         self.resize(kernels, q.len() / cols, cols);
         self.factors.fill(1.0);
-        for (to, from) in self.quantized.chunks_exact_mut(self.stride).zip(q.chunks_exact(cols)) {
+        let rows = self.quantized.chunks_exact_mut(self.stride).zip(q.chunks_exact(cols));
+        for ((to, from), sum) in rows.zip(&mut self.sums) {
             to[..cols].copy_from_slice(from);
+            *sum = finish_row(kernels, to, cols);
         }
-        self.sum_up();
     }
 
     /// Features per token.
@@ -165,6 +158,13 @@ impl Activations {
         let rows = self.quantized.chunks_exact(self.stride).flat_map(|row| row[..self.cols].chunks(cols));
         sums.extend(rows.map(|group| group.iter().map(|q| i32::from(*q)).sum::<i32>()));
     }
+}
+
+/// Clears a row's padding, which may hold what a wider row left; returns the row's sum.
+fn finish_row(kernels: &Kernels, q: &mut [i8], cols: usize) -> i32 {
+    q[cols..].fill(0);
+    // SAFETY: the CPU has the ISA of these kernels; it asks for nothing else.
+    unsafe { (kernels.ternary.sum)(q) }
 }
 
 impl<'a> Token<'a> {

@@ -10,7 +10,7 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::avx512_vnni::{CODES, PANEL_TOKENS, PREFETCH, broadcast, load, multiply_panel, store};
+use super::avx512_vnni::{CODES, HALF, LINE, PANEL_TOKENS, PREFETCH, add, broadcast, load, multiply_panel};
 use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
 use std::arch::x86_64::*;
@@ -18,6 +18,8 @@ use std::arch::x86_64::*;
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: super::avx2::pack_row,
     dot_rows: super::avx2_rows::dot_rows,
+    sum: super::avx2::sum,
+    scale: super::avx2::scale,
     planes: &PLANES,
     kernels: &[&TRIOS, &CODES, &PLANES],
 };
@@ -30,10 +32,6 @@ static TRIOS: TernaryKernel = TernaryKernel {
     many: Some(Many::Panel(PanelKernels { min_tokens: 24, tokens: PANEL_TOKENS, unpack, multiply: multiply_panel })),
 };
 
-/// Rows of a vector.
-const HALF: usize = 16;
-/// Bytes of a vector.
-const LINE: usize = 64;
 /// Indices of a block.
 const INDICES: usize = 8;
 /// Blocks whose sums fit the accumulators.
@@ -98,56 +96,57 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
         for (x, token) in x.iter_mut().zip(tokens) {
             *x = &token.quantized.as_chunks::<TRIOS_COLS>().0[first..first + blocks.len()];
         }
-        for half in 0..2 {
-            // Two sets of accumulators hide the latency of the dot products where one token has only three.
-            let sums =
-                if N <= 3 { half_of_rows::<N, 2>(blocks, half, x) } else { half_of_rows::<N, 1>(blocks, half, x) };
-            for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
-                let out = &mut out.as_chunks_mut::<HALF>().0[half];
-                // SAFETY: 64 readable bytes; the load needs no alignment.
-                let before = unsafe { _mm512_loadu_si512(out.as_ptr().cast()) };
-                store(_mm512_add_epi32(before, sums), out);
-            }
+        // Up to three tokens leave registers for both halves of the tile; more tokens take one after the other.
+        if N <= 3 {
+            let sums = halves::<N, 2>(blocks, 0, x);
+            add(sums[0], 0, out);
+            add(sums[1], HALF, out);
+        } else {
+            add(halves::<N, 1>(blocks, 0, x)[0], 0, out);
+            add(halves::<N, 1>(blocks, 1, x)[0], HALF, out);
         }
     }
 }
 
-/// Sums of codes times activations for 16 rows, in `S` sets of accumulators.
+/// Sums of codes times activations for `H` halves of the tile, from the half `first` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[expect(clippy::needless_range_loop, reason = "one number goes through registers of weights, activations and sums")]
-fn half_of_rows<const N: usize, const S: usize>(
+fn halves<const N: usize, const H: usize>(
     blocks: &[[u8; TRIOS_BYTES]],
-    half: usize,
+    first: usize,
     x: [&[[i8; TRIOS_COLS]]; N],
-) -> [__m512i; N] {
+) -> [[__m512i; N]; H] {
     let table = load(&TABLE);
-    let mut sums = [[[_mm512_setzero_si512(); 3]; N]; S];
+    let mut sums = [[[_mm512_setzero_si512(); 3]; N]; H];
     for (index, block) in blocks.iter().enumerate() {
-        let lines = block.as_chunks::<{ TRIOS_BYTES / 2 }>().0[half].as_chunks::<LINE>().0;
-        if N <= 3 {
-            for line in lines {
+        // The first half's turn brings the other half's lines too.
+        if first == 0 {
+            for line in block.as_chunks::<LINE>().0 {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
             }
         }
-        let indices = indices(lines);
-        for v in 0..INDICES {
-            let codes = _mm512_permutexvar_epi8(indices[v], table);
-            for f in 0..3 {
-                let codes = _mm512_and_si512(codes, _mm512_set1_epi32(0x0303_0303 << (2 * f)));
-                for token in 0..N {
-                    let x = broadcast(&x[token][index].as_chunks().0[3 * v + f]);
-                    let sum = &mut sums[v % S][token][f];
-                    *sum = _mm512_dpbusd_epi32(*sum, codes, x);
+        for half in 0..H {
+            let lines = block.as_chunks::<{ TRIOS_BYTES / 2 }>().0[first + half].as_chunks::<LINE>().0;
+            let indices = indices(lines);
+            for v in 0..INDICES {
+                let codes = _mm512_permutexvar_epi8(indices[v], table);
+                for f in 0..3 {
+                    let codes = _mm512_and_si512(codes, _mm512_set1_epi32(0x0303_0303 << (2 * f)));
+                    for token in 0..N {
+                        let x = broadcast(&x[token][index].as_chunks().0[3 * v + f]);
+                        sums[half][token][f] = _mm512_dpbusd_epi32(sums[half][token][f], codes, x);
+                    }
                 }
             }
         }
     }
-    let mut totals = [_mm512_setzero_si512(); N];
-    for sums in sums {
-        for (total, [a, b, c]) in totals.iter_mut().zip(sums) {
+    let mut totals = [[_mm512_setzero_si512(); N]; H];
+    for half in 0..H {
+        for token in 0..N {
+            let [a, b, c] = sums[half][token];
             let bc = _mm512_add_epi32(_mm512_srai_epi32::<2>(b), _mm512_srai_epi32::<4>(c));
-            *total = _mm512_add_epi32(*total, _mm512_add_epi32(a, bc));
+            totals[half][token] = _mm512_add_epi32(a, bc);
         }
     }
     totals

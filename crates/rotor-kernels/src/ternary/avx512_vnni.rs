@@ -24,6 +24,8 @@ use std::arch::x86_64::*;
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: super::avx2::pack_row,
     dot_rows: super::avx2_rows::dot_rows,
+    sum: super::avx2::sum,
+    scale: super::avx2::scale,
     planes: &avx512::PLANES,
     kernels: &[&CODES, &avx512::PLANES],
 };
@@ -37,9 +39,9 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
 };
 
 /// Rows of a vector.
-const HALF: usize = 16;
+pub(super) const HALF: usize = 16;
 /// Bytes of a vector.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 /// Tokens multiplied together with a panel.
 pub(super) const PANEL_TOKENS: usize = 12;
 /// How far ahead of the multiplication weights are fetched, in bytes.
@@ -61,7 +63,7 @@ pub(super) fn load(bytes: &[u8; LINE]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn store(value: __m512i, out: &mut [i32; HALF]) {
+fn store(value: __m512i, out: &mut [i32; HALF]) {
     // SAFETY: 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), value) };
 }
@@ -114,7 +116,7 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
 /// Adds sums of 16 rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add<const N: usize>(sums: [__m512i; N], row: usize, out: &mut [[i32; TILE_ROWS]]) {
+pub(super) fn add<const N: usize>(sums: [__m512i; N], row: usize, out: &mut [[i32; TILE_ROWS]]) {
     for (sums, out) in sums.into_iter().zip(out) {
         let out = &mut out.as_chunks_mut::<HALF>().0[row / HALF];
         // SAFETY: 64 readable bytes; the load needs no alignment.
@@ -135,12 +137,14 @@ fn halves<const N: usize, const H: usize>(
     let mut sums = [[[_mm512_setzero_si512(); 4]; N]; H];
     for (index, block) in blocks.iter().enumerate() {
         let lines = block.as_chunks::<LINE>().0;
-        for half in 0..H {
-            let line = &lines[first + half];
-            if N <= 3 {
+        // The first half's turn brings the other half's line too.
+        if first == 0 {
+            for line in lines {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
             }
-            let codes = load(line);
+        }
+        for half in 0..H {
+            let codes = load(&lines[first + half]);
             for f in 0..4 {
                 let codes = _mm512_and_si512(codes, _mm512_set1_epi32(field(f as u32)));
                 for token in 0..N {

@@ -1,8 +1,22 @@
 //! Which kernel multiplies which matrix.
+//!
+//! What is best depends on how many bytes a second a core gets from memory and on how fast it multiplies: a denser packing
+//! costs instructions and saves bytes. So for large models the kernels of an ISA are tried, once, on matrices like the
+//! model's. All of them give the same bits; a trial that chooses badly costs time and nothing else.
 
 use super::kernel::TernaryKernel;
+use super::matrix::{Scratch, TernaryMatrix};
+use super::{Activations, TILE_ROWS};
+use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
+use crate::pool::Pool;
 use std::fmt;
+use std::time::Instant;
+
+/// Packed weights of a trial: more than the caches of most machines hold.
+const TRIAL_BYTES: usize = 128 << 20;
+/// Rounds of a trial, in each of which every kernel has its turn.
+const TRIAL_ROUNDS: usize = 4;
 
 /// The kernels chosen for the ternary matrices of a model, by their shape.
 #[derive(Clone, Debug)]
@@ -10,13 +24,15 @@ pub struct Choice {
     kernels: &'static Kernels,
     /// For all shapes but those that were measured.
     general: &'static TernaryKernel,
+    /// Whether somebody asked for just this kernel.
+    named: bool,
     measured: Vec<((usize, usize), &'static TernaryKernel)>,
 }
 
 impl Choice {
     /// What is best on most CPUs of this ISA.
     pub fn unmeasured(kernels: &'static Kernels) -> Choice {
-        Choice { kernels, general: kernels.ternary_kernels()[0], measured: Vec::new() }
+        Choice { kernels, general: kernels.ternary_kernels()[0], named: false, measured: Vec::new() }
     }
 
     /// The kernel named by `ROTOR_KERNEL` for every shape; `None` where the variable is not set.
@@ -26,11 +42,65 @@ impl Choice {
     pub fn from_env(kernels: &'static Kernels) -> Result<Option<Choice>, UnknownKernel> {
         match std::env::var("ROTOR_KERNEL") {
             Ok(name) if !name.is_empty() => match kernels.ternary_kernel(&name) {
-                Some(general) => Ok(Some(Choice { kernels, general, measured: Vec::new() })),
+                Some(general) => Ok(Some(Choice { kernels, general, named: true, measured: Vec::new() })),
                 None => Err(UnknownKernel { name, kernels }),
             },
             _ => Ok(None),
         }
+    }
+
+    /// Whether there is nothing to choose: a kernel was asked for by name, or the ISA has only one.
+    pub fn is_fixed(&self) -> bool {
+        self.named || self.kernels.ternary_kernels().len() == 1
+    }
+
+    /// Takes for each of `shapes` (`[rows, cols]`) the kernel that multiplies one token fastest, the weights coming from
+    /// memory. It takes some tenths of a second.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory for the trial.
+    pub fn measure(kernels: &'static Kernels, pool: &Pool, shapes: &[(usize, usize)]) -> std::io::Result<Choice> {
+        Choice::measure_with(TRIAL_BYTES, kernels, pool, shapes)
+    }
+
+    fn measure_with(
+        bytes: usize,
+        kernels: &'static Kernels,
+        pool: &Pool,
+        shapes: &[(usize, usize)],
+    ) -> std::io::Result<Choice> {
+        let mut choice = Choice::unmeasured(kernels);
+        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
+        // Pages that were never written are not read from memory.
+        pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
+        for &shape in shapes {
+            // Rows are only multiplied one after the other, so shapes of the same width give the same answer.
+            let known = choice.measured.iter().find(|((_, cols), _)| *cols == shape.1);
+            let fastest = match known {
+                Some((_, kernel)) => *kernel,
+                None => {
+                    let (kernel, memory) = fastest(kernels, pool, shape.1, tiles);
+                    tiles = memory;
+                    kernel
+                }
+            };
+            choice.measured.push((shape, fastest));
+        }
+        Ok(choice)
+    }
+
+    /// The choice that [`Choice::measured`] told; names that the ISA does not have are passed over.
+    pub fn remembered<'a>(
+        kernels: &'static Kernels,
+        measured: impl IntoIterator<Item = ((usize, usize), &'a str)>,
+    ) -> Choice {
+        let known = |(shape, name): (_, &str)| Some((shape, kernels.ternary_kernel(name)?));
+        Choice { measured: measured.into_iter().filter_map(known).collect(), ..Choice::unmeasured(kernels) }
+    }
+
+    /// The shapes that were measured and the names of their kernels.
+    pub fn measured(&self) -> impl Iterator<Item = ((usize, usize), &'static str)> {
+        self.measured.iter().map(|(shape, kernel)| (*shape, kernel.name()))
     }
 
     /// The kernel for a matrix `[rows, cols]`, with scales for groups of so many of its columns or without.
@@ -44,6 +114,34 @@ impl Choice {
         let all = std::iter::once(preferred).chain(self.kernels.ternary_kernels().iter().copied());
         all.into_iter().find(fits).expect("planes and codes can be cut anywhere that groups may end")
     }
+}
+
+/// The kernel that takes the least time for as many rows of `cols` weights as `tiles` holds, all of them reading the same
+/// memory in turn. What it holds does not matter: no kernel's time depends on the weights.
+fn fastest(
+    kernels: &'static Kernels,
+    pool: &Pool,
+    cols: usize,
+    mut tiles: Buffer<u8>,
+) -> (&'static TernaryKernel, Buffer<u8>) {
+    let candidates = kernels.ternary_kernels();
+    let mut best = vec![f64::INFINITY; candidates.len()];
+    let mut activations = Activations::new(kernels);
+    activations.set(kernels, &vec![1; cols], cols);
+    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+    for _ in 0..TRIAL_ROUNDS {
+        for (kernel, best) in candidates.iter().zip(&mut best) {
+            let rows = tiles.len() / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
+            out.resize(rows, 0);
+            let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
+            let start = Instant::now();
+            matrix.dot(kernels, pool, &mut activations, &mut scratch, &mut out);
+            *best = best.min(start.elapsed().as_secs_f64() / rows.max(1) as f64);
+            tiles = matrix.into_tiles();
+        }
+    }
+    let least = candidates.iter().zip(&best).min_by(|(_, a), (_, b)| a.total_cmp(b));
+    (least.map_or(candidates[0], |(kernel, _)| kernel), tiles)
 }
 
 /// `ROTOR_KERNEL` names a kernel that is not there.
@@ -62,3 +160,34 @@ impl fmt::Display for UnknownKernel {
 }
 
 impl std::error::Error for UnknownKernel {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn a_choice_is_remembered_by_name_and_gives_way_where_groups_cannot_be_cut() {
+        for kernels in Isa::available().filter_map(Kernels::for_isa) {
+            for kernel in kernels.ternary_kernels() {
+                let told = [((64, 96), kernel.name()), ((32, 96), "no such kernel")];
+                let choice = Choice::remembered(kernels, told);
+                assert_eq!(choice.measured().collect::<Vec<_>>(), [((64, 96), kernel.name())]);
+                assert_eq!(choice.kernel_for((64, 96), None).name(), kernel.name());
+                assert_eq!(choice.kernel_for((32, 96), None).name(), kernels.ternary_kernels()[0].name());
+                assert!(choice.kernel_for((64, 96), Some(32)).can_scale(32));
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_chooses_a_kernel_of_the_isa_for_every_shape() {
+        let kernels = Kernels::for_isa(Isa::best()).unwrap();
+        let shapes = [(640, 2560), (2560, 2560), (2560, 96)];
+        let choice = Choice::measure_with(1 << 20, kernels, &Pool::new(2), &shapes).unwrap();
+        assert_eq!(choice.measured().map(|(shape, _)| shape).collect::<Vec<_>>(), shapes);
+        for (_, name) in choice.measured() {
+            assert!(kernels.ternary_kernel(name).is_some());
+        }
+    }
+}

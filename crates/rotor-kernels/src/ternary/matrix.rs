@@ -1,7 +1,7 @@
 //! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
 
 use super::grouped::GroupScales;
-use super::kernel::{MAX_PASS, Many, PanelKernels, TernaryKernel, Token};
+use super::kernel::{MAX_PASS, Many, PanelKernels, RowScale, TernaryKernel, Token};
 use super::layout::PLANES;
 use super::lookup::LookupScratch;
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
@@ -13,8 +13,10 @@ use std::sync::{Mutex, PoisonError};
 
 /// Tiles that a task takes where tokens are few.
 const RUN: usize = 4;
-/// Tokens that share a panel: enough to make unpacking it cheap, few enough for their activations to stay in the cache.
-const PANEL_TOKENS: usize = 192;
+/// Tiles that a task unpacks where tokens are many: their panels, some hundred kilobytes, stay in the L2 cache.
+const PANEL_RUN: usize = 2;
+/// Tokens that share a panel: enough to make unpacking it cheap.
+const PANEL_TOKENS: usize = 512;
 
 /// A ternary matrix `[rows, cols]`, packed for one of the kernels.
 #[derive(Debug)]
@@ -153,6 +155,21 @@ impl TernaryMatrix {
         Ok(TernaryMatrix { rows, cols, kernel, tiles })
     }
 
+    /// A matrix of what `tiles` holds, for trials.
+    pub(super) fn of_tiles(
+        (rows, cols): (usize, usize),
+        kernel: &'static TernaryKernel,
+        tiles: Buffer<u8>,
+    ) -> TernaryMatrix {
+        assert!(kernel.packed_bytes(rows, cols) <= tiles.len(), "memory for [{rows}, {cols}]");
+        TernaryMatrix { rows, cols, kernel, tiles }
+    }
+
+    /// The memory of a matrix that is not needed any more.
+    pub(super) fn into_tiles(self) -> Buffer<u8> {
+        self.tiles
+    }
+
     /// Rows (output features).
     pub fn rows(&self) -> usize {
         self.rows
@@ -238,10 +255,10 @@ impl TernaryMatrix {
     ) {
         self.check(kernels, x, out.len());
         match scales {
-            RowScales::Uniform(scale) => self.scaled(pool, x, scratch, out, |_| std::iter::repeat(scale)),
+            RowScales::Uniform(scale) => self.scaled(kernels, pool, x, scratch, out, |_| RowScale::Same(*scale)),
             RowScales::PerRow(scales) => {
                 assert_eq!(scales.len(), self.rows, "one scale per row");
-                self.scaled(pool, x, scratch, out, |row| &scales[row..]);
+                self.scaled(kernels, pool, x, scratch, out, |rows| RowScale::Each(&scales[rows]));
             }
             RowScales::Grouped(scales) => {
                 assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
@@ -251,21 +268,21 @@ impl TernaryMatrix {
         }
     }
 
-    /// `scales_from(row)` gives the scales of the rows from there on.
-    fn scaled<'s, I: IntoIterator<Item = &'s f32>>(
+    /// `scales_of(rows)` gives the scales of some rows.
+    fn scaled<'s>(
         &self,
+        kernels: &Kernels,
         pool: &Pool,
         x: &mut Activations,
         scratch: &mut Scratch,
         out: &mut [f32],
-        scales_from: impl Fn(usize) -> I + Sync,
+        scales_of: impl Fn(Range<usize>) -> RowScale<'s> + Sync,
     ) {
         let factors = std::mem::take(x.factors_mut());
         self.multiply(pool, x, scratch, out, |sums, out| {
-            let factor = factors[sums.token];
-            for ((out, sum), scale) in out.iter_mut().zip(sums.sums).zip(scales_from(sums.row)) {
-                *out = *sum as f32 * scale / factor;
-            }
+            let scales = scales_of(sums.row..sums.row + out.len());
+            // SAFETY: the CPU has the ISA of these kernels; it asks for nothing else.
+            unsafe { (kernels.ternary.scale)(sums.sums, scales, factors[sums.token], out) };
         });
         *x.factors_mut() = factors;
     }
@@ -291,19 +308,21 @@ impl TernaryMatrix {
         }
         x.prepare(self.kernel, pool);
         let out = SharedMut::new(out);
-        self.for_each_tile(pool, x, scratch, |tile, weights, tokens, _| {
-            for first in tokens.clone().step_by(weights.pass()) {
-                let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
-                let count = weights.pass().min(tokens.end - first);
+        self.for_each_run(pool, x, scratch, |first_tile, tiles, tokens| {
+            let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+            for first in tokens.clone().step_by(tiles[0].pass()) {
+                let count = tiles[0].pass().min(tokens.end - first);
                 for (input, token) in inputs.iter_mut().zip(first..first + count) {
                     *input = x.token(token, self.kernel);
                 }
-                weights.multiply(0..weights.cols, &inputs[..count], &mut sums[..count]);
-                let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows);
-                for (sums, token) in sums[..count].iter().zip(first..) {
-                    // SAFETY: each task owns its rows of its tokens.
-                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                    finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
+                for (tile, weights) in (first_tile..).zip(tiles) {
+                    weights.multiply(0..weights.cols, &inputs[..count], &mut sums[..count]);
+                    let rows = self.rows_of(tile);
+                    for (sums, token) in sums[..count].iter().zip(first..) {
+                        // SAFETY: each task owns its rows of its tokens.
+                        let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                        finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
+                    }
                 }
             }
         });
@@ -326,93 +345,121 @@ impl TernaryMatrix {
         let mut group_sums = std::mem::take(&mut scratch.group_sums);
         x.sums_of_groups(scales.cols(), &mut group_sums);
         let out = SharedMut::new(out);
-        self.for_each_tile(pool, x, scratch, |tile, weights, tokens, _| {
-            let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows);
-            for first in tokens.clone().step_by(weights.pass()) {
-                let count = weights.pass().min(tokens.end - first);
-                let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
-                for group in 0..scales.groups() {
-                    let columns = group * scales.cols()..(group + 1) * scales.cols();
-                    let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
-                    for (input, token) in inputs.iter_mut().zip(first..first + count) {
-                        let sum = group_sums[token * scales.groups() + group];
-                        *input = x.token(token, self.kernel).columns(columns.clone(), sum, self.kernel);
+        self.for_each_run(pool, x, scratch, |first_tile, tiles, tokens| {
+            for (tile, weights) in (first_tile..).zip(tiles) {
+                let rows = self.rows_of(tile);
+                for first in tokens.clone().step_by(weights.pass()) {
+                    let tokens = first..(first + weights.pass()).min(tokens.end);
+                    let totals = self.totals(weights, &rows, tokens.clone(), x, scales, &group_sums);
+                    for (totals, token) in totals.iter().zip(tokens) {
+                        // SAFETY: each task owns its rows of its tokens.
+                        let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                        let factor = x.factors()[token];
+                        out.iter_mut().zip(totals).for_each(|(out, total)| *out = total / factor);
                     }
-                    weights.multiply(columns, &inputs[..count], &mut sums[..count]);
-                    for (totals, sums) in totals.iter_mut().zip(&sums[..count]) {
-                        let scales = &scales.group(group)[rows.clone()];
-                        for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
-                            *total += *sum as f32 * scale;
-                        }
-                    }
-                }
-                for (totals, token) in totals[..count].iter().zip(first..) {
-                    // SAFETY: each task owns its rows of its tokens.
-                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                    let factor = x.factors()[token];
-                    out.iter_mut().zip(totals).for_each(|(out, total)| *out = total / factor);
                 }
             }
         });
         scratch.group_sums = group_sums;
     }
 
-    /// Runs `task(tile, weights, tokens, worker)` for every tile, all tokens at once where they are few, in parts and with
-    /// the weights unpacked where they are many.
-    fn for_each_tile(
+    /// The sums of a tile's groups times their scales, groups ascending, for at most a pass of tokens.
+    fn totals(
+        &self,
+        weights: &Weights<'_>,
+        rows: &Range<usize>,
+        tokens: Range<usize>,
+        x: &Activations,
+        scales: &GroupScales,
+        group_sums: &[i32],
+    ) -> [[f32; TILE_ROWS]; MAX_PASS] {
+        let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
+        let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+        let count = tokens.len();
+        for group in 0..scales.groups() {
+            let columns = group * scales.cols()..(group + 1) * scales.cols();
+            for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
+                let sum = group_sums[token * scales.groups() + group];
+                *input = x.token(token, self.kernel).columns(columns.clone(), sum, self.kernel);
+            }
+            weights.multiply(columns, &inputs[..count], &mut sums[..count]);
+            let scales = &scales.group(group)[rows.clone()];
+            for (totals, sums) in totals.iter_mut().zip(&sums[..count]) {
+                for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
+                    *total += *sum as f32 * scale;
+                }
+            }
+        }
+        totals
+    }
+
+    /// The rows of a tile that the matrix has.
+    fn rows_of(&self, tile: usize) -> Range<usize> {
+        tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows)
+    }
+
+    /// Runs `task(first tile, tiles, tokens)` for every run of tiles, all tokens at once where they are few, in parts and
+    /// with the weights unpacked where they are many.
+    fn for_each_run(
         &self,
         pool: &Pool,
         x: &Activations,
         scratch: &mut Scratch,
-        task: impl Fn(usize, Weights<'_>, Range<usize>, usize) + Sync,
+        task: impl Fn(usize, &[Weights<'_>], Range<usize>) + Sync,
     ) {
         let cols = self.kernel.layout.padded(self.cols);
+        let weights =
+            |tile: usize| Weights { kernel: self.kernel, tile: self.tiles(tile..tile + 1), panel: None, cols };
         match &self.kernel.many {
             Some(Many::Panel(panel)) if x.tokens() >= panel.min_tokens => {
                 scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
                 let panels = SharedMut::new(&mut scratch.panels);
-                let parts = x.tokens().div_ceil(PANEL_TOKENS);
-                pool.run(self.tile_count() * parts, |worker, number| {
-                    let (part, tile) = (number / self.tile_count(), number % self.tile_count());
+                let (parts, runs) = (x.tokens().div_ceil(PANEL_TOKENS), self.tile_count().div_ceil(PANEL_RUN));
+                let bytes = cols * TILE_ROWS;
+                pool.run(runs * parts, |worker, number| {
+                    let (part, run) = (number / runs, number % runs);
                     // SAFETY: a worker runs one task at a time.
-                    let bytes = unsafe { &mut panels.slice(worker, 1)[0] };
-                    bytes.resize(bytes.len().max(cols * TILE_ROWS), 0);
-                    // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a tile and a panel of the same columns.
-                    unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, &mut bytes[..cols * TILE_ROWS]) };
+                    let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
+                    buffer.resize(buffer.len().max(bytes * PANEL_RUN), 0);
+                    let tiles = run * PANEL_RUN..((run + 1) * PANEL_RUN).min(self.tile_count());
+                    let mut unpacked: [Weights<'_>; PANEL_RUN] = std::array::from_fn(|_| weights(tiles.start));
+                    let unpack = buffer.chunks_exact_mut(bytes.max(1)).zip(tiles.clone());
+                    for (weights, (buffer, tile)) in unpacked.iter_mut().zip(unpack) {
+                        // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
+                        unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, buffer) };
+                        weights.panel = Some((panel, buffer));
+                    }
                     let tokens = part * PANEL_TOKENS..((part + 1) * PANEL_TOKENS).min(x.tokens());
-                    let unpacked = Some((panel, &bytes[..cols * TILE_ROWS]));
-                    task(tile, Weights { kernel: self.kernel, tile: &[], unpacked, cols }, tokens, worker);
+                    task(tiles.start, &unpacked[..tiles.len()], tokens);
                 });
             }
-            _ => pool.run(self.tile_count().div_ceil(RUN), |worker, run| {
-                for tile in run * RUN..((run + 1) * RUN).min(self.tile_count()) {
-                    let packed = self.tiles(tile..tile + 1);
-                    let weights = Weights { kernel: self.kernel, tile: packed, unpacked: None, cols };
-                    task(tile, weights, 0..x.tokens(), worker);
-                }
+            _ => pool.run(self.tile_count().div_ceil(RUN), |_, run| {
+                let tiles = run * RUN..((run + 1) * RUN).min(self.tile_count());
+                let packed: [Weights<'_>; RUN] = std::array::from_fn(|i| weights((tiles.start + i).min(tiles.end - 1)));
+                task(tiles.start, &packed[..tiles.len()], 0..x.tokens());
             }),
         }
     }
 }
 
-/// The weights of a tile: packed, or unpacked to a panel.
-pub(super) struct Weights<'a> {
-    pub kernel: &'static TernaryKernel,
-    pub tile: &'a [u8],
-    pub unpacked: Option<(&'a PanelKernels, &'a [u8])>,
+/// The weights of a tile: packed, and unpacked to a panel where that was worth it.
+struct Weights<'a> {
+    kernel: &'static TernaryKernel,
+    tile: &'a [u8],
+    panel: Option<(&'a PanelKernels, &'a [u8])>,
     /// Columns, in whole blocks.
-    pub cols: usize,
+    cols: usize,
 }
 
 impl Weights<'_> {
     /// Tokens that are multiplied together.
     fn pass(&self) -> usize {
-        self.unpacked.map_or(self.kernel.few_tokens, |(panel, _)| panel.tokens)
+        self.panel.map_or(self.kernel.few_tokens, |(panel, _)| panel.tokens)
     }
 
     /// Products of some columns, whole blocks, with tokens that hold these columns.
-    pub(super) fn multiply(&self, columns: Range<usize>, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
-        match self.unpacked {
+    fn multiply(&self, columns: Range<usize>, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+        match self.panel {
             Some((panel, bytes)) => {
                 let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
                 // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.

@@ -28,6 +28,8 @@ use std::arch::asm;
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: neon::pack_row,
     dot_rows: super::neon_rows::dot_rows,
+    sum: neon::sum,
+    scale: neon::scale,
     planes: &neon::PLANES,
     kernels: &[&CODES, &neon::PLANES],
 };

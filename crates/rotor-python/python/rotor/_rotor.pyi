@@ -2,12 +2,42 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "BUILT_IN",
+    "FormatError",
+    "Generated",
+    "Model",
+    "PackedMatrix",
+    "Source",
+    "Stream",
+    "__version__",
+    "codes_to_planes",
+    "codes_to_trits",
+    "convert",
+    "invalid_codes",
+    "invalid_planes",
+    "isa",
+    "matmul",
+    "matvec",
+    "planes_to_codes",
+    "planes_to_trits",
+    "presets",
+    "random_trits",
+    "synthesize",
+    "targets",
+    "threads",
+    "trit_statistics",
+    "trits_to_codes",
+    "trits_to_planes",
+]
+
 __version__: str
+BUILT_IN: str
 
 _Trits: TypeAlias = npt.NDArray[np.int8]
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -34,8 +64,9 @@ def invalid_planes(bit0: _Bytes, bit1: _Bytes, n: int | None) -> int: ...
 def matvec(bit0: _Bytes, bit1: _Bytes, x: _Trits, n: int | None, transpose: bool | None, strict: bool) -> _Sums: ...
 def matmul(bit0: _Bytes, bit1: _Bytes, x: _Trits, n: int | None, transpose: bool | None, strict: bool) -> _Sums: ...
 
+@final
 class PackedMatrix:
-    def __init__(self, bit0: _Bytes, bit1: _Bytes, n: int | None, strict: bool) -> None: ...
+    def __new__(cls, bit0: _Bytes, bit1: _Bytes, n: int | None, strict: bool) -> PackedMatrix: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     @property
@@ -52,6 +83,7 @@ def convert(source: Source, output: str, form: str, head: str | None, verify: bo
 def targets() -> list[str]: ...
 def trit_statistics(source: Source) -> str: ...
 
+@final
 class Source:
     @staticmethod
     def open(
@@ -76,6 +108,7 @@ class Source:
     def layer(self, layer: int) -> list[tuple[str, str]]: ...
     def load(self, name: str) -> tuple[Any, Any, str]: ...
 
+@final
 class Model:
     @staticmethod
     def load(source: Source, threads: int | None, context: int | None, kv: str) -> Model: ...
@@ -104,16 +137,26 @@ class Model:
     def perplexity(self, ids: _Ids, context: int, chunks: int | None, kv: str) -> tuple[float, float, int]: ...
     def config(self) -> dict[str, Any]: ...
 
+@final
 class Generated:
-    text: str
-    tokens: list[int]
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-    logprobs: list[tuple[int, float, list[tuple[int, float]]]]
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def prefill_seconds(self) -> float: ...
+    @property
+    def decode_seconds(self) -> float: ...
+    @property
+    def logprobs(self) -> list[tuple[int, float, list[tuple[int, float]]]]: ...
 
+@final
 class Stream:
     def next(self) -> str | Generated | None: ...
     def close(self) -> None: ...

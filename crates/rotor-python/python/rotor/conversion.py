@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 from rotor import _rotor, gguf
+from rotor.names import Place
 
 __all__ = ["convert"]
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: Place,
     output: str | os.PathLike[str],
     type: str,
     *,
@@ -22,7 +23,8 @@ def convert(
     """Converts a model. Nothing is rounded that was not asked for, and what the target cannot hold is refused by name.
 
     Args:
-        source: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+        source: a GGUF file, a ``.safetensors`` file, a Hugging Face folder or a name, as :meth:`rotor.Model.load`
+            takes them.
         output: the file to write, or the folder for ``type="hf"``. It appears under its name only when it is whole.
         type: the form of the ternary weights: ``i2_s``, ``i2_s_64``, ``tq1_0``, ``tq2_0``, ``q1_0``, ``q2_0``,
             ``bitnet`` (2-bit codes), ``rotor`` (bit planes), ``hf``.

@@ -39,7 +39,7 @@ class PackedMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory: a quarter of a byte per weight, twice that once ``x @ W`` was asked for."""
+        """Bytes of memory: two bits a weight or less, by the kernel; about twice that once ``x @ W`` was asked for."""
         return self._packed.nbytes
 
     def matvec(self, x: npt.NDArray[np.int8], *, transpose: bool | None = None) -> npt.NDArray[np.int32]:

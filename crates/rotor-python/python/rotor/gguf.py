@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import os
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from rotor import _rotor, bitnet
 from rotor.core import RotorCore
+from rotor.names import Place, locate
 
 __all__ = ["Codes", "File", "Floats", "Planes", "TensorInfo", "Trits", "load_layer", "load_tensor", "open"]
 
@@ -74,7 +75,7 @@ Tensor = Planes | Codes | Trits | Floats
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: Place = None,
     *,
     i2s_layout: Literal["128", "64", "1x4", "seq"] | None = None,
     hidden_act: Literal["relu2", "silu"] | None = None,
@@ -84,7 +85,8 @@ def open(
     """Opens a model's file or folder and checks everything but the weights.
 
     Args:
-        path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+        path: a GGUF file, a ``.safetensors`` file, a Hugging Face folder or a name, as :meth:`rotor.Model.load` takes
+            them; without one, the small model inside the package.
         i2s_layout: which I2_S layout, where the file is misjudged.
         hidden_act: the gate's activation function, where the file is silent or wrong about it.
         kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
@@ -94,7 +96,7 @@ def open(
         OSError: where it cannot be read.
         FormatError: where it is broken, or of a kind that rotor does not read.
     """
-    return File(_rotor.Source.open(os.fspath(path), i2s_layout, hidden_act, kernel_config, mmap))
+    return File(_rotor.Source.open(locate(path), i2s_layout, hidden_act, kernel_config, mmap))
 
 
 class File:
@@ -134,6 +136,16 @@ class File:
         """Every tensor, in the order of the file."""
         return [TensorInfo(name, tuple(shape), type, nbytes) for name, shape, type, nbytes in self._source.tensors()]
 
+    @overload
+    def load_tensor(self, name: str, form: Literal["planes"] = "planes") -> Planes: ...
+    @overload
+    def load_tensor(self, name: str, form: Literal["codes"]) -> Codes: ...
+    @overload
+    def load_tensor(self, name: str, form: Literal["int8"]) -> Trits: ...
+    @overload
+    def load_tensor(self, name: str, form: Literal["float32"]) -> Floats: ...
+    @overload
+    def load_tensor(self, name: str, form: Form) -> Tensor: ...
     def load_tensor(self, name: str, form: Form = "planes") -> Tensor:
         """One tensor as numpy arrays.
 
@@ -164,7 +176,17 @@ class File:
             return Planes(*RotorCore.encode(values), scale)
         return Floats(values * _columns(scale, values.shape[1]), scale)
 
-    def load_layer(self, layer: int, form: Form = "planes") -> dict[str, Tensor]:
+    @overload
+    def load_layer(self, layer: int, form: Literal["planes"] = "planes") -> dict[str, Planes]: ...
+    @overload
+    def load_layer(self, layer: int, form: Literal["codes"]) -> dict[str, Codes]: ...
+    @overload
+    def load_layer(self, layer: int, form: Literal["int8"]) -> dict[str, Trits]: ...
+    @overload
+    def load_layer(self, layer: int, form: Literal["float32"]) -> dict[str, Floats]: ...
+    @overload
+    def load_layer(self, layer: int, form: Form) -> dict[str, Tensor]: ...
+    def load_layer(self, layer: int, form: Form = "planes") -> dict[str, Any]:
         """The seven linears of a layer, counted from 0, under GGUF's names: ``attn_q``, ``attn_k``, ``attn_v``,
         ``attn_output``, ``ffn_gate``, ``ffn_up``, ``ffn_down``.
 
@@ -194,13 +216,33 @@ def _columns(scale: Scale, cols: int) -> npt.NDArray[np.float32]:
     return array.reshape(-1, 1)
 
 
-def load_tensor(path: str | os.PathLike[str], name: str, form: Form = "planes") -> Tensor:
+@overload
+def load_tensor(path: Place, name: str, form: Literal["planes"] = "planes") -> Planes: ...
+@overload
+def load_tensor(path: Place, name: str, form: Literal["codes"]) -> Codes: ...
+@overload
+def load_tensor(path: Place, name: str, form: Literal["int8"]) -> Trits: ...
+@overload
+def load_tensor(path: Place, name: str, form: Literal["float32"]) -> Floats: ...
+@overload
+def load_tensor(path: Place, name: str, form: Form) -> Tensor: ...
+def load_tensor(path: Place, name: str, form: Form = "planes") -> Tensor:
     """One tensor of a file; see :meth:`File.load_tensor`."""
     with open(path) as file:
         return file.load_tensor(name, form)
 
 
-def load_layer(path: str | os.PathLike[str], layer: int, form: Form = "planes") -> dict[str, Tensor]:
+@overload
+def load_layer(path: Place, layer: int, form: Literal["planes"] = "planes") -> dict[str, Planes]: ...
+@overload
+def load_layer(path: Place, layer: int, form: Literal["codes"]) -> dict[str, Codes]: ...
+@overload
+def load_layer(path: Place, layer: int, form: Literal["int8"]) -> dict[str, Trits]: ...
+@overload
+def load_layer(path: Place, layer: int, form: Literal["float32"]) -> dict[str, Floats]: ...
+@overload
+def load_layer(path: Place, layer: int, form: Form) -> dict[str, Tensor]: ...
+def load_layer(path: Place, layer: int, form: Form = "planes") -> dict[str, Any]:
     """The linears of one layer of a file; see :meth:`File.load_layer`."""
     with open(path) as file:
         return file.load_layer(layer, form)

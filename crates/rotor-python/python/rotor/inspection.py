@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from rotor import _rotor, gguf
+from rotor.names import BUILT_IN, Place, locate
 
 __all__ = ["inspect"]
 
 
-def inspect(path: str | os.PathLike[str], *, trits: bool = False, mmap: bool = True) -> dict[str, Any]:
+def inspect(path: Place = None, *, trits: bool = False, mmap: bool = True) -> dict[str, Any]:
     """Header, hyper-parameters, tensors, tokenizer and memory plan of a model, without loading its weights.
 
     Args:
-        path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder.
+        path: a GGUF file, a ``.safetensors`` file, a Hugging Face folder or a name, as :meth:`rotor.Model.load` takes
+            them; without one, the small model inside the package.
         trits: whether to count the -1, 0 and +1 of every ternary tensor; this reads all weights.
         mmap: whether to map the file; ``False`` reads it.
 
@@ -32,7 +33,7 @@ def inspect(path: str | os.PathLike[str], *, trits: bool = False, mmap: bool = T
         linears, embedding, head, per_token, context = file._source.memory()
         weights = linears + embedding + head
         report = {
-            "path": os.fspath(path),
+            "path": locate(path) or BUILT_IN,
             "format": file.kind,
             "config": file.config,
             "tensors": [tensor._asdict() for tensor in file.tensors],

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rotor import _rotor
+from rotor.names import BUILT_IN, Place, locate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -21,7 +22,7 @@ __all__ = ["Completion", "GenerateOptions", "Model", "Perplexity", "Stream", "To
 
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
 Messages = str | Sequence[Mapping[str, Any]]
-Kv = Literal["f16", "f32"]
+Kv = Literal["f16", "f32", "int8"]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -206,7 +207,7 @@ class Model:
     def __init__(self, inner: _rotor.Model, path: str | None) -> None:
         self._inner = inner
         self.path = path
-        """Where the model was loaded from."""
+        """Where the model was loaded from; ``None`` for the one inside the package."""
         self.config: dict[str, Any] = inner.config()
         """The hyper-parameters, under transformers' names."""
         vocabulary = inner.vocabulary
@@ -215,7 +216,7 @@ class Model:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str] | None = None,
+        path: Place = None,
         *,
         threads: int | None = None,
         context: int | None = None,
@@ -228,13 +229,14 @@ class Model:
         """Opens a model and packs its weights for this machine's kernels.
 
         Args:
-            path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder; without one, the small model inside
-                the package.
+            path: a GGUF file, a ``.safetensors`` file or a Hugging Face folder; a name, ``organisation/name``, of a
+                model that the hub's cache on this machine has; without one, or as ``rotor-tiny``, the small model
+                inside the package.
             threads: the size of the process's pool (else ``ROTOR_THREADS``, else one per core). It can change only
                 while no model is open.
             context: tokens that a text and its continuation may have together; by default the model's own, at most
                 4096.
-            kv: how keys and values are stored, ``f16`` or ``f32``.
+            kv: how keys and values are stored: ``f16``, ``f32``, or ``int8`` with a scale per head and position.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
             kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
@@ -244,10 +246,10 @@ class Model:
             OSError: where it cannot be read.
             FormatError: where it is broken, or of a kind that rotor does not read.
         """
-        path = None if path is None else os.fspath(path)
-        source = _rotor.Source.open(path, i2s_layout, hidden_act, kernel_config, mmap)
+        found = locate(path)
+        source = _rotor.Source.open(found, i2s_layout, hidden_act, kernel_config, mmap)
         try:
-            return cls(_rotor.Model.load(source, threads, context, kv), path)
+            return cls(_rotor.Model.load(source, threads, context, kv), found)
         finally:
             source.close()
 
@@ -432,7 +434,7 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<rotor.Model {self.path!r}{' (closed)' if self.closed else ''}>"
+        return f"<rotor.Model {self.path or BUILT_IN!r}{' (closed)' if self.closed else ''}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a model cannot be pickled: send its path, and load it where it is needed")

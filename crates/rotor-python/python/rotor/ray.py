@@ -1,7 +1,7 @@
 """Many prompts on many machines, with Ray: a batch actor for Ray Data and a deployment for Ray Serve.
 
 Ray does the rest: placing workers, feeding them, restarting those that die, scaling with the load. It is an extra,
-``pip install rotor-bitnet[ray]``. The model's path must be readable on every machine.
+``pip install rotor-bitnet[ray]``. The model must be readable on every machine.
 
 >>> import ray                                                       # doctest: +SKIP
 >>> from rotor.ray import generate
@@ -26,6 +26,7 @@ except ImportError as error:
     raise ImportError("rotor.ray needs Ray: pip install 'rotor-bitnet[ray]'") from error
 
 from rotor.model import Completion, Model
+from rotor.names import Place
 
 __all__ = ["Generator", "Service", "deployment", "generate"]
 
@@ -39,7 +40,7 @@ class Generator:
 
     def __init__(
         self,
-        model: str,
+        model: Place,
         *,
         threads: int = 1,
         prompt: str = "prompt",
@@ -84,7 +85,7 @@ class Generator:
 
 def generate(
     dataset: ray.data.Dataset,
-    model: str,
+    model: Place = None,
     *,
     threads: int = 1,
     workers: int | tuple[int, int] = (1, 64),
@@ -103,7 +104,7 @@ def generate(
 
     Args:
         dataset: rows with a prompt: a text to be completed, or a list of messages to be answered.
-        model: the model's path, on every machine.
+        model: the model's path or name, on every machine.
         threads: cores that one worker takes, of Ray's count and in fact.
         workers: how many workers, or the least and the most.
         batch_size: rows that a worker takes at once, and that are done again where it dies.
@@ -145,7 +146,7 @@ class Service:
     ``handle.options(stream=True)``, :meth:`stream`.
     """
 
-    def __init__(self, model: str, threads: int, load: Mapping[str, Any]) -> None:
+    def __init__(self, model: Place, threads: int, load: Mapping[str, Any]) -> None:
         self._model = Model.load(model, threads=threads, **load)
 
     async def stream(self, prompt: Any, **options: Any) -> AsyncIterator[str]:
@@ -189,32 +190,39 @@ async def _events(first: str | None, pieces: AsyncIterator[str]) -> AsyncIterato
 
 
 def deployment(
-    model: str,
+    model: Place = None,
     *,
     threads: int = 1,
     replicas: tuple[int, int] = (1, 8),
     ongoing: int = 2,
+    autoscaling: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
+    service: type[Service] = Service,
     **options: Any,
 ) -> serve.Application:
     """A Ray Serve application that generates, with streaming and autoscaling. ``serve.run(deployment("model.gguf"))``.
 
+    A request under way in a replica that dies fails at its caller; Serve starts another replica.
+
     Args:
-        model: the model's path, on every machine.
+        model: the model's path or name, on every machine.
         threads: cores that one replica takes, of Ray's count and in fact.
         replicas: the least and the most replicas; Serve chooses by the load.
         ongoing: requests at once that a replica should have.
+        autoscaling: more of Serve's ``autoscaling_config``: ``upscale_delay_s``, ``downscale_delay_s``, ...
         load: more keywords for :meth:`rotor.Model.load`.
+        service: the replica's class, for those who need to change what a request is.
         options: more options of ``serve.deployment``.
     """
-    configured = serve.deployment(
-        Service,
+    deploy = serve.deployment(
         ray_actor_options={"num_cpus": threads},
         autoscaling_config={
             "min_replicas": replicas[0],
             "max_replicas": replicas[1],
             "target_ongoing_requests": ongoing,
+            **(autoscaling or {}),
         },
         **{"name": "rotor", **options},
     )
-    return configured.bind(model, threads, dict(load or {}))
+    application: serve.Application = deploy(service).bind(model, threads, dict(load or {}))
+    return application

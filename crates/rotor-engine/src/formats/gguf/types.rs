@@ -47,6 +47,8 @@ const fn ternary(name: &'static str, form: TernaryForm, size: Size) -> GgmlType 
 const I2_S: GgmlType = ternary("i2_s", TernaryForm::I2S(I2sLayout::Blocks128), Size::QuarterByteAndTail);
 const TL1: GgmlType = GgmlType { name: "tl1", storage: Storage::Tl(TlKind::Tl1), size: Size::QuarterByteAndTail };
 const TL2: GgmlType = GgmlType { name: "tl2", storage: Storage::Tl(TlKind::Tl2), size: Size::Tl2 };
+/// Published as `Q2_0` before ggml gave that name to blocks of 64, and as `PQ2_0` since.
+const Q2_0_128: GgmlType = ternary("q2_0_128", TernaryForm::Q2_0Group128, Size::Blocks(128, 34));
 const MXFP4: GgmlType = other("mxfp4", Size::Blocks(32, 17));
 
 /// Every type id in use, the likelier meaning first where there are two. docs/formats.md, "Type ids".
@@ -98,12 +100,14 @@ const TYPES: &[(u32, GgmlType)] = &[
     (40, other("nvfp4", Size::Blocks(64, 36))),
     (41, ternary("q1_0", TernaryForm::Q1_0, Size::Blocks(128, 18))),
     (42, ternary("q2_0", TernaryForm::Q2_0, Size::Blocks(64, 18))),
-    (42, other("q2_0 (group 128)", Size::Blocks(128, 34))),
+    (42, Q2_0_128),
     (133, other("q6_0", Size::Blocks(32, 26))),
     (134, ternary("iq1_bn", TernaryForm::Iq1Bn, Size::BlocksAndRowHeader { header: 2, block_bytes: 13 })),
     (135, ternary("iq2_bn", TernaryForm::Iq2Bn, Size::BlocksAndRowHeader { header: 4, block_bytes: 16 })),
     (142, other("iq2_tn (removed)", Size::Unknown)),
+    (142, Q2_0_128),
     (143, other("iq1_tn (removed)", Size::Unknown)),
+    (143, other("ptq1_0", Size::Blocks(128, 28))),
     (335, other("iq2_bn_r4", Size::Unknown)),
 ];
 
@@ -265,6 +269,16 @@ mod tests {
     fn id_38_is_told_apart_by_the_room_it_has() {
         assert_eq!(resolve(38, evidence(256, 128, 8192 + 32)).unwrap().name, "tl1");
         assert_eq!(resolve(38, evidence(256, 128, 18432)).unwrap().name, "iq4_nl_8_8 (removed)");
+    }
+
+    #[test]
+    fn the_two_q2_0_are_told_apart_by_the_room_they_have() {
+        for (room, name) in [(256 * 64 / 64 * 18, "q2_0"), (256 * 64 / 128 * 34, "q2_0_128"), (999_999, "q2_0")] {
+            assert_eq!(resolve(42, evidence(256, 64, room)).unwrap().name, name);
+        }
+        assert_eq!(resolve(142, evidence(256, 64, 256 * 64 / 128 * 34)).unwrap().name, "q2_0_128");
+        assert_eq!(resolve(142, evidence(256, 64, 999_999)).unwrap().name, "iq2_tn (removed)");
+        assert_eq!(resolve(143, evidence(256, 64, 256 * 64 / 128 * 28)).unwrap().name, "ptq1_0");
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! A model's prompts and generation, test by test.
+
+use super::compare::{Rival, RivalOutcome};
+use super::rates::Rates;
+use super::{MeasureArgs, report, roofline};
+use crate::args::{KvName, LoadArgs, context, whole_number};
+use crate::load;
+use crate::outcome::UsageError;
+use crate::progress::Bar;
+use crate::terminal::{print, print_json};
+use anyhow::Context as _;
+use rotor::DenseActivations;
+use rotor::bench::{Bench, Cost, Test};
+use rotor::engine::Engine;
+use rotor::machine::{RoofMeter, Roofs};
+use rotor::write::AtomicFile;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Most tokens of a test; at most what a model can have been trained for.
+const MAX_TOKENS: usize = rotor::config::limits::CONTEXT;
+/// More sequences than anybody decodes together on a CPU.
+const MAX_BATCH: usize = 1024;
+
+/// What is measured of a model.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
+    /// model inside the program].
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
+    model: Option<PathBuf>,
+    /// Prompt lengths, separated by commas; 0 leaves prompts out.
+    #[arg(short = 'p', long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = tokens)]
+    #[arg(env = "ROTOR_N_PROMPT", hide_env = true)]
+    n_prompt: Vec<usize>,
+    /// Numbers of tokens to generate, separated by commas; 0 leaves generation out.
+    #[arg(short = 'n', long, value_name = "N,...", default_value = "32", value_delimiter = ',', value_parser = tokens)]
+    #[arg(env = "ROTOR_N_GEN", hide_env = true)]
+    n_gen: Vec<usize>,
+    /// Tokens in the context before each test, separated by commas.
+    #[arg(short, long, value_name = "N,...", default_value = "0", value_delimiter = ',', value_parser = tokens)]
+    #[arg(env = "ROTOR_DEPTH", hide_env = true)]
+    depth: Vec<usize>,
+    /// Sequences that generate together, a token of each in a step; several, separated by commas.
+    #[arg(short, long, value_name = "N,...", default_value = "1", value_delimiter = ',', value_parser = batch)]
+    #[arg(env = "ROTOR_BATCH", hide_env = true)]
+    batch: Vec<usize>,
+    /// Room of each sequence [default: what the tests need].
+    #[arg(short, long, value_name = "N", value_parser = context, env = "ROTOR_CTX", hide_env = true)]
+    ctx: Option<usize>,
+    /// How keys and values are stored.
+    #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env = true)]
+    kv: KvName,
+    /// Run another program in turn with this one, and print how many times faster this one is. COMMAND is split at spaces
+    /// (quotes keep them) and run without a shell; it prints what llama-bench prints, as its table or with `-o json`, or what
+    /// `rotor bench --json` prints. May be given several times.
+    #[arg(long, value_name = "NAME=COMMAND", env = "ROTOR_COMPARE", hide_env = true)]
+    compare: Vec<Rival>,
+    /// How often the programs to compare take turns; each turn repeats every measurement.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = super::repetitions, requires = "compare")]
+    #[arg(env = "ROTOR_ROUNDS", hide_env = true)]
+    rounds: usize,
+    #[command(flatten)]
+    measure: MeasureArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// One test on one number of threads.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) test: Test,
+    pub(super) threads: usize,
+    /// Tokens per second.
+    pub(super) rates: Rates,
+}
+
+/// All that was measured.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) name: String,
+    pub(super) isa: &'static str,
+    pub(super) kernels: Vec<&'static str>,
+    pub(super) cost: Cost,
+    /// For each number of threads.
+    pub(super) roofs: Vec<Roofs>,
+    pub(super) rows: Vec<Row>,
+    pub(super) rivals: Vec<RivalOutcome>,
+}
+
+fn tokens(text: &str) -> Result<usize, String> {
+    whole_number(text, 0, MAX_TOKENS)
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    whole_number(text, 1, MAX_BATCH)
+}
+
+pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let tests = args.tests()?;
+    let svg = args.svg_file()?;
+    let measured = measure(args, &tests)?;
+    if let Some(mut file) = svg {
+        file.write(roofline::svg(&report::chart(&measured)).as_bytes())?;
+        file.commit()?;
+    }
+    if args.measure.json {
+        print_json(&report::json(&measured))?;
+    } else {
+        print(&report::text(&measured))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Prompts before generation, in the order of the arguments.
+    fn tests(&self) -> Result<Vec<Test>, UsageError> {
+        let mut tests = Vec::new();
+        for &depth in &self.depth {
+            let prompts = self.n_prompt.iter().filter(|tokens| **tokens > 0);
+            tests.extend(prompts.map(|&tokens| Test::Prompt { tokens, depth }));
+            for &batch in &self.batch {
+                let lengths = self.n_gen.iter().filter(|tokens| **tokens > 0);
+                tests.extend(lengths.map(|&tokens| Test::Generate { tokens, depth, batch }));
+            }
+        }
+        if tests.is_empty() {
+            return Err(UsageError("there is nothing to measure: -p and -n are both 0".into()));
+        }
+        let needed = tests.iter().map(|test| test.context()).max().unwrap_or(0);
+        match self.ctx {
+            Some(ctx) if ctx < needed => {
+                Err(UsageError(format!("--ctx {ctx} is too small: the tests need a context of {needed} tokens")))
+            }
+            _ => Ok(tests),
+        }
+    }
+
+    /// The file to draw to, which is not the model.
+    fn svg_file(&self) -> anyhow::Result<Option<AtomicFile>> {
+        let Some(path) = &self.measure.svg else { return Ok(None) };
+        if let Some(model) = &self.model {
+            load::refuse_input(model, path)?;
+        }
+        Ok(Some(AtomicFile::create(path)?))
+    }
+
+    fn context(&self, tests: &[Test]) -> usize {
+        self.ctx.unwrap_or_else(|| tests.iter().map(|test| test.context()).max().unwrap_or(0))
+    }
+}
+
+fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
+    let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
+    let threads = args.measure.threads();
+    let most = threads.iter().copied().max().unwrap_or(1);
+    let mut engine = load::load(&source, most)?;
+    drop(source);
+    load::warn_of_context(&engine, args.context(tests));
+    let (turns, rivals) = take_turns(args, tests, &threads, &mut engine)?;
+    let (roofs, rows) = turns.finish()?;
+    Ok(Measured {
+        name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
+        isa: engine.model().runtime().kernels.isa().name(),
+        kernels: engine.model().kernel_names(),
+        cost: Cost::of(engine.model(), args.kv.kind()),
+        roofs,
+        rows,
+        rivals,
+    })
+}
+
+/// Measures on each number of threads, and then runs the programs to compare with, as often as there are rounds.
+fn take_turns<'a>(
+    args: &Args,
+    tests: &'a [Test],
+    threads: &'a [usize],
+    engine: &mut Engine,
+) -> anyhow::Result<(Turns<'a>, Vec<RivalOutcome>)> {
+    let meter = RoofMeter::new(&engine.model().runtime().pool).context("no memory to measure read bandwidth with")?;
+    let mut bench = Bench::new(engine, args.context(tests), args.kv.kind())?;
+    bench.fill(engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
+    let rounds = if args.compare.is_empty() { 1 } else { args.rounds };
+    let mut turns = Turns::new(tests, threads, args.measure.repetitions, rounds);
+    let mut rivals: Vec<RivalOutcome> = args.compare.iter().map(RivalOutcome::new).collect();
+    for _ in 0..rounds {
+        for (index, &threads) in threads.iter().enumerate() {
+            engine.set_threads(threads);
+            turns.roofs(index, meter.measure(engine.model().runtime()));
+            turns.run(engine, &mut bench, index)?;
+        }
+        for rival in &mut rivals {
+            rival.run()?;
+        }
+    }
+    Ok((turns, rivals))
+}
+
+/// What has been measured so far, for each number of threads and each test.
+struct Turns<'a> {
+    tests: &'a [Test],
+    threads: &'a [usize],
+    repetitions: usize,
+    roofs: Vec<Option<Roofs>>,
+    /// `[threads][test]`, tokens per second.
+    samples: Vec<Vec<Vec<f64>>>,
+    bar: Bar,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Turns<'a> {
+    fn new(tests: &'a [Test], threads: &'a [usize], repetitions: usize, rounds: usize) -> Self {
+        Turns {
+            tests,
+            threads,
+            repetitions,
+            roofs: vec![None; threads.len()],
+            samples: vec![vec![Vec::new(); tests.len()]; threads.len()],
+            bar: Bar::steps("measuring"),
+            done: 0,
+            total: (tests.len() * threads.len() * repetitions * rounds) as u64,
+        }
+    }
+
+    /// A roof is what the machine has been seen to do: the most of all turns.
+    fn roofs(&mut self, index: usize, measured: Roofs) {
+        let best = self.roofs[index].get_or_insert(measured);
+        best.read_bandwidth = best.read_bandwidth.max(measured.read_bandwidth);
+        best.yardstick = best.yardstick.max(measured.yardstick);
+        best.multiply_peak = best.multiply_peak.max(measured.multiply_peak);
+    }
+
+    fn run(&mut self, engine: &Engine, bench: &mut Bench, index: usize) -> anyhow::Result<()> {
+        for (&test, samples) in self.tests.iter().zip(&mut self.samples[index]) {
+            bench.warm_up(engine, test)?;
+            for _ in 0..self.repetitions {
+                let time = bench.run(engine, test)?;
+                samples.push(test.tokens() as f64 / time.as_secs_f64());
+                self.done += 1;
+                self.bar.set(self.done, self.total);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<(Vec<Roofs>, Vec<Row>)> {
+        let mut rows = Vec::new();
+        for (&threads, samples) in self.threads.iter().zip(self.samples) {
+            for (&test, samples) in self.tests.iter().zip(samples) {
+                let rates =
+                    Rates::new(samples).with_context(|| format!("{test} took no time that could be measured"))?;
+                rows.push(Row { test, threads, rates });
+            }
+        }
+        Ok((self.roofs.into_iter().flatten().collect(), rows))
+    }
+}

@@ -1,0 +1,191 @@
+//! Measurements as a table for people and as JSON for programs.
+
+use super::compare::RivalOutcome;
+use super::model::{Measured, Row};
+use super::roofline::{Chart, Panel, Point};
+use crate::terminal::printable;
+use crate::units;
+use rotor::machine::{Cpu, Roofs};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// Of a unit in a billion.
+const GIGA: f64 = 1e9;
+
+impl Measured {
+    /// The roofs of a row's number of threads.
+    fn roofs(&self, row: &Row) -> Option<&Roofs> {
+        self.roofs.iter().find(|roofs| roofs.threads == row.threads)
+    }
+
+    /// Multiply-adds with weights per second at the median.
+    pub(super) fn multiply_adds(&self, row: &Row) -> f64 {
+        let per_token = self.cost.multiply_adds(row.test) as f64 / row.test.tokens() as f64;
+        row.rates.median() * per_token
+    }
+
+    /// The share of the read bandwidth that a row's bytes per token take at the median.
+    fn bandwidth_share(&self, row: &Row) -> Option<f64> {
+        let bytes = self.cost.bytes_per_token(row.test)?;
+        Some(row.rates.median() * bytes / self.roofs(row)?.read_bandwidth)
+    }
+
+    fn yardstick_multiple(&self, row: &Row) -> Option<f64> {
+        Some(self.multiply_adds(row) / self.roofs(row)?.yardstick)
+    }
+}
+
+pub(super) fn json(measured: &Measured) -> Value {
+    let mut object = json!({"model": measured.name, "isa": measured.isa, "kernels": measured.kernels});
+    put_roofs(&mut object, &measured.roofs);
+    object["results"] = measured.rows.iter().map(|row| row_json(measured, row)).collect();
+    if !measured.rivals.is_empty() {
+        object["compare"] = measured.rivals.iter().map(|rival| rival_json(measured, rival)).collect();
+    }
+    object
+}
+
+/// The roofs of every number of threads; on top those of the most.
+pub(super) fn put_roofs(object: &mut Value, roofs: &[Roofs]) {
+    let top = roofs.iter().max_by_key(|roofs| roofs.threads);
+    object["read_bandwidth_gb_s"] = json!(top.map(|roofs| roofs.read_bandwidth / GIGA));
+    object["yardstick_gmac_s"] = json!(top.map(|roofs| roofs.yardstick / GIGA));
+    let row = |roofs: &Roofs| {
+        json!({
+            "threads": roofs.threads,
+            "read_bandwidth_gb_s": roofs.read_bandwidth / GIGA,
+            "yardstick_gmac_s": roofs.yardstick / GIGA,
+            "multiply_peak_gmac_s": roofs.multiply_peak / GIGA,
+        })
+    };
+    object["roofs"] = roofs.iter().map(row).collect();
+}
+
+fn row_json(measured: &Measured, row: &Row) -> Value {
+    let mut object = json!({
+        "test": row.test.to_string(),
+        "threads": row.threads,
+        "tokens_per_second": row.rates.json(),
+        "gmac_s": measured.multiply_adds(row) / GIGA,
+        "yardstick_multiple": units::finite(measured.yardstick_multiple(row)),
+        "depth": row.test.depth(),
+        "batch": row.test.batch(),
+        "samples": row.rates.samples(),
+    });
+    if let Some(bytes) = measured.cost.bytes_per_token(row.test) {
+        object["bytes_per_token"] = json!(bytes);
+        object["bandwidth_share"] = json!(units::finite(measured.bandwidth_share(row)));
+    }
+    object
+}
+
+fn rival_json(measured: &Measured, rival: &RivalOutcome) -> Value {
+    let results = rival.results().iter().map(|result| {
+        let ours = measured.rows.iter().find(|row| result.is_of(&row.test.to_string(), row.threads));
+        json!({
+            "test": result.test,
+            "threads": result.threads,
+            "tokens_per_second": result.rates.json(),
+            "ratio": ours.map(|row| row.rates.median() / result.rates.median()),
+        })
+    });
+    json!({"name": rival.name(), "command": rival.command(), "results": results.collect::<Vec<_>>()})
+}
+
+/// The page for people.
+pub(super) fn text(measured: &Measured) -> String {
+    let (name, roofs) = (printable(&measured.name), roofs_text(&measured.roofs));
+    let kernels = measured.kernels.join(", ");
+    let mut page = format!("{name}, kernels of {}: {kernels}\n{roofs}\n", measured.isa);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        page,
+        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}",
+        "test", "threads", "tokens/s: min, median, max", "Gmac/s", "of plain", "MB/token", "bandwidth"
+    );
+    for row in &measured.rows {
+        page.push_str(&row_text(measured, row));
+    }
+    for rival in &measured.rivals {
+        page.push_str(&rival_text(measured, rival));
+    }
+    page
+}
+
+/// A line for each number of threads.
+pub(super) fn roofs_text(roofs: &[Roofs]) -> String {
+    let line = |roofs: &Roofs| {
+        let (read, multiply) = (roofs.read_bandwidth / GIGA, roofs.yardstick / GIGA);
+        let (threads, peak) = (threads(roofs.threads), roofs.multiply_peak / GIGA);
+        format!(
+            "the machine on {threads}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s, at most {peak:.0}\n"
+        )
+    };
+    roofs.iter().map(line).collect()
+}
+
+/// The tests of a model against the roofs; for each, the weights of the linears and the head as often as they are read.
+pub(super) fn chart(measured: &Measured) -> Chart {
+    let panels = measured.roofs.iter().map(|roofs| {
+        let rows = measured.rows.iter().filter(|row| row.threads == roofs.threads);
+        let points = rows.map(|row| Point {
+            series: if row.test.is_prompt() { "prompts".into() } else { "generation".into() },
+            variant: row.test.to_string(),
+            intensity: measured.cost.multiply_adds(row.test) as f64 / measured.cost.bytes_read(row.test),
+            rate: measured.multiply_adds(row),
+        });
+        Panel::new(roofs, points.collect())
+    });
+    let name = std::path::Path::new(&measured.name)
+        .file_name()
+        .map_or_else(|| measured.name.clone().into(), |n| n.to_string_lossy());
+    Chart { title: format!("{name}, kernels of {}", measured.isa), subtitle: machine(), panels: panels.collect() }
+}
+
+/// The processor, for the head of a chart.
+pub(super) fn machine() -> String {
+    let cpu = Cpu::read();
+    let name = cpu.name.unwrap_or_else(|| std::env::consts::ARCH.into());
+    match cpu.cores {
+        Some(1) => format!("{name}, 1 core"),
+        Some(cores) => format!("{name}, {cores} cores"),
+        None => name,
+    }
+}
+
+fn row_text(measured: &Measured, row: &Row) -> String {
+    let rates = format!("{:.2} {:>8.2} {:>8.2}", row.rates.min(), row.rates.median(), row.rates.max());
+    let multiple = measured.yardstick_multiple(row).map_or_else(String::new, |multiple| format!("{multiple:.2} x"));
+    let bytes = measured.cost.bytes_per_token(row.test).map_or_else(String::new, |bytes| format!("{:.1}", bytes / 1e6));
+    let share = measured.bandwidth_share(row).map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
+    let rate = measured.multiply_adds(row) / GIGA;
+    let line = format!(
+        "{:<18}{:>7}  {rates:>28}  {rate:>8.1}  {multiple:>9}  {bytes:>9}  {share:>9}",
+        row.test.to_string(),
+        row.threads
+    );
+    format!("{}\n", line.trim_end())
+}
+
+fn rival_text(measured: &Measured, rival: &RivalOutcome) -> String {
+    let mut page = format!("\nagainst {}: {}\n", printable(rival.name()), printable(&rival.command()));
+    for result in rival.results() {
+        let theirs = result.rates.median();
+        let mut matched = false;
+        for row in measured.rows.iter().filter(|row| result.is_of(&row.test.to_string(), row.threads)) {
+            let ours = row.rates.median();
+            let (test, count) = (printable(&result.test), threads(row.threads));
+            let _ = writeln!(page, "  {test:<18}{count:>11}  {ours:>8.2} / {theirs:>8.2} = {:.2} x", ours / theirs);
+            matched = true;
+        }
+        if !matched {
+            let count = result.threads.map_or_else(String::new, threads);
+            let _ = writeln!(page, "  {:<18}{count:>11}  it alone: {theirs:.2}", printable(&result.test));
+        }
+    }
+    page
+}
+
+pub(super) fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
+}

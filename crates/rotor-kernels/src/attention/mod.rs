@@ -1,0 +1,403 @@
+//! Causal attention over a KV cache, with a streaming softmax.
+//!
+//! Positions are taken in blocks of 64. The cache keeps a block's keys by dimension, so that scores come out many positions
+//! at a time without any transposing, and the query heads that share them are scored while a vector of keys is in a
+//! register. Four blocks make a segment with a softmax of its own; segments are merged in ascending order. So a long
+//! context can be split over threads by segments or walked by one thread, and the sums run in the same order: a token's
+//! numbers depend on neither threads nor batch.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+mod rows;
+pub(crate) mod scalar;
+
+pub use rows::{KvRows, KvType};
+
+use crate::dispatch::Kernels;
+use crate::pool::{Pool, SharedMut};
+use std::ops::Range;
+
+/// Positions that are scored together.
+pub(crate) const BLOCK: usize = 64;
+/// Positions whose softmax is complete before it is merged: four blocks.
+const SEGMENT: usize = 4 * BLOCK;
+/// Tokens of a prompt that share a block's conversion.
+const TOKENS_PER_TASK: usize = 16;
+/// Tokens from which converting a block once is cheaper than converting it for each.
+const CONVERT_FOR: usize = 3;
+
+/// Running maximum and sum of a streaming softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    pub max: f32,
+    pub sum: f32,
+}
+
+impl Softmax {
+    pub(crate) const EMPTY: Softmax = Softmax { max: f32::NEG_INFINITY, sum: 0.0 };
+}
+
+/// Numbers as they are stored: f16 bits, f32, or int8 whose scale is applied elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers<'a> {
+    F16(&'a [u16]),
+    F32(&'a [f32]),
+    Int8(&'a [i8]),
+}
+
+impl<'a> Numbers<'a> {
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Numbers::F16(values) => values.len(),
+            Numbers::F32(values) => values.len(),
+            Numbers::Int8(values) => values.len(),
+        }
+    }
+
+    pub(crate) fn get(self, index: usize) -> f32 {
+        match self {
+            Numbers::F16(values) => half::f16::from_bits(values[index]).to_f32(),
+            Numbers::F32(values) => values[index],
+            Numbers::Int8(values) => values[index].into(),
+        }
+    }
+
+    fn first(self, len: usize) -> Numbers<'a> {
+        match self {
+            Numbers::F16(values) => Numbers::F16(&values[..len]),
+            Numbers::F32(values) => Numbers::F32(&values[..len]),
+            Numbers::Int8(values) => Numbers::Int8(&values[..len]),
+        }
+    }
+}
+
+/// Adds a block's weighted values to the outputs of some heads.
+type Accumulate = unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>);
+
+/// The attention kernels of one ISA. Lengths are the callers' (dispatch.rs) to check.
+pub(crate) struct AttentionKernels {
+    /// `scores[head][j] = sum over dims of q[head][dim] * keys[dim][j]`, for all positions of a block.
+    pub scores: unsafe fn(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]),
+    /// Replaces the first `n` scores `s` by `exp(s * scale - max)` with the new running maximum, the rest by zeros; returns
+    /// the factor by which what was accumulated so far must shrink.
+    pub softmax: unsafe fn(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32,
+    /// `out[head] = out[head] * shrink[head] + sum over positions of p[head][j] * values[j]`.
+    pub accumulate: Accumulate,
+    /// As f32.
+    pub decode: unsafe fn(from: Numbers<'_>, to: &mut [f32]),
+}
+
+/// Some consecutive tokens of one sequence, in a batch that may hold several.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// Keys of this layer, these tokens' included.
+    pub keys: &'a KvRows,
+    /// Values of this layer, these tokens' included.
+    pub values: &'a KvRows,
+    /// Position of the first token.
+    pub position: usize,
+    /// Row of the first token in the batch.
+    pub row: usize,
+    /// Number of tokens.
+    pub tokens: usize,
+}
+
+/// The sequences of a batch, given by number so that a caller need not collect them anew for each layer.
+#[derive(Clone, Copy)]
+pub struct Sequences<'a> {
+    count: usize,
+    by_number: &'a (dyn Fn(usize) -> Sequence<'a> + Sync),
+}
+
+impl<'a> Sequences<'a> {
+    /// `count` sequences; `by_number` gives each.
+    pub fn new(count: usize, by_number: &'a (dyn Fn(usize) -> Sequence<'a> + Sync)) -> Self {
+        Sequences { count, by_number }
+    }
+
+    fn get(&self, number: usize) -> Sequence<'a> {
+        (self.by_number)(number)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Sequence<'a>> {
+        (0..self.count).map(|number| self.get(number))
+    }
+}
+
+/// One worker's memory.
+#[derive(Debug, Default)]
+struct Work {
+    /// A block's keys and values as f32.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// Scores of a block, and by what the outputs shrink, `[tokens][group]`.
+    scores: Vec<[f32; BLOCK]>,
+    shrinks: Vec<f32>,
+    /// Softmax states and outputs of the segment at hand, `[tokens][group]`.
+    states: Vec<Softmax>,
+    outputs: Vec<f32>,
+    /// The same, merged over all segments.
+    merged: Vec<Softmax>,
+}
+
+/// Memory for attention, grown as needed and reused.
+#[derive(Debug, Default)]
+pub struct AttentionScratch {
+    work: Vec<Work>,
+    parts: Vec<Part>,
+    part_states: Vec<Softmax>,
+    part_outputs: Vec<f32>,
+}
+
+/// One task: some tokens of a sequence against the positions of one kv head.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    sequence: usize,
+    head: usize,
+    first: usize,
+    tokens: usize,
+}
+
+/// What every task needs to know.
+struct Shape<'a> {
+    kernels: &'a Kernels,
+    head_dim: usize,
+    group: usize,
+    width: usize,
+    scale: f32,
+    q: &'a [f32],
+}
+
+impl Shape<'_> {
+    /// The query heads of one token that share a kv head.
+    fn queries(&self, row: usize, head: usize) -> &[f32] {
+        let at = row * self.width + head * self.group * self.head_dim;
+        &self.q[at..at + self.group * self.head_dim]
+    }
+
+    /// Attends the tokens of `part` to the positions of one segment, leaving states and outputs in `work`.
+    fn segment(&self, sequence: &Sequence<'_>, part: Part, segment: usize, work: &mut Work) {
+        let lanes = part.tokens * self.group;
+        work.states.clear();
+        work.states.resize(lanes, Softmax::EMPTY);
+        work.outputs.clear();
+        work.outputs.resize(lanes * self.head_dim, 0.0);
+        let last = sequence.position + part.first + part.tokens;
+        let end = ((segment + 1) * SEGMENT).min(last);
+        for start in (segment * SEGMENT..end).step_by(BLOCK) {
+            self.block(sequence, part, start..end.min(start + BLOCK), work);
+        }
+    }
+
+    fn block(&self, sequence: &Sequence<'_>, part: Part, positions: Range<usize>, work: &mut Work) {
+        let Work { keys, values, scores, shrinks, states, outputs, .. } = work;
+        let (group, head_dim) = (self.group, self.head_dim);
+        let stored_keys = sequence.keys.block(part.head, positions.start / BLOCK);
+        let stored_values = sequence.values.rows(part.head, positions.clone());
+        let keys = self.converted(stored_keys.numbers, part.tokens, keys);
+        let values = self.converted(stored_values.numbers, part.tokens, values);
+        scores.resize(part.tokens * group, [0.0; BLOCK]);
+        shrinks.resize(part.tokens * group, 1.0);
+        // Keys stay in the L1 cache while all tokens are scored, then values while all are summed.
+        for token in 0..part.tokens {
+            let lanes = token * group..(token + 1) * group;
+            let seen = seen(sequence, part, token, &positions);
+            if seen == 0 {
+                continue;
+            }
+            let queries = self.queries(sequence.row + part.first + token, part.head);
+            self.kernels.scores(queries, keys, &mut scores[lanes.clone()]);
+            for lane in lanes {
+                stored_keys.scale(&mut scores[lane]);
+                shrinks[lane] = self.kernels.softmax(&mut scores[lane], seen, self.scale, &mut states[lane]);
+                stored_values.scale(&mut scores[lane]);
+            }
+        }
+        for token in 0..part.tokens {
+            let lanes = token * group..(token + 1) * group;
+            let seen = seen(sequence, part, token, &positions);
+            if seen > 0 {
+                let out = &mut outputs[lanes.start * head_dim..lanes.end * head_dim];
+                self.kernels.accumulate(out, &shrinks[lanes.clone()], &scores[lanes], values.first(seen * head_dim));
+            }
+        }
+    }
+
+    /// A block as it is for a token or two, as f32 for more. Converting loses nothing, so results are the same.
+    fn converted<'a>(&self, stored: Numbers<'a>, tokens: usize, memory: &'a mut Vec<f32>) -> Numbers<'a> {
+        if tokens < CONVERT_FOR || matches!(stored, Numbers::F32(_)) {
+            return stored;
+        }
+        memory.resize(self.head_dim * BLOCK, 0.0);
+        let memory = &mut memory[..stored.len()];
+        self.kernels.decode_numbers(stored, memory);
+        Numbers::F32(memory)
+    }
+
+    /// Merges a later segment's `state` and `output` into those of all earlier ones.
+    fn merge(&self, merged: &mut Softmax, out: &mut [f32], state: Softmax, output: &[f32]) {
+        if state.max == f32::NEG_INFINITY && state.sum == 0.0 {
+            return;
+        }
+        let max = merged.max.max(state.max);
+        let (before, now) = ((merged.max - max).exp(), (state.max - max).exp());
+        *merged = Softmax { max, sum: merged.sum * before + state.sum * now };
+        for (out, value) in out.iter_mut().zip(output) {
+            *out = *out * before + value * now;
+        }
+    }
+}
+
+/// How many positions of a block a token sees: causal, up to its own.
+fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usize>) -> usize {
+    let own = sequence.position + part.first + token;
+    (own + 1).saturating_sub(positions.start).min(positions.len())
+}
+
+fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
+    (sequence.position + part.first + part.tokens).div_ceil(SEGMENT)
+}
+
+/// `out[row] = softmax(q k / sqrt(head_dim)) v` for every token of every sequence; `q` and `out` are `[rows, heads * head_dim]`.
+///
+/// # Panics
+/// If the shapes do not fit: `group` query heads per kv head, all sequences' caches of one shape, rows in range.
+pub fn attention(
+    kernels: &Kernels,
+    pool: &Pool,
+    sequences: Sequences<'_>,
+    group: usize,
+    q: &[f32],
+    scratch: &mut AttentionScratch,
+    out: &mut [f32],
+) {
+    if sequences.count == 0 {
+        return;
+    }
+    let (heads, head_dim) = (sequences.get(0).keys.heads(), sequences.get(0).keys.head_dim());
+    let width = heads * group * head_dim;
+    assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
+    let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
+    let AttentionScratch { work, parts, part_states, part_outputs } = scratch;
+    work.resize_with(pool.threads().max(work.len()), Work::default);
+    parts.clear();
+    for (index, sequence) in sequences.iter().enumerate() {
+        assert!((sequence.row + sequence.tokens) * width <= q.len(), "rows of the batch");
+        for rows in [sequence.keys, sequence.values] {
+            assert!(rows.heads() == heads && rows.head_dim() == head_dim, "caches of one shape");
+        }
+        for first in (0..sequence.tokens).step_by(TOKENS_PER_TASK) {
+            let tokens = TOKENS_PER_TASK.min(sequence.tokens - first);
+            parts.extend((0..heads).map(|head| Part { sequence: index, head, first, tokens }));
+        }
+    }
+    // The costly parts first: with few threads the last tasks to start decide when all are done.
+    parts.sort_unstable_by_key(|part| std::cmp::Reverse(sequences.get(part.sequence).position + part.first));
+    let (work, out) = (SharedMut::new(work), SharedMut::new(out));
+    let longest = sequences.iter().map(|s| s.position + s.tokens).max().unwrap_or(0);
+    if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest > SEGMENT {
+        return by_segments(&shape, pool, sequences, parts, part_states, part_outputs, &work, &out);
+    }
+    pool.run(parts.len(), |worker, task| {
+        let part = parts[task];
+        let sequence = &sequences.get(part.sequence);
+        // SAFETY: a worker runs one task at a time.
+        let work = unsafe { &mut work.slice(worker, 1)[0] };
+        work.merged.clear();
+        work.merged.resize(part.tokens * group, Softmax::EMPTY);
+        for segment in 0..segments(sequence, part) {
+            shape.segment(sequence, part, segment, work);
+            for lane in 0..part.tokens * group {
+                let out = output(&shape, &out, sequence, part, lane);
+                if segment == 0 {
+                    out.fill(0.0);
+                }
+                let output = &work.outputs[lane * head_dim..(lane + 1) * head_dim];
+                shape.merge(&mut work.merged[lane], out, work.states[lane], output);
+            }
+        }
+        for lane in 0..part.tokens * group {
+            divide(output(&shape, &out, sequence, part, lane), work.merged[lane].sum);
+        }
+    });
+}
+
+fn divide(out: &mut [f32], sum: f32) {
+    for out in out {
+        *out /= sum;
+    }
+}
+
+/// The output row of `lane` (a token and a member of the head's group) of a part.
+#[expect(clippy::mut_from_ref, reason = "parts are disjoint; see below")]
+fn output<'a>(
+    shape: &Shape<'_>,
+    out: &'a SharedMut<'_, f32>,
+    sequence: &Sequence<'_>,
+    part: Part,
+    lane: usize,
+) -> &'a mut [f32] {
+    let row = sequence.row + part.first + lane / shape.group;
+    let at = row * shape.width + (part.head * shape.group + lane % shape.group) * shape.head_dim;
+    // SAFETY: parts are disjoint in (row, head), and callers hold one lane's slice at a time.
+    unsafe { out.slice(at, shape.head_dim) }
+}
+
+/// As [`attention`], each segment of each part being a task; the merge follows in the same ascending order.
+#[expect(clippy::too_many_arguments, reason = "the pieces of a scratch that is already borrowed apart")]
+fn by_segments(
+    shape: &Shape<'_>,
+    pool: &Pool,
+    sequences: Sequences<'_>,
+    parts: &[Part],
+    part_states: &mut Vec<Softmax>,
+    part_outputs: &mut Vec<f32>,
+    work: &SharedMut<'_, Work>,
+    out: &SharedMut<'_, f32>,
+) {
+    let most = parts.iter().map(|part| segments(&sequences.get(part.sequence), *part)).max().unwrap_or(0);
+    let lanes = parts.iter().map(|part| part.tokens * shape.group).max().unwrap_or(0);
+    part_states.clear();
+    part_states.resize(parts.len() * most * lanes, Softmax::EMPTY);
+    part_outputs.resize((parts.len() * most * lanes * shape.head_dim).max(part_outputs.len()), 0.0);
+    let (states, outputs) = (SharedMut::new(part_states), SharedMut::new(part_outputs));
+    pool.run(parts.len() * most, |worker, task| {
+        let part = parts[task / most];
+        let sequence = &sequences.get(part.sequence);
+        if task % most >= segments(sequence, part) {
+            return;
+        }
+        // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
+        let (work, states, outputs) = unsafe {
+            (
+                &mut work.slice(worker, 1)[0],
+                states.slice(task * lanes, part.tokens * shape.group),
+                outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
+            )
+        };
+        shape.segment(sequence, part, task % most, work);
+        states.copy_from_slice(&work.states);
+        outputs.copy_from_slice(&work.outputs);
+    });
+    pool.run(parts.len(), |_, index| {
+        let part = parts[index];
+        let sequence = &sequences.get(part.sequence);
+        for lane in 0..part.tokens * shape.group {
+            let out = output(shape, out, sequence, part, lane);
+            out.fill(0.0);
+            let mut merged = Softmax::EMPTY;
+            for segment in 0..segments(sequence, part) {
+                let at = (index * most + segment) * lanes + lane;
+                // SAFETY: the first run is over; here each task only reads, and reads its own part.
+                let (state, output) =
+                    unsafe { (states.slice(at, 1)[0], outputs.slice(at * shape.head_dim, shape.head_dim)) };
+                shape.merge(&mut merged, out, state, output);
+            }
+            divide(out, merged.sum);
+        }
+    });
+}

@@ -1,0 +1,389 @@
+//! Kernels prove themselves before they are used.
+//!
+//! A CPU that claims an extension, an emulator, a hypervisor, a compiler: each can be wrong, and a wrong kernel writes
+//! plausible text. So the kernels chosen at start first compute small cases, tails and worst cases included, and are held
+//! against the definition and the scalar reference. Where they differ, the next lower ISA takes their place. It costs a few
+//! milliseconds, once.
+//!
+//! An instruction the CPU does not have ends the process; to find that out, run the tests in a child first.
+
+use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
+use crate::dense::DenseType;
+use crate::dispatch::Kernels;
+use crate::isa::Isa;
+use crate::planes::Strided;
+use crate::pool::Pool;
+use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix};
+use std::fmt;
+use std::sync::OnceLock;
+
+/// A test of some kernels, and what was wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfTest {
+    /// Which kernels.
+    pub kernel: String,
+    /// What differs, where something does.
+    pub failure: Option<String>,
+}
+
+/// Kernels whose results are wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfTestError {
+    /// Whose kernels.
+    pub isa: Isa,
+    /// The first that failed.
+    pub kernel: String,
+    /// What differs.
+    pub failure: String,
+}
+
+impl fmt::Display for SelfTestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} kernels of {} compute wrong results on this CPU: {}", self.kernel, self.isa, self.failure)
+    }
+}
+
+impl std::error::Error for SelfTestError {}
+
+impl Kernels {
+    /// Computes small cases with every kernel of this ISA.
+    pub fn self_tests(&self) -> Vec<SelfTest> {
+        let ternary = self.ternary_kernels().iter().map(|kernel| {
+            let name = format!("ternary {}", kernel.name());
+            SelfTest { kernel: name, failure: products(self, kernel).err() }
+        });
+        let others: [(&str, fn(&Kernels) -> Result<(), String>); 6] = [
+            ("stored planes", stored_planes),
+            ("codes and planes", codes_and_planes),
+            ("quantisation", quantisation),
+            ("float", floats),
+            ("stored rows", stored_rows),
+            ("attention", attention_of_two_segments),
+        ];
+        let others = others.map(|(name, test)| SelfTest { kernel: name.to_owned(), failure: test(self).err() });
+        ternary.chain(others).collect()
+    }
+
+    /// Whether all of [`Kernels::self_tests`] pass.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn self_test(&self) -> Result<(), SelfTestError> {
+        let failed = self.self_tests().into_iter().find_map(|test| Some((test.kernel, test.failure?)));
+        match failed {
+            None => Ok(()),
+            Some((kernel, failure)) => Err(SelfTestError { isa: self.isa, kernel, failure }),
+        }
+    }
+
+    /// The best kernels, `preferred` or of a lower ISA, that pass their self-test. Tested once in a process.
+    pub(crate) fn sound(preferred: Isa) -> &'static Kernels {
+        let lower = Isa::ALL.into_iter().rev().skip_while(|isa| *isa != preferred);
+        let candidates = lower.filter_map(Kernels::for_isa);
+        first_sound(candidates, |kernels| outcome(kernels).is_ok()).unwrap_or_else(Kernels::reference)
+    }
+
+    /// What was wrong with the kernels that were to be used, and were not.
+    pub fn rejected() -> Vec<SelfTestError> {
+        OUTCOMES.iter().filter_map(|outcome| outcome.get()?.as_ref().err().cloned()).collect()
+    }
+}
+
+/// The outcome of each ISA's test.
+static OUTCOMES: [OnceLock<Result<(), SelfTestError>>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
+
+fn outcome(kernels: &Kernels) -> &'static Result<(), SelfTestError> {
+    let place = Isa::ALL.iter().position(|isa| *isa == kernels.isa).unwrap_or(0);
+    OUTCOMES[place].get_or_init(|| kernels.self_test())
+}
+
+fn first_sound<'a>(
+    mut candidates: impl Iterator<Item = &'a Kernels>,
+    is_sound: impl Fn(&Kernels) -> bool,
+) -> Option<&'a Kernels> {
+    candidates.find(|kernels| is_sound(kernels))
+}
+
+/// Numbers that look random and are the same everywhere.
+struct Noise(u32);
+
+impl Noise {
+    fn next(&mut self) -> u32 {
+        // The generator of Numerical Recipes; its high bits are good enough here.
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8
+    }
+
+    fn trits(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| (self.next() % 3) as i8 - 1).collect()
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+
+    /// Between -4 and 4.
+    fn floats(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| (self.next() % 8192) as f32 / 1024.0 - 4.0).collect()
+    }
+}
+
+/// Rows and columns of the ternary case: a whole tile and a part of one, a flush of int16 sums and a tail.
+const SHAPE: (usize, usize) = (37, 786);
+
+fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), String> {
+    let (rows, cols) = SHAPE;
+    let pool = Pool::new(1);
+    let mut noise = Noise(1);
+    let mut trits = noise.trits(rows * cols);
+    // The worst case of every int16 and int8 sum: all weights of one sign.
+    trits[..cols].fill(1);
+    trits[cols..2 * cols].fill(-1);
+    let matrix = TernaryMatrix::pack(
+        SHAPE,
+        kernels,
+        kernel,
+        &pool,
+        |error| error.to_string(),
+        |row, out| {
+            out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
+            Ok(())
+        },
+    )?;
+    for tokens in [1, 2, 5, 19] {
+        let mut x: Vec<i8> = noise.bytes(tokens * cols).into_iter().map(u8::cast_signed).collect();
+        x[..cols].fill(if tokens == 1 { 127 } else { -128 });
+        let mut activations = Activations::new(kernels);
+        activations.set(kernels, &x, cols);
+        let mut out = vec![i32::MIN; tokens * rows];
+        matrix.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
+        equal(&format!("{tokens} tokens"), &definition(&trits, &x, cols), &out)?;
+    }
+    Ok(())
+}
+
+/// `[token][row]`, product by product.
+fn definition(trits: &[i8], x: &[i8], cols: usize) -> Vec<i32> {
+    let dot = |x: &[i8], row: &[i8]| x.iter().zip(row).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum();
+    x.chunks_exact(cols).flat_map(|x| trits.chunks_exact(cols).map(move |row| dot(x, row))).collect()
+}
+
+fn stored_planes(kernels: &Kernels) -> Result<(), String> {
+    let (rows, cols) = (19, 8 * 37);
+    let mut noise = Noise(2);
+    let trits = noise.trits(rows * cols);
+    let x: Vec<i8> = noise.bytes(cols).into_iter().map(u8::cast_signed).collect();
+    let plane = |sign: i8| -> Vec<u8> {
+        trits.chunks_exact(8).map(|eight| (0..8).map(|bit| u8::from(eight[bit] == sign) << bit).sum()).collect()
+    };
+    let (plus, minus) = (plane(1), plane(-1));
+    let mut out = vec![i32::MIN; rows];
+    let overlap = Planes::new((rows, cols), &plus, &minus).dot(kernels, &Pool::new(1), &x, &mut out);
+    equal("a weight in both planes", &[false], &[overlap])?;
+    equal("products", &definition(&trits, &x, cols), &out)
+}
+
+fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
+    let mut noise = Noise(3);
+    let plane_bytes = 96;
+    let (codes, planes) = (noise.bytes(2 * plane_bytes), [noise.bytes(plane_bytes), noise.bytes(plane_bytes)]);
+    let trits: Vec<i8> = noise.trits(8 * plane_bytes);
+    let run = |kernels: &Kernels| {
+        let mut out = vec![vec![0u8; plane_bytes]; 10];
+        let mut flags = Vec::new();
+        let (mut joined, mut unpacked) = (vec![0u8; 2 * plane_bytes], vec![0i8; 8 * plane_bytes]);
+        for (pair, case) in out.chunks_exact_mut(2).zip(0..) {
+            let [bit0, bit1] = pair else { continue };
+            flags.push(match case {
+                0 => kernels.split_codes(&codes, bit0, bit1),
+                1 => kernels.pack_trits(&trits, bit0, bit1),
+                2 => kernels.unstride(Strided::High32, &codes, bit0, bit1),
+                3 => kernels.unstride(Strided::High16, &codes, bit0, bit1),
+                _ => kernels.unstride(Strided::Low32, &codes, bit0, bit1),
+            });
+        }
+        flags.push(kernels.join_planes(&planes[0], &planes[1], &mut joined));
+        flags.push(kernels.unpack_trits(&planes[0], &planes[1], &mut unpacked));
+        (out.concat(), flags, joined, unpacked)
+    };
+    let (expected, found) = (run(Kernels::reference()), run(kernels));
+    equal("planes", &expected.0, &found.0)?;
+    equal("invalid weights", &expected.1, &found.1)?;
+    equal("codes", &expected.2, &found.2)?;
+    equal("trits", &expected.3, &found.3)
+}
+
+fn quantisation(kernels: &Kernels) -> Result<(), String> {
+    let mut x = Noise(4).floats(101);
+    // A scale of 1 and ties: 0.5 rounds to 0, 1.5 to 2, -2.5 to -2.
+    x[..5].copy_from_slice(&[127.0, 0.5, 1.5, -2.5, -127.0]);
+    let mut not_finite = x.clone();
+    not_finite[50] = f32::INFINITY;
+    for x in [x, vec![0.0; 9], not_finite] {
+        let run = |kernels: &Kernels| {
+            let mut q = vec![1; x.len()];
+            let factor = kernels.quantize(&x, &mut q);
+            (if factor.is_nan() { f32::NAN.to_bits() } else { factor.to_bits() }, q)
+        };
+        let (expected, found) = (run(Kernels::reference()), run(kernels));
+        equal("factor (bits)", &[expected.0], &[found.0])?;
+        equal("int8", &expected.1, &found.1)?;
+    }
+    Ok(())
+}
+
+fn floats(kernels: &Kernels) -> Result<(), String> {
+    let mut noise = Noise(5);
+    let (a, b) = (noise.floats(83), noise.floats(83));
+    let run = |kernels: &Kernels| {
+        let mut out = vec![vec![0.0; a.len()], a.clone(), a.clone(), a.clone(), [&a[..], &b[..]].concat(), Vec::new()];
+        kernels.rms_norm(&a, &b, 1e-5, &mut out[0]);
+        kernels.silu_mul(&mut out[1], &b);
+        kernels.relu2_mul(&mut out[2], &b);
+        kernels.add(&mut out[3], &b);
+        kernels.rotate(&mut out[4], &a, &b);
+        out[5].push(kernels.dot(&a, &b));
+        out
+    };
+    let names = ["RMS norm", "SiLU", "squared ReLU", "sum", "rotation", "dot product"];
+    for ((name, expected), found) in names.iter().zip(run(Kernels::reference())).zip(run(kernels)) {
+        near(name, &expected, &found)?;
+    }
+    Ok(())
+}
+
+fn stored_rows(kernels: &Kernels) -> Result<(), String> {
+    let mut noise = Noise(6);
+    for dtype in DenseType::ALL {
+        let (blocks, len) = (3, 3 * dtype.block_len());
+        // Exponents of every field that may be a float stay small: bytes below 0x40 at odd places, wherever it begins.
+        let row: Vec<u8> = noise.bytes(blocks * dtype.block_bytes()).into_iter().map(|byte| byte & 0x3f).collect();
+        let (mut expected, mut found) = (vec![0.0; len], vec![0.0; len]);
+        dtype.decode(&row, &mut expected);
+        kernels.decode_row(dtype, &row, &mut found);
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        equal(&format!("{} (bits)", dtype.name()), &bits(&expected), &bits(&found))?;
+        let product = kernels.dot_row(dtype, &row, &expected);
+        let twin = kernels.dot(&found, &expected);
+        equal(&format!("product with {} (bits)", dtype.name()), &[twin.to_bits()], &[product.to_bits()])?;
+    }
+    let values = noise.floats(77);
+    let mut halves = (vec![0u16; values.len()], vec![0u16; values.len()]);
+    Kernels::reference().encode_f16(&values, &mut halves.0);
+    kernels.encode_f16(&values, &mut halves.1);
+    equal("f16", &halves.0, &halves.1)
+}
+
+/// One kv head of two query heads, with enough positions for the streaming softmax to merge.
+fn attention_of_two_segments(kernels: &Kernels) -> Result<(), String> {
+    let (positions, dims, group) = (260, 40, 2);
+    let run = |kernels: &Kernels| -> Result<Vec<f32>, String> {
+        let mut noise = Noise(7);
+        let failed = |error: std::io::Error| error.to_string();
+        let mut keys = KvRows::keys(KvType::F16, 1, positions, dims).map_err(failed)?;
+        let mut values = KvRows::values(KvType::F16, 1, positions, dims).map_err(failed)?;
+        for position in 0..positions {
+            keys.write(kernels, position, &noise.floats(dims));
+            values.write(kernels, position, &noise.floats(dims));
+        }
+        let q = noise.floats(group * dims);
+        let mut out = vec![0.0; group * dims];
+        let sequence = |_| Sequence { keys: &keys, values: &values, position: positions - 1, row: 0, tokens: 1 };
+        let sequences = Sequences::new(1, &sequence);
+        attention(kernels, &Pool::new(1), sequences, group, &q, &mut AttentionScratch::default(), &mut out);
+        Ok(out)
+    };
+    near("outputs", &run(Kernels::reference())?, &run(kernels)?)
+}
+
+fn equal<T: PartialEq + fmt::Debug>(what: &str, expected: &[T], found: &[T]) -> Result<(), String> {
+    let pairs = expected.iter().zip(found).enumerate();
+    match pairs.into_iter().find(|(_, (expected, found))| expected != found) {
+        Some((at, (expected, found))) => Err(format!("{what}, number {at}: expected {expected:?}, found {found:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Equal within what another order of summation changes.
+fn near(what: &str, expected: &[f32], found: &[f32]) -> Result<(), String> {
+    let largest = expected.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
+    let differs = |(expected, found): &(&f32, &f32)| {
+        let difference = (**expected - **found).abs();
+        // Not `>`: a NaN differs too.
+        !(difference <= 1e-5 * largest)
+    };
+    match expected.iter().zip(found).find(differs) {
+        Some((expected, found)) => Err(format!("{what}: expected {expected}, found {found}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::float::{self, FloatKernels};
+    use crate::ternary::kernel::{TernaryFamily, Token};
+
+    #[test]
+    fn every_isa_of_this_cpu_passes() {
+        for kernels in Isa::available().filter_map(Kernels::for_isa) {
+            for test in kernels.self_tests() {
+                assert_eq!(test.failure, None, "{} of {}", test.kernel, kernels.isa());
+            }
+        }
+        assert_eq!(Kernels::sound(Isa::best()).isa(), Isa::best());
+        assert_eq!(Kernels::rejected(), []);
+    }
+
+    /// Right but for the last row of every tile, which is one too large.
+    fn off_by_one(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]) {
+        let right = Kernels::reference().ternary_kernels()[0];
+        // SAFETY: the scalar kernel asks for nothing but fitting lengths, which are the caller's.
+        unsafe { (right.few)(tile, cols, tokens, out) };
+        out.iter_mut().for_each(|sums| sums[31] += 1);
+    }
+
+    fn wrong_sum(x: &mut [f32], y: &[f32]) {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x -= y);
+    }
+
+    fn kernels_of(ternary: &'static TernaryFamily, float: FloatKernels) -> Kernels {
+        Kernels { ternary, float, ..crate::dispatch::scalar() }
+    }
+
+    #[test]
+    fn a_wrong_ternary_kernel_is_found_and_stepped_down_from() {
+        let right = Kernels::reference();
+        let kernel = right.ternary_kernels()[0];
+        let wrong: &TernaryKernel = Box::leak(Box::new(TernaryKernel {
+            layout: kernel.layout,
+            preparation: None,
+            few_tokens: kernel.few_tokens,
+            few: off_by_one,
+            many: None,
+        }));
+        let TernaryFamily { pack_row, dot_rows, sum, scale, planes, .. } = *right.ternary;
+        let family = TernaryFamily { pack_row, dot_rows, sum, scale, planes, kernels: Box::leak(Box::new([wrong])) };
+        let broken = kernels_of(Box::leak(Box::new(family)), float::scalar::KERNELS);
+        let error = broken.self_test().unwrap_err();
+        assert_eq!(error.kernel, format!("ternary {}", wrong.name()));
+        assert!(error.to_string().contains("1 tokens, number 31: expected "), "{error}");
+
+        let chosen = first_sound([&broken, right].into_iter(), |kernels| kernels.self_test().is_ok());
+        assert!(std::ptr::eq(chosen.unwrap(), right));
+    }
+
+    #[test]
+    fn a_wrong_float_kernel_is_found() {
+        let float = FloatKernels { add: wrong_sum, ..float::scalar::KERNELS };
+        let error = kernels_of(Kernels::reference().ternary, float).self_test().unwrap_err();
+        assert_eq!(error.kernel, "float");
+        assert!(error.failure.starts_with("sum: expected "), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_none_differ() {
+        assert!(near("x", &[1.0], &[f32::NAN]).is_err() && near("x", &[1.0], &[1.000_001]).is_ok());
+        assert!(equal("x", &[1, 2], &[1, 3]).is_err());
+    }
+}
