@@ -17,6 +17,9 @@ use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix}
 use std::fmt;
 use std::sync::OnceLock;
 
+/// Computes a small case; the error says what differs.
+type Test = fn(&Kernels) -> Result<(), String>;
+
 /// A test of some kernels, and what was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelfTest {
@@ -52,7 +55,7 @@ impl Kernels {
             let name = format!("ternary {}", kernel.name());
             SelfTest { kernel: name, failure: products(self, kernel).err() }
         });
-        let others: [(&str, fn(&Kernels) -> Result<(), String>); 6] = [
+        let others: [(&str, Test); 6] = [
             ("stored planes", stored_planes),
             ("codes and planes", codes_and_planes),
             ("quantisation", quantisation),
@@ -309,8 +312,7 @@ fn near(what: &str, expected: &[f32], found: &[f32]) -> Result<(), String> {
     let largest = expected.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
     let differs = |(expected, found): &(&f32, &f32)| {
         let difference = (**expected - **found).abs();
-        // Not `>`: a NaN differs too.
-        !(difference <= 1e-5 * largest)
+        difference.is_nan() || difference > 1e-5 * largest
     };
     match expected.iter().zip(found).find(differs) {
         Some((expected, found)) => Err(format!("{what}: expected {expected}, found {found}")),

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Outcome {
-        let child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().expect("a shell");
         finish(child, Duration::from_secs(2))
     }
 

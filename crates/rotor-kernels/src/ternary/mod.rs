@@ -1,6 +1,6 @@
 //! Ternary matrices times int8 activations, exactly.
 //!
-//! A [`TernaryMatrix`] is packed once, for one of the kernels of this CPU. [`layout`] has the packed forms, [`kernel`] says
+//! A [`TernaryMatrix`] is packed once, for one of the kernels of this CPU. `layout.rs` has the packed forms, `kernel.rs` says
 //! what a kernel consists of, and there is a file for each ISA. Whatever the kernel, products are the plain integer dot
 //! products bit for bit, for every int8 input; each ISA's file proves its bounds.
 //!
