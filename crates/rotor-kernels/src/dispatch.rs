@@ -1,5 +1,7 @@
 //! The dispatch point: which kernels an ISA has, and the checked way to call them.
 //!
+//! x86-64:
+//!
 //! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi |
 //! |---|---|---|---|---|---|---|
 //! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
@@ -8,6 +10,17 @@
 //! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 |
 //! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
+//!
+//! aarch64:
+//!
+//! | operation | neon | neon-dotprod |
+//! |---|---|---|
+//! | ternary, few tokens | planes: 16-entry tables | codes: dot products |
+//! | ternary, many tokens | planes: 81-entry tables of 16 tokens | codes, unpacked |
+//! | float operations | 4 lanes | as neon |
+//! | attention | 8 numbers, 4 heads | as neon |
+//! | quantised rows | 16 codes | as neon |
+//! | codes, planes and trits | as scalar | as scalar |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
@@ -69,6 +82,24 @@ const fn x86(
     Kernels { isa, ternary, float: float::avx2::KERNELS, attention, quantized, planes: planes::avx2::KERNELS }
 }
 
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = aarch64(Isa::Neon, &ternary::neon::FAMILY);
+#[cfg(target_arch = "aarch64")]
+static NEON_DOTPROD: Kernels = aarch64(Isa::NeonDotprod, &ternary::neon_dotprod::FAMILY);
+
+/// A level of aarch64: NEON's float kernels, and the plain ones for planes.
+#[cfg(target_arch = "aarch64")]
+const fn aarch64(isa: Isa, ternary: &'static TernaryFamily) -> Kernels {
+    Kernels {
+        isa,
+        ternary,
+        float: float::neon::KERNELS,
+        attention: &attention::neon::KERNELS,
+        quantized: &quantized::neon::KERNELS,
+        planes: planes::scalar::KERNELS,
+    }
+}
+
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Kernels({})", self.isa)
@@ -95,7 +126,11 @@ impl Kernels {
             Isa::Avx512Vnni => Some(&AVX512_VNNI),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vbmi => Some(&AVX512_VBMI),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(&NEON),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Some(&NEON_DOTPROD),
+            // Those of other architectures, which are not available.
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! Which instruction sets this CPU has, and which one is used.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 
 /// A kernel family: an instruction set with every extension its kernels rely on.
@@ -17,11 +19,24 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX-512 VNNI with byte permutations (VBMI; Ice Lake, Zen 4 and later).
     Avx512Vbmi,
+    /// aarch64 with NEON, that is any.
+    Neon,
+    /// NEON with dot products of int8 (Cortex-A75, Neoverse N1, Apple A13 and later).
+    NeonDotprod,
 }
 
 impl Isa {
     /// Every ISA this build knows, the preferred ones last.
-    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Vbmi];
+    pub const ALL: [Isa; 8] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Avx512Vnni,
+        Isa::Avx512Vbmi,
+        Isa::Neon,
+        Isa::NeonDotprod,
+    ];
 
     /// The name accepted by `ROTOR_ISA`.
     pub const fn name(self) -> &'static str {
@@ -32,6 +47,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512Vbmi => "avx512-vbmi",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -57,8 +74,12 @@ impl Isa {
             Isa::Avx512Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vbmi => Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512vbmi"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Vbmi => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Isa::Neon.is_available() && is_aarch64_feature_detected!("dotprod"),
+            // Those of other architectures.
+            _ => false,
         }
     }
 

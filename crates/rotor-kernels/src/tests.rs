@@ -21,6 +21,9 @@ fn isas_exercised() {
     if cfg!(target_arch = "x86_64") {
         assert!(ran.contains(&"avx2"), "this machine lacks AVX2, so a pass would say nothing about the AVX2 kernels");
     }
+    if cfg!(target_arch = "aarch64") {
+        assert!(ran.contains(&"neon"), "this machine lacks NEON, so a pass would say nothing about the NEON kernels");
+    }
 }
 
 /// Every kernel for ternary matrices, with the table it is from.
@@ -189,6 +192,24 @@ proptest! {
             let mut encoded = vec![0; len];
             kernels.encode_f16(&a, &mut encoded);
             prop_assert_eq!(&encoded, &f16);
+        }
+    }
+}
+
+#[test]
+fn every_f16_is_converted_alike_everywhere() {
+    let all: Vec<u16> = (0..=u16::MAX).collect();
+    for kernels in kernels() {
+        let (mut decoded, mut encoded) = (vec![0.0; all.len()], vec![0; all.len()]);
+        kernels.decode_numbers(crate::attention::Numbers::F16(&all), &mut decoded);
+        kernels.encode_f16(&decoded, &mut encoded);
+        for ((bits, decoded), encoded) in all.iter().zip(&decoded).zip(encoded) {
+            let expected = half::f16::from_bits(*bits).to_f32();
+            if expected.is_nan() {
+                assert!(decoded.is_nan() && half::f16::from_bits(encoded).is_nan(), "{bits:#x} on {}", kernels.isa());
+            } else {
+                assert_eq!((decoded.to_bits(), encoded), (expected.to_bits(), *bits), "{bits:#x} on {}", kernels.isa());
+            }
         }
     }
 }

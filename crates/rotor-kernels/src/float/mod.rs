@@ -9,6 +9,10 @@ use crate::dense::DenseType;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2_rows;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_rows;
 pub(crate) mod scalar;
 
 /// The float kernels of one ISA. Lengths are the callers' (dispatch.rs, attention.rs) to check.

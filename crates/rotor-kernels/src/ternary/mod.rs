@@ -6,15 +6,15 @@
 //!
 //! The ways to multiply:
 //!
-//! - *Tables of 16 sums* (planes; AVX2, AVX-512): every 4 activations have 16 subset sums. A nibble of `P` picks the sum of
+//! - *Tables of 16 sums* (planes; AVX2, AVX-512, NEON): every 4 activations have 16 subset sums. A nibble of `P` picks the sum of
 //!   the activations its row adds, the same nibble of `N` the sum it subtracts; one byte shuffle looks up many rows at once.
 //!   The sums do not fit a byte, so a table is split into `31 * high + low` and both halves are accumulated as bytes.
-//! - *Tables of 81 sums* (planes, many tokens; AVX2): for each 4 columns, the 81 possible signed sums of 16 tokens are
+//! - *Tables of 81 sums* (planes, many tokens; AVX2, NEON): for each 4 columns, the 81 possible signed sums of 16 tokens are
 //!   tabulated as vectors of int16; a weight code (one byte, 4 trits) then costs one vector load and one add for all 16
 //!   tokens, and no multiplication. The planes are turned into codes on the way in, so one packed copy serves both.
-//! - *Integer dot products* (codes and trios; AVX-VNNI, AVX-512 VNNI): an instruction multiplies four unsigned by four signed
-//!   bytes and adds the products to an int32. With the weight plus one as the unsigned byte the sum is too large by the sum
-//!   of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
+//! - *Integer dot products* (codes and trios; AVX-VNNI, AVX-512 VNNI, NEON with dot products): an instruction multiplies four
+//!   bytes by four and adds the products to an int32. With the weight plus one as the byte (unsigned on x86) the sum is too
+//!   large by the sum of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
 //!   the product, in an accumulator of its own that is shifted right once at the end.
 
 mod activations;
@@ -36,6 +36,12 @@ pub(crate) mod kernel;
 mod layout;
 mod lookup;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_rows;
 mod planes;
 pub(crate) mod scalar;
 

@@ -1,0 +1,173 @@
+//! Blocks for NEON: 16 codes to a register.
+//!
+//! No step can overflow. Codes are at most 63, or Q8_0's at most 128 in size, so that two products in an i16 are at most
+//! `2 * 128 * 127 = 32512`; pairs of those are added in an i32, at most 65024, which f32 holds exactly.
+//!
+//! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every block, in order.
+
+use super::{BLOCK, PANEL, Panel, QuantizedKernels};
+use crate::dense::{DenseType, scale_and_minimum};
+use crate::encode;
+use crate::float::neon::{load, sum_lanes};
+use crate::float::neon_rows::{Codes, bits, fifth_bits, half_at, load_bytes, nibbles, or, q6_k_codes, sub_block};
+use std::arch::aarch64::*;
+
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::plain };
+
+/// Tokens that share one unpacking of the codes.
+const TOKENS: usize = 4;
+
+#[target_feature(enable = "neon")]
+fn quantize(x: &[f32], panel: &mut Panel) {
+    let infinity = vdupq_n_f32(f32::INFINITY);
+    for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let mut largest = vdupq_n_f32(0.0);
+        let mut finite = vdupq_n_u32(u32::MAX);
+        for x in x.as_chunks().0 {
+            let magnitude = vabsq_f32(load(x));
+            finite = vandq_u32(finite, vcltq_f32(magnitude, infinity));
+            largest = vmaxq_f32(largest, magnitude);
+        }
+        let largest = vmaxvq_f32(largest);
+        let (scale, inverse) = match (vminvq_u32(finite) != 0, largest < 1e-30) {
+            (false, _) => (f32::NAN, 0.0),
+            (true, true) => (0.0, 0.0),
+            (true, false) => (largest / 127.0, 127.0 / largest),
+        };
+        let mut sums = [0.0; 2];
+        for ((x, q), sum) in x.as_chunks::<16>().0.iter().zip(panel.q[b].as_chunks_mut::<16>().0).zip(&mut sums) {
+            // What is not finite has a scale that says so.
+            let rounded = if scale.is_nan() { vdupq_n_s8(0) } else { rounded(x, inverse) };
+            // SAFETY: 16 writable bytes; the store needs no alignment.
+            unsafe { vst1q_s8(q.as_mut_ptr(), rounded) };
+            *sum = f32::from(vaddlvq_s8(rounded));
+        }
+        panel.scales[b] = [scale; 8];
+        (panel.half_sums[2 * b], panel.half_sums[2 * b + 1]) = (sums[0] * scale, sums[1] * scale);
+        panel.sums[b] = (sums[0] + sums[1]) * scale;
+    }
+}
+
+/// 16 values times `inverse`, to nearest even, as bytes; at most 127 by the choice of `inverse`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn rounded(x: &[f32; 16], inverse: f32) -> int8x16_t {
+    let fours = x.as_chunks().0;
+    let words = |i: usize| vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(load(&fours[i]), inverse)));
+    let bytes = |i: usize| vqmovn_s16(vcombine_s16(words(i), words(i + 1)));
+    vcombine_s8(bytes(0), bytes(2))
+}
+
+#[target_feature(enable = "neon")]
+fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
+    match dtype {
+        DenseType::Q4_0 => typed::<2>(rows, row_bytes, x, out),
+        DenseType::Q4_1 => typed::<3>(rows, row_bytes, x, out),
+        DenseType::Q5_0 => typed::<4>(rows, row_bytes, x, out),
+        DenseType::Q5_1 => typed::<5>(rows, row_bytes, x, out),
+        DenseType::Q8_0 => typed::<6>(rows, row_bytes, x, out),
+        DenseType::Q4K => typed::<7>(rows, row_bytes, x, out),
+        DenseType::Q5K => typed::<8>(rows, row_bytes, x, out),
+        DenseType::Q6K => typed::<9>(rows, row_bytes, x, out),
+        DenseType::F32 | DenseType::F16 | DenseType::Bf16 => unreachable!("{} has no blocks", dtype.name()),
+    }
+}
+
+/// `TYPE` is the type's index in [`DenseType::ALL`], a constant inside.
+#[inline]
+#[target_feature(enable = "neon")]
+fn typed<const TYPE: usize>(rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
+    for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_exact_mut(x.len())) {
+        let ((fours, rest), (outs, out_rest)) = (x.as_chunks::<TOKENS>(), out.as_chunks_mut::<TOKENS>());
+        for (x, out) in fours.iter().zip(outs) {
+            *out = dot::<TYPE, TOKENS>(row, x);
+        }
+        match *rest {
+            [a] => out_rest.copy_from_slice(&dot::<TYPE, 1>(row, &[a])),
+            [a, b] => out_rest.copy_from_slice(&dot::<TYPE, 2>(row, &[a, b])),
+            [a, b, c] => out_rest.copy_from_slice(&dot::<TYPE, 3>(row, &[a, b, c])),
+            _ => {}
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot<const TYPE: usize, const T: usize>(row: &[u8], x: &[&[Panel]; T]) -> [f32; T] {
+    let dtype = DenseType::ALL[TYPE];
+    let mut sums = [[vdupq_n_f32(0.0); 2]; T];
+    let mut minima = [0.0; T];
+    for (index, bytes) in row.chunks_exact(dtype.block_bytes()).enumerate() {
+        for part in 0..dtype.block_len() / BLOCK {
+            let column = index * dtype.block_len() + part * BLOCK;
+            let panels = super::panels(x, column / PANEL);
+            let b = column % PANEL / BLOCK;
+            let block = block(dtype, bytes, part);
+            for ((sums, minimum), panel) in sums.iter_mut().zip(&mut minima).zip(panels) {
+                let halves = panel.q[b].as_chunks().0;
+                for half in 0..2 {
+                    let exact = vcvtq_f32_s32(dot_16(block.codes[half], &halves[half]));
+                    sums[half] = vfmaq_n_f32(sums[half], exact, block.a[half] * panel.scales[b][0]);
+                    *minimum += block.m[half] * panel.half_sums[2 * b + half];
+                }
+            }
+        }
+    }
+    let mut totals = [0.0; T];
+    for ((total, sums), minimum) in totals.iter_mut().zip(sums).zip(minima) {
+        *total = sum_lanes(sums[0], sums[1]) + minimum;
+    }
+    totals
+}
+
+/// Sums of four products each.
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot_16(codes: int8x16_t, q: &[i8; 16]) -> int32x4_t {
+    // SAFETY: 16 readable bytes; the load needs no alignment.
+    let q = unsafe { vld1q_s8(q.as_ptr()) };
+    let (low, high) = (vmull_s8(vget_low_s8(codes), vget_low_s8(q)), vmull_high_s8(codes, q));
+    vpaddlq_s16(vpaddq_s16(low, high))
+}
+
+/// 32 weights, `a * code + m` with a factor and an offset for each half.
+struct Block {
+    codes: [int8x16_t; 2],
+    a: [f32; 2],
+    m: [f32; 2],
+}
+
+/// The 32 weights number `part` of a stored block.
+#[inline]
+#[target_feature(enable = "neon")]
+fn block(dtype: DenseType, block: &[u8], part: usize) -> Block {
+    let of = |codes: Codes, a: f32, m: f32| Block { codes: signed(codes), a: [a; 2], m: [m; 2] };
+    match dtype {
+        DenseType::Q4_0 => of(nibbles(&block[2..]), half_at(block, 0), -8.0 * half_at(block, 0)),
+        DenseType::Q4_1 => of(nibbles(&block[4..]), half_at(block, 0), half_at(block, 2)),
+        DenseType::Q5_0 => {
+            of(fifth_bits(nibbles(&block[6..]), &block[2..]), half_at(block, 0), -16.0 * half_at(block, 0))
+        }
+        DenseType::Q5_1 => of(fifth_bits(nibbles(&block[8..]), &block[4..]), half_at(block, 0), half_at(block, 2)),
+        DenseType::Q8_0 => of(load_bytes(&block[2..]), half_at(block, 0), 0.0),
+        DenseType::Q4K | DenseType::Q5K => {
+            let (scale, minimum) = scale_and_minimum(&block[4..16], part);
+            let (a, m) = (half_at(block, 0) * scale, -half_at(block, 2) * minimum);
+            match dtype {
+                DenseType::Q4K => of(sub_block(&block[16..], part), a, m),
+                _ => of(or(sub_block(&block[48..], part), bits::<1, 4>(load_bytes(&block[16..]), part)), a, m),
+            }
+        }
+        _ => {
+            let scale = |of: usize| half_at(block, 208) * f32::from(block[192 + 2 * part + of].cast_signed());
+            let a = [scale(0), scale(1)];
+            Block { codes: signed(q6_k_codes(block, part)), a, m: [-32.0 * a[0], -32.0 * a[1]] }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn signed(codes: Codes) -> [int8x16_t; 2] {
+    [vreinterpretq_s8_u8(codes[0]), vreinterpretq_s8_u8(codes[1])]
+}
