@@ -4,9 +4,9 @@ use crate::synth::HeadName;
 use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::{Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
-use rotor::formats::{LoadOptions, OpenOptions};
+use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
-use rotor::{DenseActivations, FormatError, KvType};
+use rotor::{FormatError, KvType};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,8 +98,8 @@ pub(crate) struct LoadArgs {
     /// Encode the embedding and the head anew while loading, as convert --head does [default: as in the file].
     #[arg(long, value_name = "TYPE", env = "ROTOR_HEAD", hide_env = true)]
     head: Option<HeadName>,
-    /// What dense matrices of quantised types are multiplied by: int8 in blocks of 32, or f32; logits takes f32, the
-    /// others int8 unless told otherwise.
+    /// What dense matrices of quantised types are multiplied by: f32, or 16-bit integers with a scale to every 32 [default:
+    /// f32 for logits, else int16].
     #[arg(long, value_name = "TYPE", env = "ROTOR_DENSE_ACTIVATIONS", hide_env = true)]
     dense_activations: Option<DenseActivationsName>,
     #[command(flatten)]
@@ -119,15 +119,15 @@ impl LoadArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DenseActivationsName {
-    Int8,
     F32,
+    Int16,
 }
 
 impl DenseActivationsName {
     fn activations(self) -> DenseActivations {
         match self {
-            DenseActivationsName::Int8 => DenseActivations::Int8,
             DenseActivationsName::F32 => DenseActivations::F32,
+            DenseActivationsName::Int16 => DenseActivations::Int16,
         }
     }
 }

@@ -32,4 +32,3 @@ pub use config::Config;
 pub use error::FormatError;
 pub use rotor_kernels::DenseType;
 pub use rotor_kernels::attention::KvType;
-pub use rotor_kernels::matrix::DenseActivations;

@@ -1,11 +1,11 @@
 //! Linear layers, packed for the kernels.
 //!
 //! A ternary linear multiplies int8 activations with one scale per token; a dense one multiplies f32, or, if its own type is
-//! quantised, int8 activations in blocks. [`Input`] keeps all views of one input, each made at most once: q, k and v share
+//! quantised, activations of two int8 digits. [`Input`] keeps all views of one input, each made at most once: q, k and v share
 //! it, as do gate and up.
 
 use crate::error::FormatError;
-use crate::formats::{DenseTensor, RowOrder, Source, SourceLinear, Weight};
+use crate::formats::{DenseActivations, DenseTensor, RowOrder, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
 use rotor_kernels::DenseType;
@@ -113,7 +113,7 @@ impl Matrix {
     ) -> Result<Matrix, FormatError> {
         let shape = (tensor.rows, tensor.cols);
         let mut matrix = DenseMatrix::load(shape, dtype, &runtime.pool, no_memory(tensor.name), read_rows)?;
-        matrix.set_activations(source.load_options().dense_activations);
+        matrix.set_block_activations(source.load_options().dense_activations == DenseActivations::Int16);
         source.release(tensor.bytes);
         Ok(Matrix::Dense(matrix))
     }

@@ -9,7 +9,7 @@ use crate::quantized::{BlockActivations, Panel, takes_blocks};
 /// Rows of a task: few enough to balance, enough to be worth a hand-off.
 const ROWS_PER_TASK: usize = 32;
 /// Tokens that pass over a task's rows together: their activations stay in the L1 cache.
-const TOKENS_PER_PASS: usize = 16;
+const TOKENS_PER_PASS: usize = 8;
 
 /// A dense matrix `[rows, cols]`, kept in its storage type.
 #[derive(Debug)]
@@ -19,17 +19,7 @@ pub struct DenseMatrix {
     dtype: DenseType,
     row_bytes: usize,
     bytes: Buffer<u8>,
-    activations: DenseActivations,
-}
-
-/// What a quantised matrix is multiplied by. Matrices of f32, f16 and bf16 take f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum DenseActivations {
-    /// int8 in blocks of 32, as ggml does: a rounding far below that of 4- to 6-bit weights, and several times as fast.
-    #[default]
-    Int8,
-    /// f32, as they are.
-    F32,
+    block_activations: bool,
 }
 
 impl DenseMatrix {
@@ -59,7 +49,7 @@ impl DenseMatrix {
         });
         match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             Some(error) => Err(error),
-            None => Ok(DenseMatrix { rows, cols, dtype, row_bytes, bytes, activations: DenseActivations::default() }),
+            None => Ok(DenseMatrix { rows, cols, dtype, row_bytes, bytes, block_activations: true }),
         }
     }
 
@@ -100,17 +90,17 @@ impl DenseMatrix {
         kernels.decode_row(self.dtype, self.row_bytes(row), out);
     }
 
-    /// Sets what the matrix is to be multiplied by, where its type leaves the choice.
-    pub fn set_activations(&mut self, activations: DenseActivations) {
-        self.activations = activations;
+    /// Whether activations are rounded to [`BlockActivations`] where the type is quantised, several times as fast as f32.
+    pub fn set_block_activations(&mut self, blocks: bool) {
+        self.block_activations = blocks;
     }
 
     /// Whether [`DenseMatrix::linear_blocks`] is to multiply it.
     pub fn takes_blocks(&self) -> bool {
-        takes_blocks(self.dtype) && self.activations == DenseActivations::Int8
+        takes_blocks(self.dtype) && self.block_activations
     }
 
-    /// `out[token][row] = sum over columns of weight * x[token]`, with activations in int8.
+    /// `out[token][row] = sum over columns of weight * x[token]`, with activations in two int8 digits.
     ///
     /// # Panics
     /// If the shapes do not fit, or the type is not quantised.
@@ -124,18 +114,20 @@ impl DenseMatrix {
             let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
             for first in (0..tokens).step_by(TOKENS_PER_PASS) {
                 let count = TOKENS_PER_PASS.min(tokens - first);
-                let mut panels: [&[Panel]; TOKENS_PER_PASS] = [&[]; TOKENS_PER_PASS];
-                for (i, panels) in panels[..count].iter_mut().enumerate() {
-                    *panels = x.token(first + i);
+                let mut digits: [&[Panel]; 2 * TOKENS_PER_PASS] = [&[]; 2 * TOKENS_PER_PASS];
+                let digits = &mut digits[..2 * count];
+                for (i, digit) in digits.iter_mut().enumerate() {
+                    *digit = x.digit(2 * first + i);
                 }
-                let mut products = [0.0; ROWS_PER_TASK * TOKENS_PER_PASS];
-                let products = &mut products[..rows.len() * count];
-                kernels.block_products((self.dtype, self.cols), bytes, &panels[..count], products);
+                let mut products = [0.0; 2 * ROWS_PER_TASK * TOKENS_PER_PASS];
+                let products = &mut products[..2 * rows.len() * count];
+                kernels.block_products((self.dtype, self.cols), bytes, digits, products);
                 for token in 0..count {
                     // SAFETY: each task owns its rows of every token.
                     let out = unsafe { out.slice((first + token) * self.rows + rows.start, rows.len()) };
-                    let column = products[token..].iter().step_by(count);
-                    out.iter_mut().zip(column).for_each(|(out, product)| *out = *product);
+                    for (out, row) in out.iter_mut().zip(products.chunks_exact(2 * count)) {
+                        *out = row[2 * token] + row[2 * token + 1];
+                    }
                 }
             }
         });

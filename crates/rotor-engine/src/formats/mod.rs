@@ -24,7 +24,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use source::{LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
 pub(crate) use gguf::stem as gguf_stem;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;

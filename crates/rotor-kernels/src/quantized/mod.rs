@@ -1,7 +1,7 @@
-//! Dense matrices stored in blocks, times activations in int8: the integer way through a quantised head.
+//! Dense matrices stored in blocks, times activations in integers: the fast way through a quantised head.
 //!
 //! Every quantised type is a sum of `a * code + m` over short runs of columns, with small unsigned codes (Q8_0's are signed
-//! and have no `m`). With activations in blocks of 32, each `scale * q`, a row's product splits into two sums:
+//! and have no `m`). With activations in blocks of 32, each a digit `scale * q`, a row's product splits into two sums:
 //!
 //! ```text
 //! sum over runs of   a * scale * (sum of code * q)   +   m * (scale * sum of q)
