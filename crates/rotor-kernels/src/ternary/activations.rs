@@ -2,7 +2,7 @@
 //!
 //! Linears that share an input (q, k and v; gate and up) share one value of this type: quantised once, prepared once.
 
-use super::kernel::{Preparation, TernaryKernel, Token};
+use super::kernel::{MAX_PASS, Preparation, TernaryKernel, Token};
 use super::layout::TRIOS_COLS;
 use super::padded_cols;
 use crate::dispatch::Kernels;
@@ -26,6 +26,10 @@ pub struct Activations {
     /// What `prepared` was made by, where it was made.
     preparation: Option<&'static Preparation>,
     prepared: Vec<u8>,
+    /// The tokens of each pass side by side, `[pass][columns / 4][tokens][4]`.
+    interleaved: Vec<i8>,
+    /// The passes that `interleaved` was made for; 0 where it was not made.
+    interleaved_passes: usize,
 }
 
 impl Activations {
@@ -41,6 +45,8 @@ impl Activations {
             sums: Vec::new(),
             preparation: None,
             prepared: Vec::new(),
+            interleaved: Vec::new(),
+            interleaved_passes: 0,
         }
     }
 
@@ -51,10 +57,14 @@ impl Activations {
         self.factors.resize(tokens, 1.0);
         self.sums.resize(tokens, 0);
         self.preparation = None;
+        self.interleaved_passes = 0;
     }
 
     /// Makes what `kernel` wants of these activations, unless it is there already.
     pub(super) fn prepare(&mut self, kernel: &TernaryKernel, pool: &Pool) {
+        if kernel.panel(self.tokens).is_some() {
+            return self.interleave(self.passes(kernel), pool);
+        }
         let Some(preparation) = kernel.preparation else { return };
         if self.preparation.is_some_and(|made| std::ptr::eq(made, preparation)) {
             return;
@@ -67,6 +77,27 @@ impl Activations {
             unsafe { (preparation.fill)(&quantized[token * stride..][..cols], prepared) };
         });
         self.preparation = Some(preparation);
+    }
+
+    fn interleave(&mut self, passes: usize, pool: &Pool) {
+        if self.interleaved_passes == passes {
+            return;
+        }
+        self.interleaved.resize(self.quantized.len(), 0);
+        let (tokens, stride, quantized) = (self.tokens, self.stride, &self.quantized);
+        let out = SharedMut::new(&mut self.interleaved);
+        pool.run(passes, |_, pass| {
+            let pass = pass_range(tokens, passes, pass);
+            let rows = quantized[pass.start * stride..pass.end * stride].as_chunks::<4>().0;
+            // SAFETY: each task owns the bytes of its tokens.
+            let out = unsafe { out.slice(pass.start * stride, pass.len() * stride) };
+            for (quad, out) in out.as_chunks_mut::<4>().0.chunks_exact_mut(pass.len()).enumerate() {
+                for (out, x) in out.iter_mut().zip(rows[quad..].iter().step_by(stride / 4)) {
+                    *out = *x;
+                }
+            }
+        });
+        self.interleaved_passes = passes;
     }
 
     /// Quantises `x` (`[tokens, cols]`, f32) per token: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`.
@@ -152,6 +183,31 @@ impl Activations {
         Token { quantized, sum: self.sums[token], prepared }
     }
 
+    /// How many passes over the weights `kernel` makes for all tokens.
+    pub(super) fn passes(&self, kernel: &TernaryKernel) -> usize {
+        self.tokens.div_ceil(kernel.panel(self.tokens).map_or(kernel.few_tokens, |panel| panel.tokens))
+    }
+
+    /// The tokens of one of these passes, in whole blocks of the kernel's layout; [`Activations::prepare`] comes first.
+    pub(super) fn pass(&self, number: usize, kernel: &TernaryKernel) -> Pass<'_> {
+        let passes = self.passes(kernel);
+        if kernel.panel(self.tokens).is_some() {
+            debug_assert_eq!(self.interleaved_passes, passes, "prepared for these passes");
+            let tokens = pass_range(self.tokens, passes, number);
+            let mut sums = [0; MAX_PASS];
+            sums[..tokens.len()].copy_from_slice(&self.sums[tokens.clone()]);
+            let x = &self.interleaved[tokens.start * self.stride..];
+            let x = &x[..kernel.layout.padded(self.cols) * tokens.len()];
+            return Pass { tokens, inputs: Inputs::SideBySide { x, sums } };
+        }
+        let tokens = number * kernel.few_tokens..((number + 1) * kernel.few_tokens).min(self.tokens);
+        let mut inputs = [Token::default(); MAX_PASS];
+        for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
+            *input = self.token(token, kernel);
+        }
+        Pass { tokens, inputs: Inputs::OneByOne(inputs) }
+    }
+
     /// The sums of each token's groups of `cols` columns, `[tokens][groups]`.
     pub(super) fn sums_of_groups(&self, cols: usize, sums: &mut Vec<i32>) {
         sums.clear();
@@ -176,5 +232,69 @@ impl<'a> Token<'a> {
             Some(preparation) => &self.prepared[(preparation.len)(columns.start)..(preparation.len)(columns.end)],
         };
         Token { quantized: &self.quantized[columns], sum, prepared }
+    }
+}
+
+/// The tokens of a pass where all passes are to be alike: a panel is read once for each.
+fn pass_range(tokens: usize, passes: usize, pass: usize) -> Range<usize> {
+    tokens * pass / passes..tokens * (pass + 1) / passes
+}
+
+/// The tokens that are multiplied in one pass over the weights.
+pub(super) struct Pass<'a> {
+    pub tokens: Range<usize>,
+    inputs: Inputs<'a>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one pass")]
+enum Inputs<'a> {
+    OneByOne([Token<'a>; MAX_PASS]),
+    /// `x[columns / 4][tokens][4]`, and the sum of each token's.
+    SideBySide {
+        x: &'a [i8],
+        sums: [i32; MAX_PASS],
+    },
+}
+
+impl Pass<'_> {
+    /// The tokens for a kernel that takes a tile as it is packed.
+    pub(super) fn one_by_one(&self) -> &[Token<'_>] {
+        match &self.inputs {
+            Inputs::OneByOne(inputs) => &inputs[..self.tokens.len()],
+            Inputs::SideBySide { .. } => unreachable!("a pass for a packed tile"),
+        }
+    }
+
+    /// The activations and their sums for a kernel that takes a panel.
+    pub(super) fn side_by_side(&self) -> (&[i8], &[i32]) {
+        match &self.inputs {
+            Inputs::SideBySide { x, sums } => (x, &sums[..self.tokens.len()]),
+            Inputs::OneByOne(_) => unreachable!("a pass for a panel"),
+        }
+    }
+
+    /// Some columns, whole multiples of 16, whose activations sum to `sum_of(token)`.
+    pub(super) fn columns(
+        &self,
+        columns: Range<usize>,
+        sum_of: impl Fn(usize) -> i32,
+        kernel: &TernaryKernel,
+    ) -> Pass<'_> {
+        let tokens = self.tokens.clone();
+        let inputs = match &self.inputs {
+            Inputs::OneByOne(inputs) => {
+                let mut inputs = *inputs;
+                for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
+                    *input = input.columns(columns.clone(), sum_of(token), kernel);
+                }
+                Inputs::OneByOne(inputs)
+            }
+            Inputs::SideBySide { x, .. } => {
+                let mut sums = [0; MAX_PASS];
+                sums.iter_mut().zip(tokens.clone()).for_each(|(sum, token)| *sum = sum_of(token));
+                Inputs::SideBySide { x: &x[columns.start * tokens.len()..columns.end * tokens.len()], sums }
+            }
+        };
+        Pass { tokens, inputs }
     }
 }

@@ -46,6 +46,8 @@ pub(super) const LINE: usize = 64;
 pub(super) const PANEL_TOKENS: usize = 12;
 /// How far ahead of the multiplication weights are fetched, in bytes.
 pub(super) const PREFETCH: usize = 8192;
+/// How far ahead in its panel.
+const PANEL_PREFETCH: usize = 2048;
 /// Blocks whose sums fit the accumulators.
 const SEGMENT: usize = 1 << 14;
 
@@ -186,46 +188,46 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn multiply_panel(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
-    match tokens.len() {
-        1 => panel_tokens::<1>(panel, tokens, out),
-        2 => panel_tokens::<2>(panel, tokens, out),
-        3 => panel_tokens::<3>(panel, tokens, out),
-        4 => panel_tokens::<4>(panel, tokens, out),
-        5 => panel_tokens::<5>(panel, tokens, out),
-        6 => panel_tokens::<6>(panel, tokens, out),
-        7 => panel_tokens::<7>(panel, tokens, out),
-        8 => panel_tokens::<8>(panel, tokens, out),
-        9 => panel_tokens::<9>(panel, tokens, out),
-        10 => panel_tokens::<10>(panel, tokens, out),
-        11 => panel_tokens::<11>(panel, tokens, out),
-        12 => panel_tokens::<12>(panel, tokens, out),
+pub(super) fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+    match sums.len() {
+        1 => panel_tokens::<1>(panel, x, sums, out),
+        2 => panel_tokens::<2>(panel, x, sums, out),
+        3 => panel_tokens::<3>(panel, x, sums, out),
+        4 => panel_tokens::<4>(panel, x, sums, out),
+        5 => panel_tokens::<5>(panel, x, sums, out),
+        6 => panel_tokens::<6>(panel, x, sums, out),
+        7 => panel_tokens::<7>(panel, x, sums, out),
+        8 => panel_tokens::<8>(panel, x, sums, out),
+        9 => panel_tokens::<9>(panel, x, sums, out),
+        10 => panel_tokens::<10>(panel, x, sums, out),
+        11 => panel_tokens::<11>(panel, x, sums, out),
+        12 => panel_tokens::<12>(panel, x, sums, out),
         _ => unreachable!("one to twelve tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn panel_tokens<const N: usize>(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
     let quads = panel.as_chunks::<{ 2 * LINE }>().0;
-    let mut x = [&[][..]; N];
-    for (x, token) in x.iter_mut().zip(tokens) {
-        *x = &token.quantized.as_chunks::<4>().0[..quads.len()];
-    }
-    let mut sums = [[_mm512_setzero_si512(); 2]; N];
-    for (index, quad) in quads.iter().enumerate() {
+    let mut products = [[_mm512_setzero_si512(); 2]; N];
+    for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
         let lines = quad.as_chunks::<LINE>().0;
+        // A panel comes from the L2 cache.
+        for line in lines {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(PANEL_PREFETCH).cast());
+        }
         let (upper, lower) = (load(&lines[0]), load(&lines[1]));
-        for token in 0..N {
-            let x = broadcast(&x[token][index]);
-            sums[token][0] = _mm512_dpbusd_epi32(sums[token][0], upper, x);
-            sums[token][1] = _mm512_dpbusd_epi32(sums[token][1], lower, x);
+        for (products, x) in products.iter_mut().zip(x) {
+            let x = broadcast(x);
+            products[0] = _mm512_dpbusd_epi32(products[0], upper, x);
+            products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
         }
     }
-    for ((sums, token), out) in sums.into_iter().zip(tokens).zip(out) {
-        let offset = _mm512_set1_epi32(token.sum);
+    for ((products, sum), out) in products.into_iter().zip(sums).zip(out) {
+        let offset = _mm512_set1_epi32(*sum);
         let halves = out.as_chunks_mut::<HALF>().0;
-        store(_mm512_sub_epi32(sums[0], offset), &mut halves[0]);
-        store(_mm512_sub_epi32(sums[1], offset), &mut halves[1]);
+        store(_mm512_sub_epi32(products[0], offset), &mut halves[0]);
+        store(_mm512_sub_epi32(products[1], offset), &mut halves[1]);
     }
 }

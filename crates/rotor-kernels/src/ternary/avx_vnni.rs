@@ -158,42 +158,38 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn multiply_panel(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
-    match tokens.len() {
-        1 => panel_tokens::<1>(panel, tokens, out),
-        2 => panel_tokens::<2>(panel, tokens, out),
-        3 => panel_tokens::<3>(panel, tokens, out),
-        4 => panel_tokens::<4>(panel, tokens, out),
-        5 => panel_tokens::<5>(panel, tokens, out),
-        6 => panel_tokens::<6>(panel, tokens, out),
+fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+    match sums.len() {
+        1 => panel_tokens::<1>(panel, x, sums, out),
+        2 => panel_tokens::<2>(panel, x, sums, out),
+        3 => panel_tokens::<3>(panel, x, sums, out),
+        4 => panel_tokens::<4>(panel, x, sums, out),
+        5 => panel_tokens::<5>(panel, x, sums, out),
+        6 => panel_tokens::<6>(panel, x, sums, out),
         _ => unreachable!("one to six tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn panel_tokens<const N: usize>(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
     let quads = panel.as_chunks::<CODES_BYTES>().0;
-    let mut x = [&[][..]; N];
-    for (x, token) in x.iter_mut().zip(tokens) {
-        *x = &token.quantized.as_chunks::<4>().0[..quads.len()];
-    }
     for half in 0..2 {
-        let mut sums = [[_mm256_setzero_si256(); 2]; N];
-        for (index, quad) in quads.iter().enumerate() {
+        let mut products = [[_mm256_setzero_si256(); 2]; N];
+        for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
             let lines = quad.as_chunks::<LINE>().0;
             let (upper, lower) = (load(&lines[2 * half]), load(&lines[2 * half + 1]));
-            for token in 0..N {
-                let x = broadcast(&x[token][index]);
-                sums[token][0] = _mm256_dpbusd_avx_epi32(sums[token][0], upper, x);
-                sums[token][1] = _mm256_dpbusd_avx_epi32(sums[token][1], lower, x);
+            for (products, x) in products.iter_mut().zip(x) {
+                let x = broadcast(x);
+                products[0] = _mm256_dpbusd_avx_epi32(products[0], upper, x);
+                products[1] = _mm256_dpbusd_avx_epi32(products[1], lower, x);
             }
         }
-        for ((sums, token), out) in sums.into_iter().zip(tokens).zip(out.iter_mut()) {
-            let offset = _mm256_set1_epi32(token.sum);
+        for ((products, sum), out) in products.into_iter().zip(sums).zip(out.iter_mut()) {
+            let offset = _mm256_set1_epi32(*sum);
             let quarters = out.as_chunks_mut::<QUARTER>().0;
-            store(_mm256_sub_epi32(sums[0], offset), &mut quarters[2 * half]);
-            store(_mm256_sub_epi32(sums[1], offset), &mut quarters[2 * half + 1]);
+            store(_mm256_sub_epi32(products[0], offset), &mut quarters[2 * half]);
+            store(_mm256_sub_epi32(products[1], offset), &mut quarters[2 * half + 1]);
         }
     }
 }

@@ -76,6 +76,9 @@ pub struct TernaryKernel {
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
 pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
 
+/// `out[token][row]`, 32 rows, from a panel and the activations of a pass, of as many tokens as there are `sums` of them.
+pub(crate) type PanelTokens = unsafe fn(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 32]]);
+
 /// One token's activations as the kernels take them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Token<'a> {
@@ -109,7 +112,8 @@ pub(crate) enum Many {
     Panel(PanelKernels),
 }
 
-/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one.
+/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one. The activations of a pass lie likewise,
+/// `x[cols / 4][tokens][4]`, so that both are read from first byte to last.
 pub(crate) struct PanelKernels {
     /// Smallest number of tokens for which unpacking pays.
     pub min_tokens: usize,
@@ -117,11 +121,19 @@ pub(crate) struct PanelKernels {
     pub tokens: usize,
     /// Unpacks a tile of `cols` columns.
     pub unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]),
-    /// Products of a panel with some tokens.
-    pub multiply: unsafe fn(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; 32]]),
+    /// Products of a panel with a pass of tokens.
+    pub multiply: PanelTokens,
 }
 
 impl TernaryKernel {
+    /// The panel kernels, where so many tokens are worth unpacking the weights for.
+    pub(super) fn panel(&self, tokens: usize) -> Option<&PanelKernels> {
+        match &self.many {
+            Some(Many::Panel(panel)) if tokens >= panel.min_tokens => Some(panel),
+            _ => None,
+        }
+    }
+
     /// What the kernel is called by `ROTOR_KERNEL`: the name of its layout.
     pub fn name(&self) -> &'static str {
         self.layout.name

@@ -1,7 +1,8 @@
 //! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
 
+use super::activations::Pass;
 use super::grouped::GroupScales;
-use super::kernel::{MAX_PASS, Many, PanelKernels, RowScale, TernaryKernel, Token};
+use super::kernel::{MAX_PASS, Many, PanelKernels, RowScale, TernaryKernel};
 use super::layout::PLANES;
 use super::lookup::LookupScratch;
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
@@ -308,17 +309,14 @@ impl TernaryMatrix {
         }
         x.prepare(self.kernel, pool);
         let out = SharedMut::new(out);
-        self.for_each_run(pool, x, scratch, |first_tile, tiles, tokens| {
-            let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
-            for first in tokens.clone().step_by(tiles[0].pass()) {
-                let count = tiles[0].pass().min(tokens.end - first);
-                for (input, token) in inputs.iter_mut().zip(first..first + count) {
-                    *input = x.token(token, self.kernel);
-                }
+        self.for_each_run(pool, x, scratch, |first_tile, tiles, passes| {
+            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+            for pass in passes {
+                let pass = x.pass(pass, self.kernel);
                 for (tile, weights) in (first_tile..).zip(tiles) {
-                    weights.multiply(0..weights.cols, &inputs[..count], &mut sums[..count]);
+                    weights.multiply(0..weights.cols, &pass, &mut sums[..pass.tokens.len()]);
                     let rows = self.rows_of(tile);
-                    for (sums, token) in sums[..count].iter().zip(first..) {
+                    for (sums, token) in sums.iter().zip(pass.tokens.clone()) {
                         // SAFETY: each task owns its rows of its tokens.
                         let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
                         finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
@@ -345,13 +343,13 @@ impl TernaryMatrix {
         let mut group_sums = std::mem::take(&mut scratch.group_sums);
         x.sums_of_groups(scales.cols(), &mut group_sums);
         let out = SharedMut::new(out);
-        self.for_each_run(pool, x, scratch, |first_tile, tiles, tokens| {
-            for (tile, weights) in (first_tile..).zip(tiles) {
-                let rows = self.rows_of(tile);
-                for first in tokens.clone().step_by(weights.pass()) {
-                    let tokens = first..(first + weights.pass()).min(tokens.end);
-                    let totals = self.totals(weights, &rows, tokens.clone(), x, scales, &group_sums);
-                    for (totals, token) in totals.iter().zip(tokens) {
+        self.for_each_run(pool, x, scratch, |first_tile, tiles, passes| {
+            for pass in passes {
+                let pass = x.pass(pass, self.kernel);
+                for (tile, weights) in (first_tile..).zip(tiles) {
+                    let rows = self.rows_of(tile);
+                    let totals = self.totals(weights, &rows, &pass, scales, &group_sums);
+                    for (totals, token) in totals.iter().zip(pass.tokens.clone()) {
                         // SAFETY: each task owns its rows of its tokens.
                         let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
                         let factor = x.factors()[token];
@@ -368,21 +366,16 @@ impl TernaryMatrix {
         &self,
         weights: &Weights<'_>,
         rows: &Range<usize>,
-        tokens: Range<usize>,
-        x: &Activations,
+        pass: &Pass<'_>,
         scales: &GroupScales,
         group_sums: &[i32],
     ) -> [[f32; TILE_ROWS]; MAX_PASS] {
-        let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
-        let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
-        let count = tokens.len();
+        let (mut totals, mut sums) = ([[0f32; TILE_ROWS]; MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+        let count = pass.tokens.len();
         for group in 0..scales.groups() {
             let columns = group * scales.cols()..(group + 1) * scales.cols();
-            for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
-                let sum = group_sums[token * scales.groups() + group];
-                *input = x.token(token, self.kernel).columns(columns.clone(), sum, self.kernel);
-            }
-            weights.multiply(columns, &inputs[..count], &mut sums[..count]);
+            let sum_of = |token: usize| group_sums[token * scales.groups() + group];
+            weights.multiply(columns.clone(), &pass.columns(columns, sum_of, self.kernel), &mut sums[..count]);
             let scales = &scales.group(group)[rows.clone()];
             for (totals, sums) in totals.iter_mut().zip(&sums[..count]) {
                 for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
@@ -398,8 +391,8 @@ impl TernaryMatrix {
         tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows)
     }
 
-    /// Runs `task(first tile, tiles, tokens)` for every run of tiles, all tokens at once where they are few, in parts and
-    /// with the weights unpacked where they are many.
+    /// Runs `task(first tile, tiles, passes)` for every run of tiles: all passes of tokens at once where they are few, in
+    /// parts and with the weights unpacked where they are many.
     fn for_each_run(
         &self,
         pool: &Pool,
@@ -410,35 +403,35 @@ impl TernaryMatrix {
         let cols = self.kernel.layout.padded(self.cols);
         let weights =
             |tile: usize| Weights { kernel: self.kernel, tile: self.tiles(tile..tile + 1), panel: None, cols };
-        match &self.kernel.many {
-            Some(Many::Panel(panel)) if x.tokens() >= panel.min_tokens => {
-                scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
-                let panels = SharedMut::new(&mut scratch.panels);
-                let (parts, runs) = (x.tokens().div_ceil(PANEL_TOKENS), self.tile_count().div_ceil(PANEL_RUN));
-                let bytes = cols * TILE_ROWS;
-                pool.run(runs * parts, |worker, number| {
-                    let (part, run) = (number / runs, number % runs);
-                    // SAFETY: a worker runs one task at a time.
-                    let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
-                    buffer.resize(buffer.len().max(bytes * PANEL_RUN), 0);
-                    let tiles = run * PANEL_RUN..((run + 1) * PANEL_RUN).min(self.tile_count());
-                    let mut unpacked: [Weights<'_>; PANEL_RUN] = std::array::from_fn(|_| weights(tiles.start));
-                    let unpack = buffer.chunks_exact_mut(bytes.max(1)).zip(tiles.clone());
-                    for (weights, (buffer, tile)) in unpacked.iter_mut().zip(unpack) {
-                        // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
-                        unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, buffer) };
-                        weights.panel = Some((panel, buffer));
-                    }
-                    let tokens = part * PANEL_TOKENS..((part + 1) * PANEL_TOKENS).min(x.tokens());
-                    task(tiles.start, &unpacked[..tiles.len()], tokens);
-                });
-            }
-            _ => pool.run(self.tile_count().div_ceil(RUN), |_, run| {
+        let passes = x.passes(self.kernel);
+        let Some(panel) = self.kernel.panel(x.tokens()) else {
+            return pool.run(self.tile_count().div_ceil(RUN), |_, run| {
                 let tiles = run * RUN..((run + 1) * RUN).min(self.tile_count());
                 let packed: [Weights<'_>; RUN] = std::array::from_fn(|i| weights((tiles.start + i).min(tiles.end - 1)));
-                task(tiles.start, &packed[..tiles.len()], 0..x.tokens());
-            }),
-        }
+                task(tiles.start, &packed[..tiles.len()], 0..passes);
+            });
+        };
+        scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
+        let panels = SharedMut::new(&mut scratch.panels);
+        let passes_per_part = PANEL_TOKENS.div_ceil(panel.tokens);
+        let (parts, runs) = (passes.div_ceil(passes_per_part), self.tile_count().div_ceil(PANEL_RUN));
+        let bytes = cols * TILE_ROWS;
+        pool.run(runs * parts, |worker, number| {
+            let (part, run) = (number / runs, number % runs);
+            // SAFETY: a worker runs one task at a time.
+            let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
+            buffer.resize(buffer.len().max(bytes * PANEL_RUN), 0);
+            let tiles = run * PANEL_RUN..((run + 1) * PANEL_RUN).min(self.tile_count());
+            let mut unpacked: [Weights<'_>; PANEL_RUN] = std::array::from_fn(|_| weights(tiles.start));
+            let unpack = buffer.chunks_exact_mut(bytes.max(1)).zip(tiles.clone());
+            for (weights, (buffer, tile)) in unpacked.iter_mut().zip(unpack) {
+                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
+                unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, buffer) };
+                weights.panel = Some((panel, buffer));
+            }
+            let passes = part * passes_per_part..((part + 1) * passes_per_part).min(passes);
+            task(tiles.start, &unpacked[..tiles.len()], passes);
+        });
     }
 }
 
@@ -452,24 +445,20 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Tokens that are multiplied together.
-    fn pass(&self) -> usize {
-        self.panel.map_or(self.kernel.few_tokens, |(panel, _)| panel.tokens)
-    }
-
-    /// Products of some columns, whole blocks, with tokens that hold these columns.
-    fn multiply(&self, columns: Range<usize>, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+    /// Products of some columns, whole blocks, with a pass that holds these columns.
+    fn multiply(&self, columns: Range<usize>, pass: &Pass<'_>, out: &mut [[i32; TILE_ROWS]]) {
         match self.panel {
             Some((panel, bytes)) => {
                 let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
+                let (x, sums) = pass.side_by_side();
                 // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.
-                unsafe { (panel.multiply)(bytes, tokens, out) };
+                unsafe { (panel.multiply)(bytes, x, sums, out) };
             }
             None => {
                 let at = |col| self.kernel.layout.tile_bytes(col);
                 let tile = &self.tile[at(columns.start)..at(columns.end)];
-                // SAFETY: as above; at most `few_tokens` tokens, and outputs for each (the callers' loops).
-                unsafe { (self.kernel.few)(tile, columns.len(), tokens, out) };
+                // SAFETY: as above; a pass has at most `few_tokens` tokens, and `out` has a place for each.
+                unsafe { (self.kernel.few)(tile, columns.len(), pass.one_by_one(), out) };
             }
         }
     }

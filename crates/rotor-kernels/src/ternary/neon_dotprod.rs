@@ -16,7 +16,7 @@
 //! # Many tokens
 //!
 //! A panel of 32 rows is unpacked to a byte per code, and then 8 tokens are multiplied at a time by 8 rows: 16 accumulators,
-//! 8 vectors of activations and 2 of weights, so that each load feeds 6 or more dot products.
+//! 2 vectors of weights, and four activations of a token in all lanes; 10 loads feed 16 dot products.
 
 use super::TILE_ROWS;
 use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
@@ -166,13 +166,6 @@ fn lines<const N: usize, const L: usize>(
     totals
 }
 
-/// A block of a panel: four columns for each field, and in each the vectors of a block.
-type PanelBlock = [[[u8; LINE]; LINES]; 4];
-
-fn panel_blocks(panel: &[u8]) -> &[PanelBlock] {
-    panel.as_chunks().0.as_chunks().0.as_chunks().0
-}
-
 /// Codes to bytes: `panel[column / 4][row][column % 4]`.
 #[target_feature(enable = "neon,dotprod")]
 fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
@@ -197,61 +190,41 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "neon,dotprod")]
-fn multiply_panel(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
-    match tokens.len() {
-        1 => panel_tokens::<1>(panel, tokens, out),
-        2 => panel_tokens::<2>(panel, tokens, out),
-        3 => panel_tokens::<3>(panel, tokens, out),
-        4 => panel_tokens::<4>(panel, tokens, out),
-        5 => panel_tokens::<5>(panel, tokens, out),
-        6 => panel_tokens::<6>(panel, tokens, out),
-        7 => panel_tokens::<7>(panel, tokens, out),
-        8 => panel_tokens::<8>(panel, tokens, out),
+fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+    match sums.len() {
+        1 => panel_tokens::<1>(panel, x, sums, out),
+        2 => panel_tokens::<2>(panel, x, sums, out),
+        3 => panel_tokens::<3>(panel, x, sums, out),
+        4 => panel_tokens::<4>(panel, x, sums, out),
+        5 => panel_tokens::<5>(panel, x, sums, out),
+        6 => panel_tokens::<6>(panel, x, sums, out),
+        7 => panel_tokens::<7>(panel, x, sums, out),
+        8 => panel_tokens::<8>(panel, x, sums, out),
         _ => unreachable!("one to eight tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn panel_tokens<const N: usize>(panel: &[u8], tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
-    let blocks = panel_blocks(panel);
-    let mut x: [&[[i8; CODES_COLS]]; N] = [&[]; N];
-    for ((x, token), out) in x.iter_mut().zip(tokens).zip(out.iter_mut()) {
-        *x = &token.quantized.as_chunks().0[..blocks.len()];
-        out.fill(-token.sum);
+fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+    for (sum, out) in sums.iter().zip(out.iter_mut()) {
+        out.fill(-sum);
     }
+    let quads = panel.as_chunks::<LINE>().0.as_chunks::<LINES>().0;
     for line in (0..LINES).step_by(2) {
-        let mut sums = [[vdupq_n_s32(0); 2]; N];
-        for (index, block) in blocks.iter().enumerate() {
-            let mut columns = [vdupq_n_s8(0); N];
-            for (columns, x) in columns.iter_mut().zip(x) {
-                *columns = load_x(&x[index]);
-            }
-            add_field::<N, 0>(&block[0], line, columns, &mut sums);
-            add_field::<N, 1>(&block[1], line, columns, &mut sums);
-            add_field::<N, 2>(&block[2], line, columns, &mut sums);
-            add_field::<N, 3>(&block[3], line, columns, &mut sums);
-        }
-        for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
-            for (sums, out) in sums.into_iter().zip(&mut out.as_chunks_mut::<ROWS>().0[line..]) {
-                add(sums, out);
+        let mut products = [[vdupq_n_s32(0); 2]; N];
+        for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
+            let codes = [load(&quad[line]), load(&quad[line + 1])];
+            for ([first, second], x) in products.iter_mut().zip(x) {
+                let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));
+                sdot::<0>(first, codes[0], x);
+                sdot::<0>(second, codes[1], x);
             }
         }
-    }
-}
-
-/// Adds the products of four columns of 8 rows.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn add_field<const N: usize, const F: i32>(
-    field: &[[u8; LINE]; LINES],
-    line: usize,
-    x: [int8x16_t; N],
-    sums: &mut [[int32x4_t; 2]; N],
-) {
-    let codes = [load(&field[line]), load(&field[line + 1])];
-    for ([first, second], x) in sums.iter_mut().zip(x) {
-        sdot::<F>(first, codes[0], x);
-        sdot::<F>(second, codes[1], x);
+        for (products, out) in products.into_iter().zip(out.iter_mut()) {
+            for (products, out) in products.into_iter().zip(&mut out.as_chunks_mut::<ROWS>().0[line..]) {
+                add(products, out);
+            }
+        }
     }
 }
