@@ -8,13 +8,13 @@ use crate::error::FormatError;
 use crate::formats::{DenseActivations, DenseTensor, RowOrder, Source, SourceLinear, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
-use rotor_kernels::DenseType;
 use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
     Activations, Choice, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix,
 };
+use rotor_kernels::{DenseType, Epilogue};
 use std::path::PathBuf;
 
 /// A matrix `[rows, cols]` ready to multiply.
@@ -157,23 +157,51 @@ impl Matrix {
         }
     }
 
-    /// `out[token][row] = sum over columns of weight * input[token]`.
+    /// `y[token][row] = sum over columns of weight * input[token]`, which `epilogue` takes to `out`.
     ///
     /// # Panics
-    /// If the shapes do not fit.
-    pub fn apply(&self, runtime: &Runtime, input: &mut Input, scratch: &mut LinearScratch, out: &mut [f32]) {
+    /// If the shapes do not fit, or the matrix is dense and the input was quantised for ternary ones alone.
+    pub fn apply(
+        &self,
+        runtime: &Runtime,
+        input: &mut Input,
+        scratch: &mut LinearScratch,
+        epilogue: Epilogue,
+        out: &mut [f32],
+    ) {
         let Runtime { kernels, pool, .. } = runtime;
         match self {
             Matrix::Ternary { planes, scales } => {
                 let x = input.quantized(runtime);
-                planes.linear(kernels, pool, x, scales, &mut scratch.ternary, out);
+                planes.linear(kernels, pool, x, scales, &mut scratch.ternary, (epilogue, out));
             }
-            Matrix::Dense(matrix) if matrix.takes_blocks() => {
-                matrix.linear_blocks(kernels, pool, input.in_blocks(runtime), out);
+            Matrix::Dense(matrix) if epilogue == Epilogue::Store => {
+                apply_dense(matrix, runtime, input, &mut scratch.dense, out);
             }
-            Matrix::Dense(matrix) => matrix.linear(kernels, pool, &input.values, &mut scratch.dense, out),
+            Matrix::Dense(matrix) => {
+                let y = &mut scratch.outputs;
+                y.resize(out.len(), 0.0);
+                apply_dense(matrix, runtime, input, &mut scratch.dense, y);
+                let rows = matrix.rows();
+                pool.for_each_chunk(out, rows, |token, out| {
+                    epilogue.apply(kernels, &y[token * rows..(token + 1) * rows], out);
+                });
+            }
         }
     }
+}
+
+fn apply_dense(
+    matrix: &DenseMatrix,
+    runtime: &Runtime,
+    input: &mut Input,
+    scratch: &mut DenseScratch,
+    out: &mut [f32],
+) {
+    if matrix.takes_blocks() {
+        return matrix.linear_blocks(runtime.kernels, &runtime.pool, input.in_blocks(runtime), out);
+    }
+    matrix.linear(runtime.kernels, &runtime.pool, input.values(), scratch, out);
 }
 
 /// The type the embedding or the head is to be encoded in, where it is not that of the file.
@@ -289,38 +317,46 @@ impl Linear {
         self.matrix.bytes()
     }
 
-    /// The linear's outputs for every token of `input`, `[tokens, rows]`.
+    /// Whether it takes its input in int8 as it comes.
+    fn takes_int8(&self) -> bool {
+        matches!(self.matrix, Matrix::Ternary { .. }) && self.input_norm.is_none()
+    }
+
+    /// The linear's outputs for every token of `input`, `[tokens, rows]`, which `epilogue` takes to `out`.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not fit, or the input was not made for this linear.
     pub fn apply(
         &self,
         runtime: &Runtime,
         input: &mut Input,
         norm_eps: f32,
         scratch: &mut LinearScratch,
+        epilogue: Epilogue,
         out: &mut [f32],
     ) {
         let Some(weight) = &self.input_norm else {
-            return self.matrix.apply(runtime, input, scratch, out);
+            return self.matrix.apply(runtime, input, scratch, epilogue, out);
         };
         // The norm is this linear's own, so its quantised input cannot be shared.
         let mut own = std::mem::take(&mut scratch.own);
         let inner = own.get_or_insert_with(|| Box::new(Input::new(runtime)));
-        let cols = weight.len();
-        inner.resize(input.values.len() / cols, cols);
-        runtime.pool.for_each_chunk(inner.values_mut(), cols, |token, out| {
-            runtime.kernels.rms_norm(&input.values[token * cols..(token + 1) * cols], weight, norm_eps, out);
+        let (cols, x) = (weight.len(), input.values());
+        let is_ternary = matches!(self.matrix, Matrix::Ternary { .. });
+        inner.fill(runtime, is_ternary, (x.len() / cols, cols), |token, out| {
+            runtime.kernels.rms_norm(&x[token * cols..(token + 1) * cols], weight, norm_eps, out);
         });
-        self.matrix.apply(runtime, inner, scratch, out);
+        self.matrix.apply(runtime, inner, scratch, epilogue, out);
         scratch.own = own;
     }
 }
 
-/// The input of one or several linears: `[tokens, cols]` as f32, and as int8 once a linear asks.
+/// The input of one or several linears, `[tokens, cols]`: as f32 and as what the linears ask for, or in int8 alone where all of
+/// them are ternary.
 #[derive(Debug)]
 pub struct Input {
     values: Vec<f32>,
+    has_values: bool,
     cols: usize,
     activations: Activations,
     is_quantized: bool,
@@ -333,6 +369,7 @@ impl Input {
     pub fn new(runtime: &Runtime) -> Input {
         Input {
             values: Vec::new(),
+            has_values: false,
             cols: 1,
             activations: Activations::new(runtime.kernels),
             is_quantized: false,
@@ -341,21 +378,42 @@ impl Input {
         }
     }
 
-    /// Makes room for `tokens` rows of `cols`; what they hold is to be written through [`Input::values_mut`].
-    pub fn resize(&mut self, tokens: usize, cols: usize) {
-        self.values.resize(tokens * cols, 0.0);
-        self.cols = cols;
-        (self.is_quantized, self.is_in_blocks) = (false, false);
+    /// Takes what `fill(token, x)` makes of each token, for these linears.
+    pub fn fill_for(
+        &mut self,
+        linears: &[&Linear],
+        runtime: &Runtime,
+        shape: (usize, usize),
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.fill(runtime, linears.iter().all(|linear| linear.takes_int8()), shape, fill);
     }
 
-    /// The f32 values, to be overwritten.
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        (self.is_quantized, self.is_in_blocks) = (false, false);
-        &mut self.values
+    /// Takes what `fill(token, x)` makes of each token, as f32 unless only int8 is wanted.
+    pub fn fill(
+        &mut self,
+        runtime: &Runtime,
+        int8_alone: bool,
+        (tokens, cols): (usize, usize),
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.cols = cols;
+        (self.has_values, self.is_quantized, self.is_in_blocks) = (!int8_alone, int8_alone, false);
+        if int8_alone {
+            return self.activations.quantize_with(runtime.kernels, &runtime.pool, (tokens, cols), fill);
+        }
+        self.values.resize(tokens * cols, 0.0);
+        runtime.pool.for_each_chunk(&mut self.values, cols, fill);
+    }
+
+    fn values(&self) -> &[f32] {
+        assert!(self.has_values, "an input that was quantised for ternary linears alone");
+        &self.values
     }
 
     fn in_blocks(&mut self, runtime: &Runtime) -> &BlockActivations {
         if !self.is_in_blocks {
+            assert!(self.has_values, "an input that was quantised for ternary linears alone");
             self.blocks.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
             self.is_in_blocks = true;
         }
@@ -377,4 +435,6 @@ pub struct LinearScratch {
     ternary: Scratch,
     dense: DenseScratch,
     own: Option<Box<Input>>,
+    /// Outputs on their way through an epilogue.
+    outputs: Vec<f32>,
 }

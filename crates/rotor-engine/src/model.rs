@@ -10,8 +10,8 @@ use crate::formats::{Part, Role, Source};
 use crate::kv::KvCache;
 use crate::linear::{Input, Linear, LinearScratch, Matrix};
 use crate::runtime::Runtime;
-use rotor_kernels::Pool;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
+use rotor_kernels::{Epilogue, Pool};
 use std::sync::Arc;
 
 /// The weights of one layer.
@@ -114,15 +114,15 @@ pub struct Workspace {
     v: Vec<f32>,
     /// `[tokens, intermediate]`.
     gate: Vec<f32>,
-    up: Vec<f32>,
-    /// Output of a linear that is added to the residual stream, `[tokens, hidden]`; or of attention, `[tokens, q_dim]`;
-    /// or heads before their norm.
+    /// Output of attention, `[tokens, q_dim]`, or heads before their norm.
     y: Vec<f32>,
     /// Rotary cosines and sines, `[tokens, head_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
     linear: LinearScratch,
     attention: AttentionScratch,
+    /// The tokens whose logits are wanted.
+    wanted: Vec<usize>,
     /// `[wanted tokens, vocab]`.
     logits: Vec<f32>,
 }
@@ -137,12 +137,12 @@ impl Workspace {
             k: Vec::new(),
             v: Vec::new(),
             gate: Vec::new(),
-            up: Vec::new(),
             y: Vec::new(),
             cos: Vec::new(),
             sin: Vec::new(),
             linear: LinearScratch::default(),
             attention: AttentionScratch::default(),
+            wanted: Vec::new(),
             logits: Vec::new(),
         }
     }
@@ -153,7 +153,6 @@ impl Workspace {
         self.k.resize(tokens * config.kv_dim(), 0.0);
         self.v.resize(tokens * config.kv_dim(), 0.0);
         self.gate.resize(tokens * config.intermediate_size, 0.0);
-        self.up.resize(tokens * config.intermediate_size, 0.0);
         self.cos.resize(tokens * config.head_dim / 2, 0.0);
         self.sin.resize(tokens * config.head_dim / 2, 0.0);
     }
@@ -269,19 +268,27 @@ impl Model {
         self.check(steps)?;
         let Runtime { kernels, pool, .. } = &self.runtime;
         let config = &self.config;
+        let cols = config.hidden_size;
         let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
         workspace.resize(config, tokens);
-        let Workspace { x, input, q, k, v, gate, up, y, cos, sin, linear, attention: attention_scratch, logits } =
+        let Workspace { x, input, q, k, v, gate, y, cos, sin, linear, attention: attention_scratch, wanted, logits } =
             workspace;
+        let mut apply = |layer: &Linear, input: &mut Input, epilogue, out: &mut [f32]| {
+            layer.apply(&self.runtime, input, config.linear_norm_eps, linear, epilogue, out);
+        };
+        let activation = match config.hidden_act {
+            Activation::Silu => Epilogue::SiluMul,
+            Activation::ReluSquared => Epilogue::Relu2Mul,
+        };
 
         self.embed(steps, x);
         self.angles(steps, cos, sin);
         for (index, layer) in self.layers.iter().enumerate() {
             // h = RMSNorm(x);  q, k, v = linears of h, q and k normed by heads (Qwen 3) and rotated
-            self.norm(x, &layer.attn_norm, input);
-            layer.q.apply(&self.runtime, input, config.linear_norm_eps, linear, q);
-            layer.k.apply(&self.runtime, input, config.linear_norm_eps, linear, k);
-            layer.v.apply(&self.runtime, input, config.linear_norm_eps, linear, v);
+            self.norm(x, Some(&layer.attn_norm), &[&layer.q, &layer.k, &layer.v], input);
+            apply(&layer.q, input, Epilogue::Store, q);
+            apply(&layer.k, input, Epilogue::Store, k);
+            apply(&layer.v, input, Epilogue::Store, v);
             self.norm_heads(q, layer.q_norm.as_deref(), y);
             self.norm_heads(k, layer.k_norm.as_deref(), y);
             self.rotate(q, cos, sin);
@@ -294,25 +301,26 @@ impl Model {
             let sequence = |number: usize| sequence(steps, index, number);
             let sequences = Sequences::new(steps.len(), &sequence);
             attention(kernels, pool, sequences, group, q, attention_scratch, y);
-            self.sub_norm(y, layer.attn_sub_norm.as_deref(), config.q_dim(), input);
-            y.resize(tokens * config.hidden_size, 0.0);
-            layer.output.apply(&self.runtime, input, config.linear_norm_eps, linear, y);
-            self.add(x, y);
+            self.norm(y, layer.attn_sub_norm.as_deref(), &[&layer.output], input);
+            apply(&layer.output, input, Epilogue::Add, x);
 
             // h = RMSNorm(x);  x += down(sub-norm(activation(gate(h)) * up(h)))
-            self.norm(x, &layer.ffn_norm, input);
-            layer.gate.apply(&self.runtime, input, config.linear_norm_eps, linear, gate);
-            layer.up.apply(&self.runtime, input, config.linear_norm_eps, linear, up);
-            self.activate(gate, up);
-            self.sub_norm(gate, layer.ffn_sub_norm.as_deref(), config.intermediate_size, input);
-            layer.down.apply(&self.runtime, input, config.linear_norm_eps, linear, y);
-            self.add(x, y);
+            self.norm(x, Some(&layer.ffn_norm), &[&layer.gate, &layer.up], input);
+            apply(&layer.gate, input, Epilogue::Store, gate);
+            apply(&layer.up, input, activation, gate);
+            self.norm(gate, layer.ffn_sub_norm.as_deref(), &[&layer.down], input);
+            apply(&layer.down, input, Epilogue::Add, x);
         }
 
         // logits = head(RMSNorm(x)), for the tokens that want them
-        let wanted = self.select_wanted(steps, x, input);
-        logits.resize(wanted * config.vocab_size, 0.0);
-        self.head.as_ref().unwrap_or(&self.embedding).apply(&self.runtime, input, linear, logits);
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        select_wanted(steps, wanted);
+        input.fill(&self.runtime, matches!(head, Matrix::Ternary { .. }), (wanted.len(), cols), |number, out| {
+            let x = &x[wanted[number] * cols..(wanted[number] + 1) * cols];
+            kernels.rms_norm(x, &self.output_norm, config.rms_norm_eps, out);
+        });
+        logits.resize(wanted.len() * config.vocab_size, 0.0);
+        head.apply(&self.runtime, input, linear, Epilogue::Store, logits);
         for step in steps {
             step.cache.push(step.tokens);
         }
@@ -352,22 +360,16 @@ impl Model {
         }
     }
 
-    fn norm(&self, x: &[f32], weight: &[f32], input: &mut Input) {
-        let cols = weight.len();
-        input.resize(x.len() / cols, cols);
-        self.runtime.pool.for_each_chunk(input.values_mut(), cols, |token, out| {
-            self.runtime.kernels.rms_norm(&x[token * cols..(token + 1) * cols], weight, self.config.rms_norm_eps, out);
-        });
-    }
-
-    fn sub_norm(&self, x: &[f32], weight: Option<&[f32]>, cols: usize, input: &mut Input) {
-        match weight {
-            Some(weight) => self.norm(x, weight, input),
-            None => {
-                input.resize(x.len() / cols, cols);
-                input.values_mut().copy_from_slice(x);
+    /// The RMS norm of every token of `x`, or `x` as it is, as the input of `linears`.
+    fn norm(&self, x: &[f32], weight: Option<&[f32]>, linears: &[&Linear], input: &mut Input) {
+        let cols = linears[0].cols();
+        input.fill_for(linears, &self.runtime, (x.len() / cols, cols), |token, out| {
+            let x = &x[token * cols..(token + 1) * cols];
+            match weight {
+                Some(weight) => self.runtime.kernels.rms_norm(x, weight, self.config.rms_norm_eps, out),
+                None => out.copy_from_slice(x),
             }
-        }
+        });
     }
 
     /// Norms every head of every token, where the model has such a norm; `before` is memory for the heads as they were.
@@ -407,42 +409,15 @@ impl Model {
             }
         }
     }
+}
 
-    fn activate(&self, gate: &mut [f32], up: &[f32]) {
-        let kernels = self.runtime.kernels;
-        let cols = self.config.intermediate_size;
-        self.runtime.pool.for_each_chunk(gate, cols, |token, gate| {
-            let up = &up[token * cols..(token + 1) * cols];
-            match self.config.hidden_act {
-                Activation::Silu => kernels.silu_mul(gate, up),
-                Activation::ReluSquared => kernels.relu2_mul(gate, up),
-            }
-        });
-    }
-
-    fn add(&self, x: &mut [f32], y: &[f32]) {
-        let cols = self.config.hidden_size;
-        self.runtime.pool.for_each_chunk(x, cols, |token, x| {
-            self.runtime.kernels.add(x, &y[token * cols..(token + 1) * cols]);
-        });
-    }
-
-    /// Leaves the final norm of the wanted tokens in `input`; returns how many there are.
-    fn select_wanted(&self, steps: &[Step<'_>], x: &[f32], input: &mut Input) -> usize {
-        let cols = self.config.hidden_size;
-        let wanted = steps.iter().map(|step| step.logits.range(step.tokens.len()).len()).sum();
-        input.resize(wanted, cols);
-        let mut first = 0;
-        let mut out = input.values_mut().chunks_exact_mut(cols);
-        for step in steps {
-            for row in step.logits.range(step.tokens.len()) {
-                let x = &x[(first + row) * cols..(first + row + 1) * cols];
-                let out = out.next().expect("as many rows as were counted");
-                self.runtime.kernels.rms_norm(x, &self.output_norm, self.config.rms_norm_eps, out);
-            }
-            first += step.tokens.len();
-        }
-        wanted
+/// The numbers of the tokens whose logits are wanted, all steps counted through.
+fn select_wanted(steps: &[Step<'_>], wanted: &mut Vec<usize>) {
+    wanted.clear();
+    let mut first = 0;
+    for step in steps {
+        wanted.extend(step.logits.range(step.tokens.len()).map(|row| first + row));
+        first += step.tokens.len();
     }
 }
 

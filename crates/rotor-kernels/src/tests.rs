@@ -5,7 +5,7 @@ use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
 use crate::ternary::{Activations, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix};
-use crate::{Isa, Kernels, Pool};
+use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
 
 fn kernels() -> Vec<&'static Kernels> {
@@ -279,7 +279,14 @@ fn quantisation_rounds_half_to_even() {
         x.quantize(kernels, &pool, &[0.5, -1.27, 0.3, 0.02], 4);
         assert_eq!(x.row(0), [50, -127, 30, 2]);
         let mut y = [0.0; 2];
-        matrix.linear(kernels, &pool, &mut x, &RowScales::Uniform(0.25), &mut Scratch::default(), &mut y);
+        matrix.linear(
+            kernels,
+            &pool,
+            &mut x,
+            &RowScales::Uniform(0.25),
+            &mut Scratch::default(),
+            (Epilogue::Store, &mut y),
+        );
         assert_eq!(y, [179.0 * 0.25 / (127.0f32 / 1.27), -99.0 * 0.25 / (127.0f32 / 1.27)]);
     }
 }
@@ -306,7 +313,7 @@ proptest! {
             let mut activations = Activations::new(kernels);
             activations.quantize(kernels, &pool, &x, cols);
             let mut out = vec![f32::NAN; tokens * rows];
-            matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), &mut out);
+            matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
             for (at, found) in out.iter().enumerate() {
                 let (token, row) = (at / rows, at % rows);
                 let dot = |group: usize| -> i32 {

@@ -30,6 +30,8 @@ pub struct Activations {
     interleaved: Vec<i8>,
     /// The passes that `interleaved` was made for; 0 where it was not made.
     interleaved_passes: usize,
+    /// For each thread, a token before it is quantised.
+    rows: Vec<Vec<f32>>,
 }
 
 impl Activations {
@@ -47,6 +49,7 @@ impl Activations {
             prepared: Vec::new(),
             interleaved: Vec::new(),
             interleaved_passes: 0,
+            rows: Vec::new(),
         }
     }
 
@@ -109,12 +112,51 @@ impl Activations {
     pub fn quantize(&mut self, kernels: &Kernels, pool: &Pool, x: &[f32], cols: usize) {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} values are not rows of {cols}", x.len());
         self.resize(kernels, x.len() / cols, cols);
-        let stride = self.stride;
+        self.quantize_tokens(kernels, pool, |_, token, q| kernels.quantize(&x[token * cols..(token + 1) * cols], q));
+    }
+
+    /// Quantises what `fill(token, x)` makes of each of `tokens`, `cols` numbers that are nowhere kept as f32.
+    ///
+    /// # Panics
+    /// If `cols` is 0.
+    pub fn quantize_with(
+        &mut self,
+        kernels: &Kernels,
+        pool: &Pool,
+        (tokens, cols): (usize, usize),
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        assert!(cols > 0, "tokens without features");
+        self.resize(kernels, tokens, cols);
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.resize_with(pool.threads().max(rows.len()), Vec::new);
+        let shared = SharedMut::new(&mut rows);
+        self.quantize_tokens(kernels, pool, |worker, token, q| {
+            // SAFETY: a worker runs one task at a time.
+            let row = unsafe { &mut shared.slice(worker, 1)[0] };
+            row.resize(row.len().max(cols), 0.0);
+            fill(token, &mut row[..cols]);
+            kernels.quantize(&row[..cols], q)
+        });
+        self.rows = rows;
+    }
+
+    /// `quantize(worker, token, q)` fills a token's row and returns its factor.
+    fn quantize_tokens(
+        &mut self,
+        kernels: &Kernels,
+        pool: &Pool,
+        quantize: impl Fn(usize, usize, &mut [i8]) -> f32 + Sync,
+    ) {
+        let (cols, stride) = (self.cols, self.stride);
         let (factors, sums) = (SharedMut::new(&mut self.factors), SharedMut::new(&mut self.sums));
-        pool.for_each_chunk(&mut self.quantized, stride, |token, q| {
-            // SAFETY: each task owns its token's factor and sum.
-            let (factor, sum) = unsafe { (&mut factors.slice(token, 1)[0], &mut sums.slice(token, 1)[0]) };
-            *factor = kernels.quantize(&x[token * cols..(token + 1) * cols], &mut q[..cols]);
+        let rows = SharedMut::new(&mut self.quantized);
+        pool.run(self.tokens, |worker, token| {
+            // SAFETY: each task owns its token's row, factor and sum.
+            let (q, factor, sum) = unsafe {
+                (rows.slice(token * stride, stride), &mut factors.slice(token, 1)[0], &mut sums.slice(token, 1)[0])
+            };
+            *factor = quantize(worker, token, &mut q[..cols]);
             *sum = finish_row(kernels, q, cols);
         });
     }

@@ -117,7 +117,7 @@ impl TernaryMatrix {
         x: &Activations,
         scales: &GroupScales,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        (out, put): (&mut [f32], impl Fn(&[f32], &mut [f32]) + Sync),
     ) {
         self.by_lookup(kernels, pool, x, scratch, out, |lookup, worker, tasks, out| {
             worker.totals.clear();
@@ -132,8 +132,12 @@ impl TernaryMatrix {
                 // SAFETY: each task owns its tokens' part of the rows.
                 let out = unsafe { out.slice(at, tasks.live.len()) };
                 let factor = x.factors()[tasks.first + token];
-                let totals = worker.totals.iter().skip(token).step_by(TOKEN_TILE);
-                out.iter_mut().zip(totals).for_each(|(out, total)| *out = total / factor);
+                let mut totals = worker.totals.iter().skip(token).step_by(TOKEN_TILE);
+                for out in out.chunks_mut(TILE_ROWS) {
+                    let mut y = [0.0; TILE_ROWS];
+                    y.iter_mut().zip(totals.by_ref().take(out.len())).for_each(|(y, total)| *y = total / factor);
+                    put(&y[..out.len()], out);
+                }
             }
         });
     }

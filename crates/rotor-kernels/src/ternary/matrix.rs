@@ -8,6 +8,7 @@ use super::lookup::LookupScratch;
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
+use crate::epilogue::Epilogue;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -239,8 +240,8 @@ impl TernaryMatrix {
         self.multiply(pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
     }
 
-    /// A linear layer's output `out[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where
-    /// groups of columns have scales, the sum of their products before the division, groups ascending.
+    /// A linear layer's output `y[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where groups
+    /// of columns have scales, the sum of their products before the division, groups ascending. `epilogue` takes it to `out`.
     ///
     /// # Panics
     /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, scales for all rows and columns, and
@@ -252,19 +253,22 @@ impl TernaryMatrix {
         x: &mut Activations,
         scales: &RowScales,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        (epilogue, out): (Epilogue, &mut [f32]),
     ) {
         self.check(kernels, x, out.len());
+        let put = |y: &[f32], out: &mut [f32]| epilogue.apply(kernels, y, out);
         match scales {
-            RowScales::Uniform(scale) => self.scaled(kernels, pool, x, scratch, out, |_| RowScale::Same(*scale)),
+            RowScales::Uniform(scale) => {
+                self.scaled(kernels, pool, x, scratch, (epilogue, out), |_| RowScale::Same(*scale));
+            }
             RowScales::PerRow(scales) => {
                 assert_eq!(scales.len(), self.rows, "one scale per row");
-                self.scaled(kernels, pool, x, scratch, out, |rows| RowScale::Each(&scales[rows]));
+                self.scaled(kernels, pool, x, scratch, (epilogue, out), |rows| RowScale::Each(&scales[rows]));
             }
             RowScales::Grouped(scales) => {
                 assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
                 assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
-                self.multiply_groups(pool, x, scales, scratch, out);
+                self.multiply_groups(pool, x, scales, scratch, out, put);
             }
         }
     }
@@ -276,14 +280,26 @@ impl TernaryMatrix {
         pool: &Pool,
         x: &mut Activations,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        (epilogue, out): (Epilogue, &mut [f32]),
         scales_of: impl Fn(Range<usize>) -> RowScale<'s> + Sync,
     ) {
         let factors = std::mem::take(x.factors_mut());
         self.multiply(pool, x, scratch, out, |sums, out| {
-            let scales = scales_of(sums.row..sums.row + out.len());
-            // SAFETY: the CPU has the ISA of these kernels; it asks for nothing else.
-            unsafe { (kernels.ternary.scale)(sums.sums, scales, factors[sums.token], out) };
+            let factor = factors[sums.token];
+            let scale = |row: usize, sums: &[i32], y: &mut [f32]| {
+                // SAFETY: the CPU has the ISA of these kernels; it asks for nothing else.
+                unsafe { (kernels.ternary.scale)(sums, scales_of(row..row + y.len()), factor, y) };
+            };
+            if epilogue == Epilogue::Store {
+                return scale(sums.row, sums.sums, out);
+            }
+            let tiles = sums.sums.chunks(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS));
+            for (row, (sums, out)) in (sums.row..).step_by(TILE_ROWS).zip(tiles) {
+                let mut y = [0.0; TILE_ROWS];
+                let y = &mut y[..out.len()];
+                scale(row, sums, y);
+                epilogue.apply(kernels, y, out);
+            }
         });
         *x.factors_mut() = factors;
     }
@@ -333,11 +349,12 @@ impl TernaryMatrix {
         scales: &GroupScales,
         scratch: &mut Scratch,
         out: &mut [f32],
+        put: impl Fn(&[f32], &mut [f32]) + Sync,
     ) {
         if let Some(Many::Lookup(lookup)) = &self.kernel.many
             && x.tokens() >= lookup.min_tokens
         {
-            return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, out);
+            return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, (out, put));
         }
         x.prepare(self.kernel, pool);
         let mut group_sums = std::mem::take(&mut scratch.group_sums);
@@ -348,12 +365,13 @@ impl TernaryMatrix {
                 let pass = x.pass(pass, self.kernel);
                 for (tile, weights) in (first_tile..).zip(tiles) {
                     let rows = self.rows_of(tile);
-                    let totals = self.totals(weights, &rows, &pass, scales, &group_sums);
-                    for (totals, token) in totals.iter().zip(pass.tokens.clone()) {
+                    let mut totals = self.totals(weights, &rows, &pass, scales, &group_sums);
+                    for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {
                         // SAFETY: each task owns its rows of its tokens.
                         let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
                         let factor = x.factors()[token];
-                        out.iter_mut().zip(totals).for_each(|(out, total)| *out = total / factor);
+                        totals.iter_mut().for_each(|total| *total /= factor);
+                        put(&totals[..rows.len()], out);
                     }
                 }
             }
