@@ -2,9 +2,9 @@
 //!
 //! The conversions are the engine's; here large matrices are cut into runs of rows, one after the other per thread.
 
-use crate::arrays::{Matrix, empty, filled};
+use crate::arrays::{Matrix, filled};
 use crate::runtime::runtime;
-use numpy::{PyArrayDyn, PyArrayMethods};
+use numpy::{IxDyn, PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use rotor::planes::{self, InvalidWeights, code_bytes, plane_bytes};
@@ -151,20 +151,25 @@ pub(crate) fn codes_to_trits<'py>(
     Ok(trits)
 }
 
-/// Two arrays of planes, made by one conversion.
+/// Two arrays of planes, made by one conversion: the halves of one allocation.
+///
+/// Two blocks of one size, freed together, are what glibc gives back to the system at once, since it keeps up to twice the
+/// largest block it saw freed: the next conversion would wait for fresh pages, which takes longer than converting does.
 fn filled_planes<'py>(
     py: Python<'py>,
     (rows, cols): (usize, usize),
     is_vector: bool,
     convert: impl Fn(Range<usize>, &mut [u8], &mut [u8]) -> Result<(), InvalidWeights> + Sync,
 ) -> PyResult<(Planes<'py>, Result<(), InvalidWeights>)> {
-    let (width, pool) = (plane_bytes(cols), runtime(py, None)?.pool);
-    let (bit0, bit1) = (empty(py, (rows, width), is_vector)?, empty(py, (rows, width), is_vector)?);
-    let (mut plus, mut minus) = (bit0.readwrite(), bit1.readwrite());
-    let outputs = [(plus.as_slice_mut()?, width), (minus.as_slice_mut()?, width)];
-    let found = py.detach(|| in_runs(&pool, (rows, cols), outputs, |range, [bit0, bit1]| convert(range, bit0, bit1)));
-    drop((plus, minus));
-    Ok(((bit0, bit1), found))
+    let width = plane_bytes(cols);
+    let pool = runtime(py, None)?.pool;
+    let (both, found) = filled(py, (2, rows * width), false, |both: &mut [u8]| {
+        let (bit0, bit1) = both.split_at_mut(rows * width);
+        in_runs(&pool, (rows, cols), [(bit0, width), (bit1, width)], |range, [bit0, bit1]| convert(range, bit0, bit1))
+    })?;
+    let both = if is_vector { both } else { both.reshape(IxDyn(&[2, rows, width]))? };
+    let plane = |index: usize| -> PyResult<Array<'py, u8>> { Ok(both.get_item(index)?.cast_into()?) };
+    Ok(((plane(0)?, plane(1)?), found))
 }
 
 /// Codes to planes.
