@@ -82,5 +82,5 @@ fn append(file: &mut TensorFile, rows: &[f32]) -> anyhow::Result<()> {
         return Err(GenerateError::NotFinite(bad).into());
     }
     let bytes: Vec<u8> = rows.iter().flat_map(|logit| logit.to_le_bytes()).collect();
-    file.write(&bytes).map_err(|error: FormatError| error.into())
+    file.write(bytes).map_err(|error: FormatError| error.into())
 }

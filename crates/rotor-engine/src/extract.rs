@@ -299,7 +299,7 @@ fn write_safetensors(arrays: &[Array<'_>], output: &Path) -> Result<(), FormatEr
     }
     let mut file = header.create(output)?;
     for array in order {
-        file.write(&array.bytes()?)?;
+        file.write(array.bytes()?)?;
     }
     file.finish().map(|_| ())
 }

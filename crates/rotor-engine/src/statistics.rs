@@ -4,6 +4,7 @@ use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{Role, Source, Weight};
 use crate::forms::TernaryTensor;
+use crate::planes::kernels;
 use serde::Serialize;
 
 /// The weights of one ternary tensor, or of several together.
@@ -100,21 +101,7 @@ impl TritStatistics {
 
 /// How many are +1, and how many -1.
 fn count(trits: &[i8]) -> (u64, u64) {
-    (occurrences(trits, 1), occurrences(trits, -1))
-}
-
-/// How often `wanted` occurs. Byte-wide counters, emptied before they can overflow, are what vector registers hold most of.
-pub(crate) fn occurrences(trits: &[i8], wanted: i8) -> u64 {
-    const LANES: usize = 32;
-    let (blocks, rest) = trits.as_chunks::<LANES>();
-    let in_blocks = blocks.chunks(usize::from(u8::MAX)).map(|blocks| {
-        let mut lanes = [0u8; LANES];
-        for block in blocks {
-            lanes.iter_mut().zip(block).for_each(|(lane, &trit)| *lane += u8::from(trit == wanted));
-        }
-        lanes.iter().map(|&lane| u64::from(lane)).sum::<u64>()
-    });
-    in_blocks.sum::<u64>() + rest.iter().filter(|&&trit| trit == wanted).count() as u64
+    (kernels().count_trits(trits, 1), kernels().count_trits(trits, -1))
 }
 
 /// The statistics of every ternary tensor of a model, in the order of the graph. This reads all weights.
@@ -152,15 +139,6 @@ mod tests {
         assert!((shares(5, 5, 5).entropy() - 3f64.log2()).abs() < 1e-12);
         assert_eq!(shares(0, 0, 0).entropy(), 0.0);
         assert_eq!(shares(1, 2, 1).sparsity(), 0.5);
-    }
-
-    #[test]
-    fn occurrences_are_counted_beyond_a_byte_and_past_the_last_block() {
-        let mut trits = vec![1i8; 32 * 300 + 7];
-        (0..trits.len()).step_by(3).for_each(|at| trits[at] = 0);
-        for wanted in [-1, 0, 1] {
-            assert_eq!(occurrences(&trits, wanted), trits.iter().filter(|&&trit| trit == wanted).count() as u64);
-        }
     }
 
     #[test]

@@ -207,13 +207,15 @@ fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
         }
         flags.push(kernels.join_planes(&planes[0], &planes[1], &mut joined));
         flags.push(kernels.unpack_trits(&planes[0], &planes[1], &mut unpacked));
-        (out.concat(), flags, joined, unpacked)
+        let zeros = kernels.count_trits(&trits, 0);
+        (out.concat(), flags, joined, unpacked, zeros)
     };
     let (expected, found) = (run(Kernels::reference()), run(kernels));
     equal("planes", &expected.0, &found.0)?;
     equal("invalid weights", &expected.1, &found.1)?;
     equal("codes", &expected.2, &found.2)?;
-    equal("trits", &expected.3, &found.3)
+    equal("trits", &expected.3, &found.3)?;
+    equal("zeros", &[expected.4], &[found.4])
 }
 
 fn quantisation(kernels: &Kernels) -> Result<(), String> {

@@ -354,6 +354,10 @@ proptest! {
             let mut unpacked = vec![9; 8 * bytes];
             let bad = kernels.unpack_trits(&plus, &minus, &mut unpacked);
             out.push((bad, unpacked.iter().map(|trit| trit.cast_unsigned()).collect(), vec![]));
+            for wanted in -1..=1 {
+                let count = kernels.count_trits(&trits[bytes.min(trits.len())..], wanted);
+                out.push((false, count.to_le_bytes().to_vec(), vec![]));
+            }
             for layout in [Strided::High32, Strided::High16, Strided::Low32] {
                 let (mut p, mut m) = (vec![9; blocks.len() / 2], vec![9; blocks.len() / 2]);
                 let bad = kernels.unstride(layout, &blocks, &mut p, &mut m);
@@ -366,6 +370,16 @@ proptest! {
         for kernels in kernels() {
             prop_assert_eq!(&run(kernels), &scalar, "{}", kernels.isa());
         }
+    }
+}
+
+#[test]
+fn counts_are_right_beyond_what_a_byte_holds() {
+    let mut trits = vec![1i8; 32 * 600 + 7];
+    (0..trits.len()).step_by(3).for_each(|at| trits[at] = 0);
+    for kernels in kernels() {
+        let counts = [-1, 0, 1].map(|wanted| kernels.count_trits(&trits, wanted));
+        assert_eq!(counts, [0, 6403, 12804], "{}", kernels.isa());
     }
 }
 

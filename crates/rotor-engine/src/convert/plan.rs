@@ -7,7 +7,6 @@ use crate::error::FormatError;
 use crate::formats::{DenseTensor, RowOrder, Source};
 use crate::forms::{Encoder, Scales, TernaryForm, TernaryTensor};
 use crate::planes;
-use crate::statistics::occurrences;
 use crate::write::{Progress, TensorFile, write_strips};
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::{ENCODABLE, encode_row};
@@ -194,7 +193,7 @@ impl<'a> Planned<'a> {
         progress: &mut Progress<'_>,
     ) -> Result<(), FormatError> {
         match (&self.data, self.stored) {
-            (Data::Bytes(bytes), _) => progress.write(file, bytes),
+            (Data::Bytes(bytes), _) => progress.write(file, bytes.as_slice()),
             (Data::SecondPlane, _) => Ok(()),
             (Data::Trits(trits), Stored::Ternary(TernaryForm::Rotor)) => trits.write_planes(source, file, progress),
             (Data::Trits(trits), _) => trits.write(source, file, progress),
@@ -212,7 +211,7 @@ impl Trits<'_> {
     /// The trits of the target's row `row`, counted.
     fn read(&self, row: usize, trits: &mut [i8]) -> Result<(), FormatError> {
         self.tensor.read_row(self.row_order.graph_row(row), trits)?;
-        self.zeros.fetch_add(occurrences(trits, 0), Ordering::Relaxed);
+        self.zeros.fetch_add(planes::kernels().count_trits(trits, 0), Ordering::Relaxed);
         Ok(())
     }
 
@@ -223,7 +222,7 @@ impl Trits<'_> {
         })?;
         self.release(source);
         let tail = encoder.tail();
-        if tail.is_empty() { Ok(()) } else { progress.write(file, &tail) }
+        if tail.is_empty() { Ok(()) } else { progress.write(file, tail) }
     }
 
     /// Both planes in one pass over the trits. They are in memory meanwhile, a quarter of a byte for each weight of one tensor.
@@ -247,8 +246,8 @@ impl Trits<'_> {
             Ok((bit0, bit1))
         })?;
         self.release(source);
-        parts.iter().try_for_each(|(bit0, _)| progress.write(file, bit0))?;
-        parts.iter().try_for_each(|(_, bit1)| progress.write(file, bit1))
+        let (bit0, bit1): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        bit0.into_iter().chain(bit1).try_for_each(|plane| progress.write(file, plane))
     }
 
     fn release(&self, source: &Source) {

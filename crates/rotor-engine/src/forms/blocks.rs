@@ -70,10 +70,15 @@ fn next_digits(fractions: &mut [u8], out: &mut [i8]) {
     }
 }
 
-/// Base-3 digits, the most significant first, as the smallest fraction of 256 that has them: `ceil(value * 256 / 243)`.
+/// Base-3 digits, the most significant first, as the smallest fraction of 256 that has them.
+#[cfg(test)]
 pub(super) fn fraction(digits: impl Iterator<Item = i8>) -> u8 {
-    let value = digits.fold(0u16, |value, trit| 3 * value + (trit + 1) as u16);
-    (value * 256).div_ceil(243) as u8
+    fraction_of(digits.fold(0, |value, trit| 3 * value + (trit + 1) as u8))
+}
+
+/// `ceil(value * 256 / 243)` for a value of five digits.
+fn fraction_of(value: u8) -> u8 {
+    (u16::from(value) * 256).div_ceil(243) as u8
 }
 
 fn decode_tq1_0(block: &[u8], out: &mut [i8]) {
@@ -89,13 +94,19 @@ fn decode_tq1_0(block: &[u8], out: &mut [i8]) {
 }
 
 fn encode_tq1_0(trits: &[i8], block: &mut [u8]) {
-    for (bytes, digits, first) in [(0..32, 5, 0), (32..48, 5, 160), (48..52, 4, 240)] {
-        let width = bytes.len();
-        for (at, byte) in block[bytes].iter_mut().enumerate() {
-            // A fifth digit that is not there is zero, which is a trit of -1.
-            *byte = fraction((0..5).map(|n| if n < digits { trits[first + n * width + at] } else { -1 }));
-        }
+    encode_fractions::<32>(&trits[..160], &mut block[..32]);
+    encode_fractions::<16>(&trits[160..240], &mut block[32..48]);
+    encode_fractions::<4>(&trits[240..], &mut block[48..52]);
+}
+
+/// [`fraction`] of `WIDTH` bytes at once: digit *n* of byte *m* is trit `n * WIDTH + m`, and the fifth is 0 where it is not there.
+fn encode_fractions<const WIDTH: usize>(trits: &[i8], bytes: &mut [u8]) {
+    let mut values = [0u8; WIDTH];
+    for digit in 0..5 {
+        let digits = trits.as_chunks::<WIDTH>().0.get(digit).unwrap_or(&[-1; WIDTH]);
+        values.iter_mut().zip(digits).for_each(|(value, &trit)| *value = 3 * *value + (trit + 1) as u8);
     }
+    bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = fraction_of(value));
 }
 
 fn decode_tq2_0(block: &[u8], out: &mut [i8]) {
@@ -143,7 +154,9 @@ fn decode_q2_0(block: &[u8], out: &mut [i8]) {
 
 fn encode_q2_0(trits: &[i8], block: &mut [u8]) {
     for (byte, trits) in block[2..].iter_mut().zip(trits.as_chunks::<4>().0) {
-        *byte = trits.iter().enumerate().fold(0, |byte, (slot, &trit)| byte | ((trit + 1) as u8) << (2 * slot));
+        // The four codes as bytes of a word, each moved to its place.
+        let codes = u32::from_le_bytes(trits.map(|trit| (trit + 1) as u8));
+        *byte = (codes | codes >> 6 | codes >> 12 | codes >> 18) as u8;
     }
 }
 

@@ -115,9 +115,9 @@ impl Planned {
             Data::Norm(dtype) => {
                 let mut bytes = vec![0; self.bytes() as usize];
                 encode(*dtype, &values.norm(self.role, self.cols), &mut bytes)?;
-                progress.write(file, &bytes)
+                progress.write(file, bytes)
             }
-            Data::StoredScale => progress.write(file, &values.scale(self.role, self.cols).stored.to_le_bytes()),
+            Data::StoredScale => progress.write(file, values.scale(self.role, self.cols).stored.to_le_bytes()),
             Data::Normal(dtype) => {
                 let normal = values.normal(self.role);
                 let row_bytes = self.bytes() as usize / self.rows;
@@ -137,7 +137,7 @@ impl Planned {
                     encoder.encode_strip(strip, &mut read, out)
                 })?;
                 let tail = encoder.tail();
-                if tail.is_empty() { Ok(()) } else { progress.write(file, &tail) }
+                if tail.is_empty() { Ok(()) } else { progress.write(file, tail) }
             }
         }
     }

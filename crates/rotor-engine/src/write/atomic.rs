@@ -103,6 +103,16 @@ impl AtomicFile {
         self.hash = Some(Sha256::new());
     }
 
+    /// Hands the hash of what is written to somebody who computes it elsewhere.
+    pub(super) fn take_hash(&mut self) -> Option<Sha256> {
+        self.hash.take()
+    }
+
+    /// Takes the hash back, of everything that has been written.
+    pub(super) fn put_hash(&mut self, hash: Option<Sha256>) {
+        self.hash = hash;
+    }
+
     /// Appends bytes.
     ///
     /// # Errors

@@ -1,20 +1,21 @@
-//! A file written by a thread of its own, so that whoever makes the bytes does not wait for the disk.
+//! A file written by a thread of its own, and hashed by another, so that whoever makes the bytes waits for neither.
 //!
 //! Left to itself the system begins to write to the disk when the file is closed or memory runs short. A model that is
 //! written in seconds would then take as long again at the end, so the file is synced every now and then while it grows.
 
 use super::AtomicFile;
 use crate::error::FormatError;
+use sha2::Digest;
 use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// Pieces that may wait to be written.
-const WAITING: usize = 4;
+/// Pieces that may wait to be written, and as many to be hashed.
+const WAITING: usize = 8;
 
 /// Bytes after which the disk is set to work.
-const SYNC_AFTER: u64 = 64 << 20;
+const SYNC_AFTER: u64 = 32 << 20;
 
 /// The file and the thread that writes it.
 #[derive(Debug)]
@@ -78,10 +79,14 @@ impl Drop for BackgroundFile {
 
 fn write_all(mut file: AtomicFile, handle: &File, pieces: &Receiver<Vec<u8>>) -> Result<AtomicFile, FormatError> {
     let target = file.target().to_path_buf();
+    let mut hash = file.take_hash();
     thread::scope(|scope| {
         let (ask, asked) = sync_channel(1);
         // Its error must not be lost: the system tells it once.
         let syncing = scope.spawn(move || asked.iter().try_for_each(|()| handle.sync_data()));
+        let (written, to_hash) = sync_channel::<Vec<u8>>(WAITING);
+        let hash = &mut hash;
+        scope.spawn(move || to_hash.iter().for_each(|bytes| hash.iter_mut().for_each(|hash| hash.update(&bytes))));
         let mut synced = 0;
         for bytes in pieces {
             file.write(&bytes)?;
@@ -90,14 +95,17 @@ fn write_all(mut file: AtomicFile, handle: &File, pieces: &Receiver<Vec<u8>>) ->
                 // Where it is busy still, the next time is soon enough.
                 let _ = ask.try_send(());
             }
+            // The hashing thread ends after the last piece, or by a panic, which the end of the scope passes on.
+            let _ = written.send(bytes);
         }
         drop(ask);
         match syncing.join() {
-            Ok(result) => result.map_err(io_error(&target))?,
+            Ok(result) => result.map_err(io_error(&target)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        Ok(file)
-    })
+    })?;
+    file.put_hash(hash);
+    Ok(file)
 }
 
 fn io_error(path: &Path) -> impl Fn(std::io::Error) -> FormatError {

@@ -3,10 +3,11 @@
 use super::TensorFile;
 use crate::error::FormatError;
 use std::num::NonZeroUsize;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
-/// Bytes of strips in memory at a time.
-const IN_FLIGHT: usize = 4 << 20;
+/// Bytes of strips that a thread makes at a time: few enough to stay in its cache until they are written.
+const PIECE: usize = 1 << 19;
 
 /// How far a file is, told as it grows: bytes of tensor data done, and in all.
 pub struct Progress<'a> {
@@ -27,9 +28,10 @@ impl<'a> Progress<'a> {
     /// # Errors
     ///
     /// Those of [`TensorFile::write`].
-    pub fn write(&mut self, file: &mut TensorFile, bytes: &[u8]) -> Result<(), FormatError> {
-        file.write(bytes)?;
+    pub fn write(&mut self, file: &mut TensorFile, bytes: impl Into<Vec<u8>>) -> Result<(), FormatError> {
+        let bytes = bytes.into();
         self.done += bytes.len() as u64;
+        file.write(bytes)?;
         (self.tell)(self.done, self.total);
         Ok(())
     }
@@ -38,11 +40,11 @@ impl<'a> Progress<'a> {
 /// Makes strip `.0`; called on several threads at once.
 pub type FillStrip<'a> = dyn Fn(usize, &mut [u8]) -> Result<(), FormatError> + Sync + 'a;
 
-/// Writes `strips` strips of `strip_bytes` bytes each.
+/// Writes `strips` strips of `strip_bytes` bytes each. Some are made while others are written.
 ///
 /// # Errors
 ///
-/// The first of `fill`'s by thread, and those of [`TensorFile::write`].
+/// The first of `fill`'s in the order of the strips, and those of [`TensorFile::write`].
 pub fn write_strips(
     file: &mut TensorFile,
     progress: &mut Progress<'_>,
@@ -50,31 +52,43 @@ pub fn write_strips(
     strip_bytes: usize,
     fill: &FillStrip<'_>,
 ) -> Result<(), FormatError> {
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let per_round = (IN_FLIGHT / strip_bytes.max(1)).clamp(1, strips.max(1));
-    let per_thread = per_round.div_ceil(threads);
-    let mut buffer = vec![0; per_round * strip_bytes];
-    for first in (0..strips).step_by(per_round) {
-        let round = &mut buffer[..per_round.min(strips - first) * strip_bytes];
-        thread::scope(|scope| {
-            let workers: Vec<_> = round
-                .chunks_mut(per_thread * strip_bytes)
-                .enumerate()
-                .map(|(thread, part)| {
-                    scope.spawn(move || {
-                        let mut strips = part.chunks_exact_mut(strip_bytes).enumerate();
-                        strips.try_for_each(|(strip, out)| fill(first + thread * per_thread + strip, out))
-                    })
-                })
-                .collect();
-            workers.into_iter().try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })?;
-        progress.write(file, round)?;
+    let per_piece = (PIECE / strip_bytes.max(1)).clamp(1, strips.max(1));
+    let pieces = strips.div_ceil(per_piece);
+    let make = |piece: usize| {
+        let first = piece * per_piece;
+        let mut bytes = vec![0; per_piece.min(strips - first) * strip_bytes];
+        let mut strips = bytes.chunks_exact_mut(strip_bytes).enumerate();
+        strips.try_for_each(|(strip, out)| fill(first + strip, out)).map(|()| bytes)
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(pieces);
+    if threads == 1 {
+        return (0..pieces).try_for_each(|piece| progress.write(file, make(piece)?));
     }
-    Ok(())
+    thread::scope(|scope| {
+        // Each thread makes every `threads`-th piece, so that one from each in turn is all of them in order.
+        let make = &make;
+        let mut makers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (sender, receiver) = sync_channel(1);
+                let maker = scope.spawn(move || {
+                    // Nobody receives any more after an error, of this thread or another.
+                    (thread..pieces).step_by(threads).try_for_each(|piece| sender.send(make(piece)))
+                });
+                (receiver, maker)
+            })
+            .collect();
+        for piece in 0..pieces {
+            let thread = piece % threads;
+            match makers[thread].0.recv() {
+                Ok(made) => progress.write(file, made?)?,
+                Err(_) => match makers.swap_remove(thread).1.join() {
+                    Ok(_) => unreachable!("a thread ended before its last piece"),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                },
+            }
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -60,12 +60,13 @@ impl TensorFile {
         self.total
     }
 
-    /// Appends to the data of the first tensor that is not complete; more than it lacks is an error.
+    /// Appends to the data of the first tensor that is not complete; more than it lacks is an error. A `Vec` is not copied.
     ///
     /// # Errors
     ///
     /// [`FormatError::Io`] from the disk; [`FormatError::Invalid`] for data that was not announced.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+    pub fn write(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), FormatError> {
+        let mut bytes = bytes.into();
         let Some(tensor) = self.pending.front_mut() else {
             return Err(self.mismatch("the end of the data", format!("{} bytes more", bytes.len())));
         };
@@ -74,7 +75,6 @@ impl TensorFile {
             return Err(self.mismatch(&format!("{left} more bytes of tensor {name:?}"), bytes.len().to_string()));
         };
         tensor.left = left;
-        let mut bytes = bytes.to_vec();
         if left == 0 {
             bytes.resize(bytes.len() + tensor.padding, 0);
             self.pending.pop_front();

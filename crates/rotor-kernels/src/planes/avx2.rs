@@ -4,7 +4,8 @@
 use super::{PlaneKernels, Strided, scalar};
 use std::arch::x86_64::*;
 
-pub(crate) const KERNELS: PlaneKernels = PlaneKernels { split_codes, join_planes, pack_trits, unpack_trits, unstride };
+pub(crate) const KERNELS: PlaneKernels =
+    PlaneKernels { split_codes, join_planes, pack_trits, unpack_trits, count_trits, unstride };
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -165,30 +166,40 @@ fn unpack_trits(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool {
     scalar::unpack_trits(rest0, rest1, rest) | (wrong != 0)
 }
 
+#[target_feature(enable = "avx2")]
+fn count_trits(trits: &[i8], wanted: i8) -> u64 {
+    let (zero, wanted_everywhere) = (_mm256_setzero_si256(), _mm256_set1_epi8(wanted));
+    let mut sums = zero;
+    let (whole, rest) = trits.as_chunks::<32>();
+    // Counters of a byte, added up before any can overflow.
+    for run in whole.chunks(255) {
+        let mut counters = zero;
+        for trits in run {
+            // SAFETY: 32 readable bytes; the load needs no alignment.
+            let trits = unsafe { _mm256_loadu_si256(trits.as_ptr().cast()) };
+            counters = _mm256_sub_epi8(counters, _mm256_cmpeq_epi8(trits, wanted_everywhere));
+        }
+        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(counters, zero));
+    }
+    let halves = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    let sum = _mm_cvtsi128_si64(halves) + _mm_extract_epi64::<1>(halves);
+    sum.cast_unsigned() + scalar::count_trits(rest, wanted)
+}
+
 /// The highest bits of 32 bytes at once, slot after slot.
 #[target_feature(enable = "avx2")]
 fn unstride(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
     match layout {
         Strided::High32 => unstride_blocks(packed, bit0, bit1, |slots| slots),
         Strided::Low32 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| [d, c, b, a]),
-        // Two blocks side by side: the low halves of the slots are one, the high halves the other.
-        Strided::High16 => unstride_blocks(packed, bit0, bit1, |[a, b, c, d]| {
-            let low = |first, second| _mm256_permute2x128_si256::<0x20>(first, second);
-            let high = |first, second| _mm256_permute2x128_si256::<0x31>(first, second);
-            [low(a, b), low(c, d), high(a, b), high(c, d)]
-        }),
+        Strided::High16 => unstride_half_blocks(packed, bit0, bit1),
     }
 }
 
-/// `order` puts bytes whose highest bits are those of slots 7:6, 5:4, 3:2 and 1:0 in the order of the weights.
+/// `order` puts the bits of slots 7:6, 5:4, 3:2 and 1:0 in the order of the weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unstride_blocks(
-    packed: &[u8],
-    bit0: &mut [u8],
-    bit1: &mut [u8],
-    order: impl Fn([__m256i; 4]) -> [__m256i; 4],
-) -> bool {
+fn unstride_blocks(packed: &[u8], bit0: &mut [u8], bit1: &mut [u8], order: impl Fn([u32; 4]) -> [u32; 4]) -> bool {
     let mut wrong = _mm256_setzero_si256();
     let out = bit0.as_chunks_mut::<16>().0.iter_mut().zip(bit1.as_chunks_mut::<16>().0);
     for (packed, (bit0, bit1)) in packed.as_chunks().0.iter().zip(out) {
@@ -196,34 +207,50 @@ fn unstride_blocks(
         // The low bit of every code, brought over its high bit.
         let low = _mm256_add_epi8(codes, codes);
         wrong = _mm256_or_si256(wrong, _mm256_and_si256(codes, low));
-        *bit0 = join_masks(masks(order(slots(_mm256_andnot_si256(low, codes)))));
-        *bit1 = join_masks(masks(order(slots(_mm256_or_si256(codes, low)))).map(|neither| !neither));
+        put_words(bit0, order(slots(_mm256_andnot_si256(low, codes))));
+        put_words(bit1, order(slots(_mm256_or_si256(codes, low))).map(|neither| !neither));
     }
     _mm256_testz_si256(wrong, _mm256_set1_epi8(0xaa_u8.cast_signed())) == 0
 }
 
-fn join_masks([a, b, c, d]: [u32; 4]) -> [u8; 16] {
-    let [low, high] = [[a, b], [c, d]].map(|[low, high]| u64::from(low) | u64::from(high) << 32);
-    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
-}
-
-/// The highest bits of 32 bytes, four times.
+/// The highest bits of bytes shifted by 0, 2, 4 and 6 places. Words are shifted, which brings in a neighbour's bits below.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn masks([a, b, c, d]: [__m256i; 4]) -> [u32; 4] {
+fn slots(bits: __m256i) -> [u32; 4] {
     let mask = |bits| _mm256_movemask_epi8(bits).cast_unsigned();
-    [mask(a), mask(b), mask(c), mask(d)]
+    [
+        mask(bits),
+        mask(_mm256_slli_epi16::<2>(bits)),
+        mask(_mm256_slli_epi16::<4>(bits)),
+        mask(_mm256_slli_epi16::<6>(bits)),
+    ]
 }
 
-/// Bits 7, 5, 3 and 1 of every byte, each in place of bit 7; to double a byte twice is to shift it by two places.
+/// Blocks of 16 bytes, each in both halves of a register, whose high half is a slot ahead: a mask is 32 weights in order.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn slots(bits: __m256i) -> [__m256i; 4] {
-    let shifted = |bits| {
-        let once = _mm256_add_epi8(bits, bits);
-        _mm256_add_epi8(once, once)
+fn unstride_half_blocks(packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {
+    let ahead = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
+    let mask = |bits| _mm256_movemask_epi8(bits).cast_unsigned();
+    let pair = |bits| {
+        let bits = _mm256_sllv_epi32(bits, ahead);
+        [mask(bits), mask(_mm256_slli_epi16::<4>(bits))]
     };
-    let second = shifted(bits);
-    let third = shifted(second);
-    [bits, second, third, shifted(third)]
+    let mut wrong = _mm256_setzero_si256();
+    let out = bit0.as_chunks_mut::<8>().0.iter_mut().zip(bit1.as_chunks_mut::<8>().0);
+    for (packed, (bit0, bit1)) in packed.as_chunks::<16>().0.iter().zip(out) {
+        // SAFETY: 16 readable bytes; the load needs no alignment.
+        let codes = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(packed.as_ptr().cast()) });
+        let low = _mm256_add_epi8(codes, codes);
+        wrong = _mm256_or_si256(wrong, _mm256_and_si256(codes, low));
+        put_words(bit0, pair(_mm256_andnot_si256(low, codes)));
+        put_words(bit1, pair(_mm256_or_si256(codes, low)).map(|neither| !neither));
+    }
+    _mm256_testz_si256(wrong, _mm256_set1_epi8(0xaa_u8.cast_signed())) == 0
+}
+
+/// 32 bits after the other.
+#[inline]
+fn put_words<const WORDS: usize>(bytes: &mut [u8], words: [u32; WORDS]) {
+    bytes.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
 }

@@ -16,6 +16,7 @@ pub(crate) struct PlaneKernels {
     pub(crate) join_planes: unsafe fn(bit0: &[u8], bit1: &[u8], codes: &mut [u8]) -> bool,
     pub(crate) pack_trits: unsafe fn(trits: &[i8], bit0: &mut [u8], bit1: &mut [u8]) -> bool,
     pub(crate) unpack_trits: unsafe fn(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool,
+    pub(crate) count_trits: unsafe fn(trits: &[i8], wanted: i8) -> u64,
     pub(crate) unstride: unsafe fn(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool,
 }
 
@@ -80,6 +81,13 @@ impl Kernels {
         assert!(trits.len() == 8 * bit0.len() && trits.len() == 8 * bit1.len(), "8 trits per byte of planes");
         // SAFETY: as in `split_codes`.
         unsafe { (self.planes.unpack_trits)(bit0, bit1, trits) }
+    }
+
+    /// How many of the numbers are `wanted`.
+    #[must_use]
+    pub fn count_trits(&self, trits: &[i8], wanted: i8) -> u64 {
+        // SAFETY: as in `split_codes`; any length will do.
+        unsafe { (self.planes.count_trits)(trits, wanted) }
     }
 
     /// Blocks of strided offset codes to planes; whether any code was 3.

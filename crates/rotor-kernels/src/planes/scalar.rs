@@ -2,7 +2,8 @@
 
 use super::{PlaneKernels, Strided};
 
-pub(crate) const KERNELS: PlaneKernels = PlaneKernels { split_codes, join_planes, pack_trits, unpack_trits, unstride };
+pub(crate) const KERNELS: PlaneKernels =
+    PlaneKernels { split_codes, join_planes, pack_trits, unpack_trits, count_trits, unstride };
 
 /// A one in every byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -54,6 +55,10 @@ pub(super) fn unpack_trits(bit0: &[u8], bit1: &[u8], trits: &mut [i8]) -> bool {
         *trits = word.to_le_bytes().map(u8::cast_signed);
     }
     wrong != 0
+}
+
+pub(super) fn count_trits(trits: &[i8], wanted: i8) -> u64 {
+    trits.iter().filter(|&&trit| trit == wanted).count() as u64
 }
 
 fn unstride(layout: Strided, packed: &[u8], bit0: &mut [u8], bit1: &mut [u8]) -> bool {

@@ -130,7 +130,7 @@ impl Model {
             }
         }
         let mut file = header.create(path).unwrap();
-        tensors.iter().for_each(|bytes| file.write(bytes).unwrap());
+        tensors.iter().for_each(|bytes| file.write(bytes.as_slice()).unwrap());
         file.finish().unwrap();
     }
 
