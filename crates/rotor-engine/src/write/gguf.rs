@@ -272,9 +272,9 @@ mod tests {
         let mut file = header.create(&path).unwrap();
         assert_eq!(file.total(), 26);
         for value in 1..=6 {
-            file.write(&(value as f32).to_le_bytes()).unwrap();
+            file.write((value as f32).to_le_bytes()).unwrap();
         }
-        file.write(&[0x00, 0x47]).unwrap();
+        file.write([0x00, 0x47]).unwrap();
         file.finish().unwrap();
 
         let mut expected = vec![
@@ -305,16 +305,16 @@ mod tests {
             header.create(&path).unwrap()
         };
         assert!(
-            begin().write(&[0; 5]).unwrap_err().to_string().contains("expected 4 more bytes of tensor \"a\", found 5")
+            begin().write([0; 5]).unwrap_err().to_string().contains("expected 4 more bytes of tensor \"a\", found 5")
         );
         let mut file = begin();
-        file.write(&[0; 3]).unwrap();
+        file.write([0; 3]).unwrap();
         assert!(
             file.finish().unwrap_err().to_string().contains("expected 1 more bytes of tensor \"a\", found the end")
         );
         let mut file = begin();
-        file.write(&[0; 4]).unwrap();
-        assert!(file.write(&[0]).is_err());
+        file.write([0; 4]).unwrap();
+        assert!(file.write([0]).is_err());
         assert!(!path.exists());
     }
 

@@ -110,9 +110,9 @@ mod tests {
         header.tensor("a.weight_scale", Dtype::F32, &[1]);
         header.tensor("a.weight", Dtype::U8, &[2, 3]);
         let mut file = header.create(&path).unwrap();
-        file.write(&2.5f32.to_le_bytes()).unwrap();
-        file.write(&[1, 2, 3]).unwrap();
-        file.write(&[4, 5, 6]).unwrap();
+        file.write(2.5f32.to_le_bytes()).unwrap();
+        file.write([1, 2, 3]).unwrap();
+        file.write([4, 5, 6]).unwrap();
         file.finish().unwrap();
 
         let bytes = std::fs::read(&path).unwrap();
