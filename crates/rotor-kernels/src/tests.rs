@@ -294,6 +294,38 @@ fn quantisation_rounds_half_to_even() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
+    /// Outputs added or gated where they are made are those that were stored first, bit for bit.
+    #[test]
+    fn epilogues_are_what_is_done_after_storing(
+        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..40, grouped in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let cols = 32 * cols_of_32;
+        let trits = random_trits(&mut rng, rows * cols);
+        let x: Vec<f32> = (0..tokens * cols).map(|_| rng.f32() - 0.5).collect();
+        let before: Vec<f32> = (0..tokens * rows).map(|_| rng.f32() - 0.5).collect();
+        let values: Vec<f32> = (0..rows).map(|_| rng.f32() + 0.1).collect();
+        let scales = match grouped {
+            true => RowScales::Grouped(GroupScales::new(rows, cols, &values).unwrap()),
+            false => RowScales::PerRow(values),
+        };
+        let pool = Pool::new(2);
+        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| !grouped || kernel.can_scale(cols)) {
+            let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
+            let mut activations = Activations::new(kernels);
+            activations.quantize(kernels, &pool, &x, cols);
+            let mut scratch = Scratch::default();
+            let mut stored = vec![f32::NAN; tokens * rows];
+            matrix.linear(kernels, &pool, &mut activations, &scales, &mut scratch, (Epilogue::Store, &mut stored));
+            for epilogue in [Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
+                let (mut found, mut expected) = (before.clone(), before.clone());
+                matrix.linear(kernels, &pool, &mut activations, &scales, &mut scratch, (epilogue, &mut found));
+                epilogue.apply(kernels, &stored, &mut expected);
+                prop_assert!(found == expected, "{epilogue:?} after {} of {}", kernel.name(), kernels.isa());
+            }
+        }
+    }
+
     /// Bit for bit the definition, on every ISA, for few tokens and many, whatever the number of threads.
     #[test]
     fn groups_of_columns_are_scaled_and_added_in_order(
