@@ -16,8 +16,8 @@ command=${1:-target/release/rotor}
 [ -x "$command" ] && ROTOR_COMMAND=$(realpath "$command") && export ROTOR_COMMAND
 "$environment/bin/ruff" check crates/rotor-python
 "$environment/bin/ruff" format --check crates/rotor-python
-"$environment/bin/mypy"
+"$environment/bin/mypy" --cache-dir "$environment/mypy"
 # The stubs against the compiled part, and what the installed package is to those who check their types.
 tests=$PWD/crates/rotor-python/tests
 (cd "$environment" && bin/stubtest rotor._rotor && bin/mypy --strict "$tests/typed.py")
-"$python" -m pytest -q -rs -p no:cacheprovider
+"$python" -m pytest -q -rs --durations=3 -p no:cacheprovider
