@@ -99,7 +99,7 @@ fn encode_tq1_0(trits: &[i8], block: &mut [u8]) {
     encode_fractions::<4>(&trits[240..], &mut block[48..52]);
 }
 
-/// [`fraction`] of `WIDTH` bytes at once: digit *n* of byte *m* is trit `n * WIDTH + m`, and the fifth is 0 where it is not there.
+/// [`fraction_of`] `WIDTH` values at once: digit *n* of byte *m* is trit `n * WIDTH + m`, and the fifth is 0 where it is not there.
 fn encode_fractions<const WIDTH: usize>(trits: &[i8], bytes: &mut [u8]) {
     let mut values = [0u8; WIDTH];
     for digit in 0..5 {
