@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|---|---|
 //! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
 //! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked |
-//! | float operations | plain | 8 lanes | as avx2 | as avx2 | as avx2 | as avx2 |
+//! | float operations | plain | 8 lanes | as avx2 | 16 lanes | as avx512 | as avx512 |
 //! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 |
 //! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
@@ -26,6 +26,7 @@
 
 use crate::attention::{self, AttentionKernels, BLOCK, Numbers, Softmax};
 use crate::dense::DenseType;
+use crate::epilogue::{Finish, RowScale};
 use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
@@ -57,29 +58,34 @@ pub(crate) const fn scalar() -> Kernels {
     }
 }
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = x86(Isa::Avx2, &ternary::avx2::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+static AVX2: Kernels = narrow(Isa::Avx2, &ternary::avx2::FAMILY);
 #[cfg(target_arch = "x86_64")]
-static AVX_VNNI: Kernels =
-    x86(Isa::AvxVnni, &ternary::avx_vnni::FAMILY, &attention::avx2::KERNELS, &quantized::avx2::KERNELS);
+static AVX_VNNI: Kernels = narrow(Isa::AvxVnni, &ternary::avx_vnni::FAMILY);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels =
-    x86(Isa::Avx512, &ternary::avx512::FAMILY, &attention::avx512::KERNELS, &quantized::avx2::KERNELS);
+static AVX512: Kernels = wide(Isa::Avx512, &ternary::avx512::FAMILY, &quantized::avx2::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VNNI: Kernels =
-    x86(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+static AVX512_VNNI: Kernels = wide(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY, &quantized::avx512::KERNELS);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VBMI: Kernels =
-    x86(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &attention::avx512::KERNELS, &quantized::avx512::KERNELS);
+static AVX512_VBMI: Kernels = wide(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &quantized::avx512::KERNELS);
 
-/// A level from AVX2 on: its own kernels where it has such, beside those of AVX2 for the rest.
+/// A level of 256-bit registers: its own ternary kernels, and those of AVX2 for the rest.
 #[cfg(target_arch = "x86_64")]
-const fn x86(
-    isa: Isa,
-    ternary: &'static TernaryFamily,
-    attention: &'static AttentionKernels,
-    quantized: &'static QuantizedKernels,
-) -> Kernels {
-    Kernels { isa, ternary, float: float::avx2::KERNELS, attention, quantized, planes: planes::avx2::KERNELS }
+const fn narrow(isa: Isa, ternary: &'static TernaryFamily) -> Kernels {
+    Kernels {
+        isa,
+        ternary,
+        float: float::avx2::KERNELS,
+        attention: &attention::avx2::KERNELS,
+        quantized: &quantized::avx2::KERNELS,
+        planes: planes::avx2::KERNELS,
+    }
+}
+
+/// A level of 512-bit registers.
+#[cfg(target_arch = "x86_64")]
+const fn wide(isa: Isa, ternary: &'static TernaryFamily, quantized: &'static QuantizedKernels) -> Kernels {
+    let (float, attention) = (float::avx512::KERNELS, &attention::avx512::KERNELS);
+    Kernels { isa, ternary, float, attention, quantized, planes: planes::avx2::KERNELS }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -189,6 +195,16 @@ impl Kernels {
         assert!(x.len() == weight.len() && x.len() == out.len(), "input, weight and output of one length");
         // SAFETY: as in `quantize`.
         unsafe { (self.float.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// What becomes of a token's dot products with consecutive rows.
+    pub(crate) fn finish(&self, how: Finish<'_>, sums: &[i32], out: &mut [f32]) {
+        assert_eq!(sums.len(), out.len(), "an output for each dot product");
+        if let RowScale::Each(scales) = how.scales {
+            assert_eq!(scales.len(), out.len(), "a scale for each row");
+        }
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.finish)(how, sums, out) }
     }
 
     /// `gate = silu(gate) * up`.

@@ -5,9 +5,10 @@ use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
 use crate::quantized::{BlockActivations, Panel, takes_blocks};
+use std::ops::Range;
 
-/// Rows of a task: few enough to balance, enough to be worth a hand-off.
-const ROWS_PER_TASK: usize = 32;
+/// Rows that are multiplied before the next, by all tokens.
+const ROWS_PER_RUN: usize = 32;
 /// Tokens that pass over a task's rows together: their activations stay in the L1 cache.
 const TOKENS_PER_PASS: usize = 8;
 
@@ -109,28 +110,34 @@ impl DenseMatrix {
         assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
         assert_eq!(out.len(), tokens * self.rows, "outputs of {tokens} tokens and {} rows", self.rows);
         let out = SharedMut::new(out);
-        pool.run(self.rows.div_ceil(ROWS_PER_TASK), |_, task| {
-            let rows = task * ROWS_PER_TASK..((task + 1) * ROWS_PER_TASK).min(self.rows);
-            let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
-            for first in (0..tokens).step_by(TOKENS_PER_PASS) {
-                let count = TOKENS_PER_PASS.min(tokens - first);
-                let mut digits: [&[Panel]; 2 * TOKENS_PER_PASS] = [&[]; 2 * TOKENS_PER_PASS];
-                let digits = &mut digits[..2 * count];
-                for (i, digit) in digits.iter_mut().enumerate() {
-                    *digit = x.digit(2 * first + i);
-                }
-                let mut products = [0.0; 2 * ROWS_PER_TASK * TOKENS_PER_PASS];
-                let products = &mut products[..2 * rows.len() * count];
-                kernels.block_products((self.dtype, self.cols), bytes, digits, products);
-                for token in 0..count {
-                    // SAFETY: each task owns its rows of every token.
-                    let out = unsafe { out.slice((first + token) * self.rows + rows.start, rows.len()) };
-                    for (out, row) in out.iter_mut().zip(products.chunks_exact(2 * count)) {
-                        *out = row[2 * token] + row[2 * token + 1];
-                    }
-                }
+        pool.run_ranges(self.rows.div_ceil(ROWS_PER_RUN), |_, runs| {
+            for run in runs {
+                self.run_of_blocks(kernels, x, run * ROWS_PER_RUN..((run + 1) * ROWS_PER_RUN).min(self.rows), &out);
             }
         });
+    }
+
+    /// The products of some rows, at most [`ROWS_PER_RUN`], with all tokens.
+    fn run_of_blocks(&self, kernels: &Kernels, x: &BlockActivations, rows: Range<usize>, out: &SharedMut<'_, f32>) {
+        let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        for first in (0..x.tokens()).step_by(TOKENS_PER_PASS) {
+            let count = TOKENS_PER_PASS.min(x.tokens() - first);
+            let mut digits: [&[Panel]; 2 * TOKENS_PER_PASS] = [&[]; 2 * TOKENS_PER_PASS];
+            let digits = &mut digits[..2 * count];
+            for (i, digit) in digits.iter_mut().enumerate() {
+                *digit = x.digit(2 * first + i);
+            }
+            let mut products = [0.0; 2 * ROWS_PER_RUN * TOKENS_PER_PASS];
+            let products = &mut products[..2 * rows.len() * count];
+            kernels.block_products((self.dtype, self.cols), bytes, digits, products);
+            for token in 0..count {
+                // SAFETY: each task owns its rows of every token.
+                let out = unsafe { out.slice((first + token) * self.rows + rows.start, rows.len()) };
+                for (out, row) in out.iter_mut().zip(products.chunks_exact(2 * count)) {
+                    *out = row[2 * token] + row[2 * token + 1];
+                }
+            }
+        }
     }
 
     /// `out[token][row] = sum over columns of weight * x[token]`, f32; `x` is `[tokens, cols]`.
@@ -147,10 +154,10 @@ impl DenseMatrix {
         );
         scratch.rows.resize_with(pool.threads().max(scratch.rows.len()), Vec::new);
         let (buffers, out) = (SharedMut::new(&mut scratch.rows), SharedMut::new(out));
-        pool.run(self.rows.div_ceil(ROWS_PER_TASK), |worker, task| {
+        pool.run_ranges(self.rows, |worker, rows| {
             // SAFETY: a worker runs one task at a time.
             let buffer = unsafe { &mut buffers.slice(worker, 1)[0] };
-            for row in task * ROWS_PER_TASK..((task + 1) * ROWS_PER_TASK).min(self.rows) {
+            for row in rows {
                 let put = |token: usize, value: f32| {
                     // SAFETY: each task owns its rows of every token.
                     unsafe { out.slice(token * self.rows + row, 1)[0] = value };

@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -195,6 +196,18 @@ impl Pool {
         }
     }
 
+    /// Runs `f(worker, items)` for ranges that together are all of `0..items`, and returns when all are done.
+    ///
+    /// The first ranges are long, so that a thread reads one stretch of memory from end to end; later ones are ever shorter,
+    /// so that all threads finish together.
+    pub fn run_ranges(&self, items: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+        let threads = self.threads();
+        self.run(Shares::new(items, threads).count(), |worker, task| {
+            let range = Shares::new(items, threads).nth(task).expect("a range for each task");
+            f(worker, range);
+        });
+    }
+
     fn publish(&self, job: Job, tasks: usize) {
         // SAFETY: the previous job is closed and empty, and `caller` is held (see `Sync for Shared`).
         unsafe { *self.shared.job.get() = Some((job, tasks)) };
@@ -261,6 +274,32 @@ impl Drop for Pool {
     }
 }
 
+/// Ranges of decreasing length (guided self-scheduling, Polychronopoulos and Kuck 1987): each is a part of what is left.
+struct Shares {
+    next: usize,
+    items: usize,
+    threads: usize,
+}
+
+impl Shares {
+    fn new(items: usize, threads: usize) -> Shares {
+        Shares { next: 0, items, threads }
+    }
+}
+
+impl Iterator for Shares {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let left = self.items - self.next;
+        // One thread has nobody to finish together with.
+        let len = if self.threads == 1 { left } else { left.div_ceil(2 * self.threads) };
+        let range = self.next..self.next + len;
+        self.next = range.end;
+        (len > 0).then_some(range)
+    }
+}
+
 /// A mutable slice that several workers write disjoint parts of.
 pub(crate) struct SharedMut<'a, T> {
     data: *mut T,
@@ -305,6 +344,26 @@ mod tests {
                     });
                 }
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50), "{threads} threads, {tasks} tasks");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_are_all_items_once_and_never_grow() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for items in [0, 1, 2, 7, 80, 4008] {
+                let ranges: Vec<_> = Shares::new(items, threads).collect();
+                assert_eq!(ranges.iter().cloned().flatten().collect::<Vec<_>>(), (0..items).collect::<Vec<_>>());
+                assert!(ranges.is_sorted_by(|a, b| a.len() >= b.len()) && ranges.len() <= 60, "{ranges:?}");
+                let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                pool.run_ranges(items, |_, range| {
+                    counts[range].iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
+                });
+                assert!(
+                    counts.iter().all(|count| count.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {items} items"
+                );
             }
         }
     }

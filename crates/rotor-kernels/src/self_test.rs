@@ -366,8 +366,8 @@ mod tests {
             few: off_by_one,
             many: None,
         }));
-        let TernaryFamily { pack_row, dot_rows, sum, scale, planes, .. } = *right.ternary;
-        let family = TernaryFamily { pack_row, dot_rows, sum, scale, planes, kernels: Box::leak(Box::new([wrong])) };
+        let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
+        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels: Box::leak(Box::new([wrong])) };
         let broken = kernels_of(Box::leak(Box::new(family)), float::scalar::KERNELS);
         let error = broken.self_test().unwrap_err();
         assert_eq!(error.kernel, format!("ternary {}", wrong.name()));

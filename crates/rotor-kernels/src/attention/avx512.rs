@@ -2,11 +2,10 @@
 
 use super::avx2::{F16, F32, INT8, decode};
 use super::{AttentionKernels, BLOCK, Numbers, Softmax};
+use crate::float::avx512::{LANES, exp, load};
 use std::arch::x86_64::*;
 
 pub(crate) static KERNELS: AttentionKernels = AttentionKernels { scores, softmax, accumulate, decode };
-
-const LANES: usize = 16;
 
 /// Sixteen numbers from index `at` on, of which those outside `mask` are zeros and not read.
 ///
@@ -108,33 +107,6 @@ fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax)
     let shrink = (state.max - max).exp();
     *state = Softmax { max, sum: state.sum * shrink + _mm512_reduce_add_ps(sum) };
     shrink
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn load(x: &[f32; LANES]) -> __m512 {
-    // SAFETY: 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(x.as_ptr()) }
-}
-
-/// `e^x` as the AVX2 file computes it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn exp(x: __m512) -> __m512 {
-    let set = |v: f32| _mm512_set1_ps(v);
-    let clamped = _mm512_max_ps(set(-88.0), _mm512_min_ps(set(88.0), x));
-    let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(clamped, set(std::f32::consts::LOG2_E)));
-    let r = _mm512_fnmadd_ps(n, set(0.693_359_4), clamped);
-    let r = _mm512_fnmadd_ps(n, set(-2.121_944_4e-4), r);
-    let mut p = set(1.0 / 720.0);
-    for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = _mm512_fmadd_ps(p, r, set(coefficient));
-    }
-    let power = _mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)));
-    let result = _mm512_mul_ps(p, _mm512_castsi512_ps(power));
-    let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, set(-87.3));
-    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-    _mm512_mask_blend_ps(nan, _mm512_maskz_mov_ps(normal, result), x)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

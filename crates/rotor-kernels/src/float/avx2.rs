@@ -5,10 +5,11 @@
 
 use super::FloatKernels;
 use super::avx2_rows::{decode_row, dot_row};
+use crate::epilogue::Finish;
 use std::arch::x86_64::*;
 
 pub(crate) const KERNELS: FloatKernels =
-    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
+    FloatKernels { quantize, rms_norm, finish, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 pub(super) const LANES: usize = 8;
 
@@ -71,7 +72,7 @@ pub(super) fn add_tail(sums: &mut Sums, a: &[f32], b: &[f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); 4];
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<{ 4 * LANES }>(), b.as_chunks::<{ 4 * LANES }>());
     for (a, b) in a.iter().zip(b) {
@@ -141,6 +142,11 @@ fn relu2_mul(gate: &mut [f32], up: &[f32]) {
         let positive = gate.max(0.0);
         *gate = positive * positive * up;
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {
+    how.apply(sums, out, |gate, up| silu_mul(gate, up));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

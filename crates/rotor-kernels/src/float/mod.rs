@@ -4,11 +4,14 @@
 //! independent of its batch. Between ISAs the orders differ, and results agree to about 1e-6 of the largest.
 
 use crate::dense::DenseType;
+use crate::epilogue::Finish;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2_rows;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -21,6 +24,8 @@ pub(crate) struct FloatKernels {
     pub quantize: unsafe fn(x: &[f32], q: &mut [i8]) -> f32,
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     pub rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// What becomes of a token's dot products with consecutive rows; scales, where there is one for each row, as many as sums.
+    pub finish: unsafe fn(how: Finish<'_>, sums: &[i32], out: &mut [f32]),
     /// `gate = silu(gate) * up`.
     pub silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
     /// `gate = max(gate, 0)^2 * up`.

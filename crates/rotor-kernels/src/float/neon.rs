@@ -5,10 +5,11 @@
 
 use super::FloatKernels;
 use super::neon_rows::{decode_row, dot_row};
+use crate::epilogue::Finish;
 use std::arch::aarch64::*;
 
 pub(crate) const KERNELS: FloatKernels =
-    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
+    FloatKernels { quantize, rms_norm, finish, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 pub(super) const LANES: usize = 4;
 /// Elements that go to different lanes of a sum.
@@ -139,6 +140,11 @@ fn relu2_mul(gate: &mut [f32], up: &[f32]) {
         let positive = gate.max(0.0);
         *gate = positive * positive * up;
     }
+}
+
+#[target_feature(enable = "neon")]
+fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {
+    how.apply(sums, out, |gate, up| silu_mul(gate, up));
 }
 
 #[target_feature(enable = "neon")]

@@ -2,10 +2,11 @@
 
 use super::FloatKernels;
 use crate::dense::DenseType;
+use crate::epilogue::Finish;
 use half::f16;
 
 pub(crate) const KERNELS: FloatKernels =
-    FloatKernels { quantize, rms_norm, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
+    FloatKernels { quantize, rms_norm, finish, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
 
 fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     let finite = x.iter().all(|v| v.is_finite());
@@ -27,6 +28,10 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * factor * weight;
     }
+}
+
+fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {
+    how.apply(sums, out, silu_mul);
 }
 
 fn silu_mul(gate: &mut [f32], up: &[f32]) {

@@ -19,7 +19,7 @@
 //! activations for each of 16 tokens, int16. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while every row adds
 //! its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
 
-use super::kernel::{Many, Preparation, RowScale, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
 use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
@@ -28,7 +28,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 pub(crate) static FAMILY: TernaryFamily =
-    TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, sum, scale, planes: &PLANES, kernels: &[&PLANES] };
+    TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
     layout: &layout::PLANES,
@@ -79,12 +79,6 @@ pub(super) fn sum(q: &[i8]) -> i32 {
     let half = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
     let total = _mm_cvtsi128_si64(half) + _mm_extract_epi64::<1>(half) - 128 * q.len() as i64 + 128 * rest.len() as i64;
     total as i32 + rest.iter().map(|q| i32::from(*q)).sum::<i32>()
-}
-
-/// For all levels above AVX2 too: no wider division takes less time for its lanes.
-#[target_feature(enable = "avx2")]
-pub(super) fn scale(sums: &[i32], scales: RowScale<'_>, factor: f32, out: &mut [f32]) {
-    scales.apply(sums, factor, out);
 }
 
 /// A trit's sign bit is its bit in `N`; being greater than zero gives its bit in `P`.

@@ -16,7 +16,6 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: avx2::pack_row,
     dot_rows: super::avx2_rows::dot_rows,
     sum: avx2::sum,
-    scale: avx2::scale,
     planes: &PLANES,
     kernels: &[&PLANES],
 };

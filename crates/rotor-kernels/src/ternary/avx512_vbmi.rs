@@ -19,7 +19,6 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: super::avx2::pack_row,
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
-    scale: super::avx2::scale,
     planes: &PLANES,
     kernels: &[&TRIOS, &CODES, &PLANES],
 };

@@ -19,8 +19,6 @@ pub(crate) struct TernaryFamily {
     pub dot_rows: DotRows,
     /// The sum of activations.
     pub sum: unsafe fn(q: &[i8]) -> i32,
-    /// What becomes of dot products: `out = sum * scale / factor`.
-    pub scale: unsafe fn(sums: &[i32], scales: RowScale<'_>, factor: f32, out: &mut [f32]),
     /// Multiplies tiles of planes: the kernel for planes that are used once.
     pub planes: &'static TernaryKernel,
     /// Every kernel of the ISA, the one to take where nothing was measured first.
@@ -29,35 +27,6 @@ pub(crate) struct TernaryFamily {
 
 /// Multiplies rows of planes, `width` bytes each, by the arranged activations.
 type DotRows = unsafe fn(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: &mut [i32]) -> bool;
-
-/// The scales of consecutive rows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum RowScale<'a> {
-    /// One for all.
-    Same(f32),
-    /// One for each.
-    Each(&'a [f32]),
-}
-
-impl RowScale<'_> {
-    /// The reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the
-    /// same everywhere.
-    #[inline(always)]
-    pub(crate) fn apply(self, sums: &[i32], factor: f32, out: &mut [f32]) {
-        match self {
-            RowScale::Same(scale) => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = *sum as f32 * scale / factor;
-                }
-            }
-            RowScale::Each(scales) => {
-                for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
-                    *out = *sum as f32 * scale / factor;
-                }
-            }
-        }
-    }
-}
 
 /// A packed layout and the functions that multiply it.
 pub struct TernaryKernel {

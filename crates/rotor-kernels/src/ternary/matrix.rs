@@ -2,18 +2,18 @@
 
 use super::activations::Pass;
 use super::grouped::GroupScales;
-use super::kernel::{MAX_PASS, Many, PanelKernels, RowScale, TernaryKernel};
+use super::kernel::{MAX_PASS, Many, PanelKernels, TernaryKernel};
 use super::layout::PLANES;
 use super::lookup::LookupScratch;
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Finish, RowScale};
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Tiles that a task takes where tokens are few.
+/// Tiles that all passes take before the next where tokens are few: they stay in the L2 cache.
 const RUN: usize = 4;
 /// Tiles that a task unpacks where tokens are many: their panels, some hundred kilobytes, stay in the L2 cache.
 const PANEL_RUN: usize = 2;
@@ -285,21 +285,8 @@ impl TernaryMatrix {
     ) {
         let factors = std::mem::take(x.factors_mut());
         self.multiply(pool, x, scratch, out, |sums, out| {
-            let factor = factors[sums.token];
-            let scale = |row: usize, sums: &[i32], y: &mut [f32]| {
-                // SAFETY: the CPU has the ISA of these kernels; it asks for nothing else.
-                unsafe { (kernels.ternary.scale)(sums, scales_of(row..row + y.len()), factor, y) };
-            };
-            if epilogue == Epilogue::Store {
-                return scale(sums.row, sums.sums, out);
-            }
-            let tiles = sums.sums.chunks(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS));
-            for (row, (sums, out)) in (sums.row..).step_by(TILE_ROWS).zip(tiles) {
-                let mut y = [0.0; TILE_ROWS];
-                let y = &mut y[..out.len()];
-                scale(row, sums, y);
-                epilogue.apply(kernels, y, out);
-            }
+            let scales = scales_of(sums.row..sums.row + sums.sums.len());
+            kernels.finish(Finish { scales, factor: factors[sums.token], epilogue }, sums.sums, out);
         });
         *x.factors_mut() = factors;
     }
@@ -423,10 +410,12 @@ impl TernaryMatrix {
             |tile: usize| Weights { kernel: self.kernel, tile: self.tiles(tile..tile + 1), panel: None, cols };
         let passes = x.passes(self.kernel);
         let Some(panel) = self.kernel.panel(x.tokens()) else {
-            return pool.run(self.tile_count().div_ceil(RUN), |_, run| {
-                let tiles = run * RUN..((run + 1) * RUN).min(self.tile_count());
-                let packed: [Weights<'_>; RUN] = std::array::from_fn(|i| weights((tiles.start + i).min(tiles.end - 1)));
-                task(tiles.start, &packed[..tiles.len()], 0..passes);
+            return pool.run_ranges(self.tile_count(), |_, tiles| {
+                for start in tiles.clone().step_by(RUN) {
+                    let run = start..(start + RUN).min(tiles.end);
+                    let packed: [Weights<'_>; RUN] = std::array::from_fn(|i| weights((run.start + i).min(run.end - 1)));
+                    task(run.start, &packed[..run.len()], 0..passes);
+                }
             });
         };
         scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);

@@ -19,7 +19,7 @@
 //! activations for each of 16 tokens, int16 in two registers. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while
 //! every row adds its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
 
-use super::kernel::{Many, Preparation, RowScale, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
 use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
@@ -28,7 +28,7 @@ use std::arch::aarch64::*;
 use std::ops::Range;
 
 pub(crate) static FAMILY: TernaryFamily =
-    TernaryFamily { pack_row, dot_rows: super::neon_rows::dot_rows, sum, scale, planes: &PLANES, kernels: &[&PLANES] };
+    TernaryFamily { pack_row, dot_rows: super::neon_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
 
 // By count of instructions, lookups for 16 tokens do 16 products each where the few-token kernel does 7.
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
@@ -43,11 +43,6 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
 #[target_feature(enable = "neon")]
 pub(super) fn sum(q: &[i8]) -> i32 {
     q.iter().map(|q| i32::from(*q)).sum()
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn scale(sums: &[i32], scales: RowScale<'_>, factor: f32, out: &mut [f32]) {
-    scales.apply(sums, factor, out);
 }
 
 /// The tables of 16 sums.

@@ -29,7 +29,6 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row: neon::pack_row,
     dot_rows: super::neon_rows::dot_rows,
     sum: neon::sum,
-    scale: neon::scale,
     planes: &neon::PLANES,
     kernels: &[&CODES, &neon::PLANES],
 };

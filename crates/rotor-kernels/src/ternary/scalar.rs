@@ -2,7 +2,7 @@
 //!
 //! There is one kernel for each packed layout, the twin of every other kernel for it.
 
-use super::kernel::{FewTokens, RowScale, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{FewTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, Layout};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 
@@ -10,7 +10,6 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     pack_row,
     dot_rows: super::planes::dot_rows,
     sum,
-    scale,
     planes: &PLANES,
     kernels: &[&PLANES, &CODES, &TRIOS],
 };
@@ -27,10 +26,6 @@ const fn kernel(layout: &'static Layout, few: FewTokens) -> TernaryKernel {
 
 fn sum(q: &[i8]) -> i32 {
     q.iter().map(|q| i32::from(*q)).sum()
-}
-
-fn scale(sums: &[i32], scales: RowScale<'_>, factor: f32, out: &mut [f32]) {
-    scales.apply(sums, factor, out);
 }
 
 /// One bit per trit in either plane.
