@@ -12,7 +12,8 @@ use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, Choice, GROUP_ALIGN, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix,
+    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch, TernaryKernel,
+    TernaryLinear, TernaryMatrix, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
 use std::path::PathBuf;
@@ -317,9 +318,16 @@ impl Linear {
         self.matrix.bytes()
     }
 
-    /// Whether it takes its input in int8 as it comes.
+    /// It as the kernels know it, where it takes its input in int8 as it comes.
+    fn as_ternary(&self, epilogue: Epilogue) -> Option<TernaryLinear<'_>> {
+        match (&self.matrix, &self.input_norm) {
+            (Matrix::Ternary { planes, scales }, None) => Some(TernaryLinear { matrix: planes, scales, epilogue }),
+            _ => None,
+        }
+    }
+
     fn takes_int8(&self) -> bool {
-        matches!(self.matrix, Matrix::Ternary { .. }) && self.input_norm.is_none()
+        self.as_ternary(Epilogue::Store).is_some()
     }
 
     /// The linear's outputs for every token of `input`, `[tokens, rows]`, which `epilogue` takes to `out`.
@@ -348,6 +356,68 @@ impl Linear {
         });
         self.matrix.apply(runtime, inner, scratch, epilogue, out);
         scratch.own = own;
+    }
+}
+
+/// One linear of an input, or two of the same shape, the second's outputs meeting those of the first (a gate and what it lets
+/// through), and where the outputs go, `[tokens, rows]`.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    /// What is applied first.
+    pub first: (&'a Linear, Epilogue),
+    /// What is applied next.
+    pub second: Option<(&'a Linear, Epilogue)>,
+    /// Where the outputs go.
+    pub out: &'a mut [f32],
+}
+
+impl<'a> Outputs<'a> {
+    /// `out = linear(input)`.
+    pub fn store(linear: &'a Linear, out: &'a mut [f32]) -> Outputs<'a> {
+        Outputs { first: (linear, Epilogue::Store), second: None, out }
+    }
+
+    /// `out += linear(input)`.
+    pub fn add(linear: &'a Linear, out: &'a mut [f32]) -> Outputs<'a> {
+        Outputs { first: (linear, Epilogue::Add), second: None, out }
+    }
+
+    /// And then `epilogue` with the outputs of another linear.
+    pub fn then(self, linear: &'a Linear, epilogue: Epilogue) -> Outputs<'a> {
+        Outputs { second: Some((linear, epilogue)), ..self }
+    }
+
+    fn steps(&self) -> impl Iterator<Item = (&'a Linear, Epilogue)> + use<'a> {
+        std::iter::once(self.first).chain(self.second)
+    }
+
+    /// For linears that are all ternary and take their input as it comes.
+    fn into_product(self) -> Product<'a> {
+        let as_ternary = |(linear, epilogue): (&'a Linear, Epilogue)| linear.as_ternary(epilogue).expect("ternary");
+        Product { first: as_ternary(self.first), second: self.second.map(as_ternary), out: self.out }
+    }
+}
+
+/// Applies linears that share an input, in one job where the kernels can.
+///
+/// # Panics
+/// As [`Linear::apply`].
+pub fn apply<const N: usize>(
+    runtime: &Runtime,
+    input: &mut Input,
+    norm_eps: f32,
+    scratch: &mut LinearScratch,
+    outputs: [Outputs<'_>; N],
+) {
+    if N <= MAX_PRODUCTS && outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_int8()) {
+        let mut products = outputs.map(Outputs::into_product);
+        let x = input.quantized(runtime);
+        return linears(runtime.kernels, &runtime.pool, x, &mut scratch.ternary, &mut products);
+    }
+    for outputs in outputs {
+        for (linear, epilogue) in outputs.steps() {
+            linear.apply(runtime, input, norm_eps, scratch, epilogue, outputs.out);
+        }
     }
 }
 

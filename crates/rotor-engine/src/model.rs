@@ -8,7 +8,7 @@ use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
 use crate::kv::KvCache;
-use crate::linear::{Input, Linear, LinearScratch, Matrix};
+use crate::linear::{self, Input, Linear, LinearScratch, Matrix, Outputs};
 use crate::runtime::Runtime;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
 use rotor_kernels::{Epilogue, Pool};
@@ -273,9 +273,6 @@ impl Model {
         workspace.resize(config, tokens);
         let Workspace { x, input, q, k, v, gate, y, cos, sin, linear, attention: attention_scratch, wanted, logits } =
             workspace;
-        let mut apply = |layer: &Linear, input: &mut Input, epilogue, out: &mut [f32]| {
-            layer.apply(&self.runtime, input, config.linear_norm_eps, linear, epilogue, out);
-        };
         let activation = match config.hidden_act {
             Activation::Silu => Epilogue::SiluMul,
             Activation::ReluSquared => Epilogue::Relu2Mul,
@@ -286,9 +283,8 @@ impl Model {
         for (index, layer) in self.layers.iter().enumerate() {
             // h = RMSNorm(x);  q, k, v = linears of h, q and k normed by heads (Qwen 3) and rotated
             self.norm(x, Some(&layer.attn_norm), &[&layer.q, &layer.k, &layer.v], input);
-            apply(&layer.q, input, Epilogue::Store, q);
-            apply(&layer.k, input, Epilogue::Store, k);
-            apply(&layer.v, input, Epilogue::Store, v);
+            let outputs = [Outputs::store(&layer.q, q), Outputs::store(&layer.k, k), Outputs::store(&layer.v, v)];
+            self.apply(outputs, input, linear);
             self.norm_heads(q, layer.q_norm.as_deref(), y);
             self.norm_heads(k, layer.k_norm.as_deref(), y);
             self.rotate(q, cos, sin);
@@ -302,14 +298,13 @@ impl Model {
             let sequences = Sequences::new(steps.len(), &sequence);
             attention(kernels, pool, sequences, group, q, attention_scratch, y);
             self.norm(y, layer.attn_sub_norm.as_deref(), &[&layer.output], input);
-            apply(&layer.output, input, Epilogue::Add, x);
+            self.apply([Outputs::add(&layer.output, x)], input, linear);
 
             // h = RMSNorm(x);  x += down(sub-norm(activation(gate(h)) * up(h)))
             self.norm(x, Some(&layer.ffn_norm), &[&layer.gate, &layer.up], input);
-            apply(&layer.gate, input, Epilogue::Store, gate);
-            apply(&layer.up, input, activation, gate);
+            self.apply([Outputs::store(&layer.gate, gate).then(&layer.up, activation)], input, linear);
             self.norm(gate, layer.ffn_sub_norm.as_deref(), &[&layer.down], input);
-            apply(&layer.down, input, Epilogue::Add, x);
+            self.apply([Outputs::add(&layer.down, x)], input, linear);
         }
 
         // logits = head(RMSNorm(x)), for the tokens that want them
@@ -325,6 +320,10 @@ impl Model {
             step.cache.push(step.tokens);
         }
         Ok(logits)
+    }
+
+    fn apply<const N: usize>(&self, outputs: [Outputs<'_>; N], input: &mut Input, scratch: &mut LinearScratch) {
+        linear::apply(&self.runtime, input, self.config.linear_norm_eps, scratch, outputs);
     }
 
     fn check(&self, steps: &[Step<'_>]) -> Result<(), ForwardError> {

@@ -4,7 +4,9 @@ use crate::attention::{AttentionScratch, BLOCK, KvRows, KvType, Numbers, Sequenc
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
-use crate::ternary::{Activations, GroupScales, RowScales, Scratch, TernaryKernel, TernaryMatrix};
+use crate::ternary::{
+    Activations, GroupScales, Product, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix, linears,
+};
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
 
@@ -323,6 +325,59 @@ proptest! {
                 epilogue.apply(kernels, &stored, &mut expected);
                 prop_assert!(found == expected, "{epilogue:?} after {} of {}", kernel.name(), kernels.isa());
             }
+        }
+    }
+
+    /// Linears of one input give the same bits in one job as one after the other, with kernels and scales that may go together
+    /// and such that may not.
+    #[test]
+    fn linears_together_are_linears_alone(
+        rows in prop::array::uniform3(1usize..80), cols_of_32 in 1usize..5, tokens in 1usize..40, threads in 1usize..4,
+        grouped in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let cols = 32 * cols_of_32;
+        let x: Vec<f32> = (0..tokens * cols).map(|_| rng.f32() - 0.5).collect();
+        let pool = Pool::new(threads);
+        for kernels in kernels() {
+            let mut matrix = |rows: usize| {
+                let kernel = kernels.ternary_kernels()[rng.usize(0..kernels.ternary_kernels().len())];
+                let values: Vec<f32> = (0..rows).map(|_| rng.f32() + 0.1).collect();
+                let scales = match rng.u32(0..3) {
+                    0 if grouped && kernel.can_scale(cols) => {
+                        RowScales::Grouped(GroupScales::new(rows, cols, &values).unwrap())
+                    }
+                    1 => RowScales::Uniform(values[0]),
+                    _ => RowScales::PerRow(values),
+                };
+                (pack((kernels, kernel), (rows, cols), &random_trits(&mut rng, rows * cols), &pool), scales)
+            };
+            // The second product has two steps, as a gate and what it lets through.
+            let matrices = [matrix(rows[0]), matrix(rows[1]), matrix(rows[2]), matrix(rows[1])];
+            let linear = |index: usize, epilogue| {
+                let (matrix, scales) = &matrices[index];
+                TernaryLinear { matrix, scales, epilogue }
+            };
+            let steps = [
+                (linear(0, Epilogue::Store), None),
+                (linear(1, Epilogue::Store), Some(linear(3, Epilogue::SiluMul))),
+                (linear(2, Epilogue::Add), None),
+            ];
+            let mut activations = Activations::new(kernels);
+            activations.quantize(kernels, &pool, &x, cols);
+            let mut scratch = Scratch::default();
+            let (mut found, mut expected) = (rows.map(|rows| vec![0.5; tokens * rows]), rows.map(|rows| vec![0.5; tokens * rows]));
+            for ((first, second), out) in steps.iter().zip(&mut expected) {
+                for step in [Some(first), second.as_ref()].into_iter().flatten() {
+                    let out = (step.epilogue, &mut out[..]);
+                    step.matrix.linear(kernels, &pool, &mut activations, step.scales, &mut scratch, out);
+                }
+            }
+            let [a, b, c] = &mut found;
+            let product = |index: usize, out| Product { first: steps[index].0, second: steps[index].1, out };
+            let mut products = [product(0, &mut a[..]), product(1, b), product(2, c)];
+            linears(kernels, &pool, &mut activations, &mut scratch, &mut products);
+            prop_assert!(found == expected, "{}", kernels.isa());
         }
     }
 

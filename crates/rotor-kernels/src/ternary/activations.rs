@@ -208,10 +208,6 @@ impl Activations {
         &self.quantized[token * self.stride..]
     }
 
-    pub(super) fn factors_mut(&mut self) -> &mut Vec<f32> {
-        &mut self.factors
-    }
-
     /// One token as `kernel` takes it, in whole blocks of its layout; [`Activations::prepare`] comes first.
     pub(super) fn token(&self, token: usize, kernel: &TernaryKernel) -> Token<'_> {
         let prepared = match kernel.preparation {

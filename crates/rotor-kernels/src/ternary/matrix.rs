@@ -2,9 +2,11 @@
 
 use super::activations::Pass;
 use super::grouped::GroupScales;
-use super::kernel::{MAX_PASS, Many, PanelKernels, TernaryKernel};
+use super::kernel::{MAX_PASS, Many, TernaryKernel};
 use super::layout::PLANES;
-use super::lookup::LookupScratch;
+use super::linears::{Product, TernaryLinear, linears};
+use super::lookup::{LookupKernels, LookupScratch};
+use super::tiles::{PassSums, Tiles, Weights};
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
@@ -12,13 +14,6 @@ use crate::epilogue::{Epilogue, Finish, RowScale};
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-
-/// Tiles that all passes take before the next where tokens are few: they stay in the L2 cache.
-const RUN: usize = 4;
-/// Tiles that a task unpacks where tokens are many: their panels, some hundred kilobytes, stay in the L2 cache.
-const PANEL_RUN: usize = 2;
-/// Tokens that share a panel: enough to make unpacking it cheap.
-const PANEL_TOKENS: usize = 512;
 
 /// A ternary matrix `[rows, cols]`, packed for one of the kernels.
 #[derive(Debug)]
@@ -54,6 +49,27 @@ impl RowScales {
         }
     }
 
+    /// Whether these are scales for a matrix `[rows, cols]`.
+    pub(super) fn fit(&self, rows: usize, cols: usize) -> bool {
+        match self {
+            RowScales::Uniform(_) => true,
+            RowScales::PerRow(scales) => scales.len() == rows,
+            RowScales::Grouped(scales) => scales.fits(rows, cols),
+        }
+    }
+
+    /// The scales of some rows.
+    ///
+    /// # Panics
+    /// If a row has several.
+    pub(super) fn of_rows(&self, rows: Range<usize>) -> RowScale<'_> {
+        match self {
+            RowScales::Uniform(scale) => RowScale::Same(*scale),
+            RowScales::PerRow(scales) => RowScale::Each(&scales[rows]),
+            RowScales::Grouped(_) => unreachable!("scales of groups of columns"),
+        }
+    }
+
     /// Multiplies every scale.
     pub fn multiply(&mut self, factor: f32) {
         match self {
@@ -69,7 +85,7 @@ impl RowScales {
 pub struct Scratch {
     pub(super) lookup: LookupScratch,
     /// A panel for each thread.
-    panels: Vec<Vec<u8>>,
+    pub(super) panels: Vec<Vec<u8>>,
     /// Sums of the activations of each token's groups.
     group_sums: Vec<i32>,
 }
@@ -237,7 +253,19 @@ impl TernaryMatrix {
     /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
         self.check(kernels, x, out.len());
-        self.multiply(pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
+        if let Some(lookup) = self.lookup(x.tokens()) {
+            return self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
+        }
+        x.prepare(self.kernel, pool);
+        let out = SharedMut::new(out);
+        self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, sums| {
+            let rows = self.rows_of(tile);
+            for (sums, token) in weights.products(pass, sums).iter().zip(pass.tokens.clone()) {
+                // SAFETY: each task owns its rows of its tokens.
+                let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                out.copy_from_slice(&sums[..rows.len()]);
+            }
+        });
     }
 
     /// A linear layer's output `y[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where groups
@@ -255,78 +283,50 @@ impl TernaryMatrix {
         scratch: &mut Scratch,
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        self.check(kernels, x, out.len());
-        let put = |y: &[f32], out: &mut [f32]| epilogue.apply(kernels, y, out);
-        match scales {
-            RowScales::Uniform(scale) => {
-                self.scaled(kernels, pool, x, scratch, (epilogue, out), |_| RowScale::Same(*scale));
-            }
-            RowScales::PerRow(scales) => {
-                assert_eq!(scales.len(), self.rows, "one scale per row");
-                self.scaled(kernels, pool, x, scratch, (epilogue, out), |rows| RowScale::Each(&scales[rows]));
-            }
-            RowScales::Grouped(scales) => {
-                assert!(scales.fits(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
-                assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
-                self.multiply_groups(pool, x, scales, scratch, out, put);
-            }
-        }
+        let first = TernaryLinear { matrix: self, scales, epilogue };
+        linears(kernels, pool, x, scratch, &mut [Product { first, second: None, out }]);
     }
 
-    /// `scales_of(rows)` gives the scales of some rows.
-    fn scaled<'s>(
-        &self,
-        kernels: &Kernels,
-        pool: &Pool,
-        x: &mut Activations,
-        scratch: &mut Scratch,
-        (epilogue, out): (Epilogue, &mut [f32]),
-        scales_of: impl Fn(Range<usize>) -> RowScale<'s> + Sync,
-    ) {
-        let factors = std::mem::take(x.factors_mut());
-        self.multiply(pool, x, scratch, out, |sums, out| {
-            let scales = scales_of(sums.row..sums.row + sums.sums.len());
-            kernels.finish(Finish { scales, factor: factors[sums.token], epilogue }, sums.sums, out);
-        });
-        *x.factors_mut() = factors;
-    }
-
-    fn check(&self, kernels: &Kernels, x: &Activations, outputs: usize) {
+    pub(super) fn check(&self, kernels: &Kernels, x: &Activations, outputs: usize) {
         assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
         assert_eq!(outputs, x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
     }
 
-    fn multiply<T: Send>(
+    fn lookup(&self, tokens: usize) -> Option<&LookupKernels> {
+        match &self.kernel.many {
+            Some(Many::Lookup(lookup)) if tokens >= lookup.min_tokens => Some(lookup),
+            _ => None,
+        }
+    }
+
+    /// Whether so many tokens are multiplied tile by tile, which several matrices can be at once.
+    pub(super) fn goes_by_tiles(&self, scales: &RowScales, tokens: usize) -> bool {
+        self.lookup(tokens).is_none() && !matches!(scales, RowScales::Grouped(_))
+    }
+
+    /// The products that do not go by tiles.
+    pub(super) fn linear_alone(
         &self,
+        kernels: &Kernels,
         pool: &Pool,
         x: &mut Activations,
+        scales: &RowScales,
         scratch: &mut Scratch,
-        out: &mut [T],
-        finish: impl Fn(Sums<'_>, &mut [T]) + Sync,
+        (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        if let Some(Many::Lookup(lookup)) = &self.kernel.many
-            && x.tokens() >= lookup.min_tokens
-        {
-            return self.multiply_by_lookup(lookup, pool, x, scratch, out, finish);
-        }
-        x.prepare(self.kernel, pool);
-        let out = SharedMut::new(out);
-        self.for_each_run(pool, x, scratch, |first_tile, tiles, passes| {
-            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
-            for pass in passes {
-                let pass = x.pass(pass, self.kernel);
-                for (tile, weights) in (first_tile..).zip(tiles) {
-                    weights.multiply(0..weights.cols, &pass, &mut sums[..pass.tokens.len()]);
-                    let rows = self.rows_of(tile);
-                    for (sums, token) in sums.iter().zip(pass.tokens.clone()) {
-                        // SAFETY: each task owns its rows of its tokens.
-                        let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                        finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
-                    }
-                }
+        match (scales, self.lookup(x.tokens())) {
+            (RowScales::Grouped(scales), _) => {
+                assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
+                let put = |y: &[f32], out: &mut [f32]| epilogue.apply(kernels, y, out);
+                self.multiply_groups(pool, x, scales, scratch, out, put);
             }
-        });
+            (_, Some(lookup)) => self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| {
+                let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
+                kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
+            }),
+            (_, None) => unreachable!("products that go by tiles"),
+        }
     }
 
     fn multiply_groups(
@@ -338,29 +338,22 @@ impl TernaryMatrix {
         out: &mut [f32],
         put: impl Fn(&[f32], &mut [f32]) + Sync,
     ) {
-        if let Some(Many::Lookup(lookup)) = &self.kernel.many
-            && x.tokens() >= lookup.min_tokens
-        {
+        if let Some(lookup) = self.lookup(x.tokens()) {
             return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, (out, put));
         }
         x.prepare(self.kernel, pool);
         let mut group_sums = std::mem::take(&mut scratch.group_sums);
         x.sums_of_groups(scales.cols(), &mut group_sums);
         let out = SharedMut::new(out);
-        self.for_each_run(pool, x, scratch, |first_tile, tiles, passes| {
-            for pass in passes {
-                let pass = x.pass(pass, self.kernel);
-                for (tile, weights) in (first_tile..).zip(tiles) {
-                    let rows = self.rows_of(tile);
-                    let mut totals = self.totals(weights, &rows, &pass, scales, &group_sums);
-                    for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {
-                        // SAFETY: each task owns its rows of its tokens.
-                        let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                        let factor = x.factors()[token];
-                        totals.iter_mut().for_each(|total| *total /= factor);
-                        put(&totals[..rows.len()], out);
-                    }
-                }
+        self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, sums| {
+            let rows = self.rows_of(tile);
+            let mut totals = self.totals(weights, &rows, pass, sums, (scales, &group_sums));
+            for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {
+                // SAFETY: each task owns its rows of its tokens.
+                let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                let factor = x.factors()[token];
+                totals.iter_mut().for_each(|total| *total /= factor);
+                put(&totals[..rows.len()], out);
             }
         });
         scratch.group_sums = group_sums;
@@ -372,10 +365,10 @@ impl TernaryMatrix {
         weights: &Weights<'_>,
         rows: &Range<usize>,
         pass: &Pass<'_>,
-        scales: &GroupScales,
-        group_sums: &[i32],
+        sums: &mut PassSums,
+        (scales, group_sums): (&GroupScales, &[i32]),
     ) -> [[f32; TILE_ROWS]; MAX_PASS] {
-        let (mut totals, mut sums) = ([[0f32; TILE_ROWS]; MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+        let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
         let count = pass.tokens.len();
         for group in 0..scales.groups() {
             let columns = group * scales.cols()..(group + 1) * scales.cols();
@@ -392,81 +385,12 @@ impl TernaryMatrix {
     }
 
     /// The rows of a tile that the matrix has.
-    fn rows_of(&self, tile: usize) -> Range<usize> {
+    pub(super) fn rows_of(&self, tile: usize) -> Range<usize> {
         tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows)
     }
 
-    /// Runs `task(first tile, tiles, passes)` for every run of tiles: all passes of tokens at once where they are few, in
-    /// parts and with the weights unpacked where they are many.
-    fn for_each_run(
-        &self,
-        pool: &Pool,
-        x: &Activations,
-        scratch: &mut Scratch,
-        task: impl Fn(usize, &[Weights<'_>], Range<usize>) + Sync,
-    ) {
-        let cols = self.kernel.layout.padded(self.cols);
-        let weights =
-            |tile: usize| Weights { kernel: self.kernel, tile: self.tiles(tile..tile + 1), panel: None, cols };
-        let passes = x.passes(self.kernel);
-        let Some(panel) = self.kernel.panel(x.tokens()) else {
-            return pool.run_ranges(self.tile_count(), |_, tiles| {
-                for start in tiles.clone().step_by(RUN) {
-                    let run = start..(start + RUN).min(tiles.end);
-                    let packed: [Weights<'_>; RUN] = std::array::from_fn(|i| weights((run.start + i).min(run.end - 1)));
-                    task(run.start, &packed[..run.len()], 0..passes);
-                }
-            });
-        };
-        scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
-        let panels = SharedMut::new(&mut scratch.panels);
-        let passes_per_part = PANEL_TOKENS.div_ceil(panel.tokens);
-        let (parts, runs) = (passes.div_ceil(passes_per_part), self.tile_count().div_ceil(PANEL_RUN));
-        let bytes = cols * TILE_ROWS;
-        pool.run(runs * parts, |worker, number| {
-            let (part, run) = (number / runs, number % runs);
-            // SAFETY: a worker runs one task at a time.
-            let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
-            buffer.resize(buffer.len().max(bytes * PANEL_RUN), 0);
-            let tiles = run * PANEL_RUN..((run + 1) * PANEL_RUN).min(self.tile_count());
-            let mut unpacked: [Weights<'_>; PANEL_RUN] = std::array::from_fn(|_| weights(tiles.start));
-            let unpack = buffer.chunks_exact_mut(bytes.max(1)).zip(tiles.clone());
-            for (weights, (buffer, tile)) in unpacked.iter_mut().zip(unpack) {
-                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
-                unsafe { (panel.unpack)(self.tiles(tile..tile + 1), cols, buffer) };
-                weights.panel = Some((panel, buffer));
-            }
-            let passes = part * passes_per_part..((part + 1) * passes_per_part).min(passes);
-            task(tiles.start, &unpacked[..tiles.len()], passes);
-        });
-    }
-}
-
-/// The weights of a tile: packed, and unpacked to a panel where that was worth it.
-struct Weights<'a> {
-    kernel: &'static TernaryKernel,
-    tile: &'a [u8],
-    panel: Option<(&'a PanelKernels, &'a [u8])>,
-    /// Columns, in whole blocks.
-    cols: usize,
-}
-
-impl Weights<'_> {
-    /// Products of some columns, whole blocks, with a pass that holds these columns.
-    fn multiply(&self, columns: Range<usize>, pass: &Pass<'_>, out: &mut [[i32; TILE_ROWS]]) {
-        match self.panel {
-            Some((panel, bytes)) => {
-                let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
-                let (x, sums) = pass.side_by_side();
-                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.
-                unsafe { (panel.multiply)(bytes, x, sums, out) };
-            }
-            None => {
-                let at = |col| self.kernel.layout.tile_bytes(col);
-                let tile = &self.tile[at(columns.start)..at(columns.end)];
-                // SAFETY: as above; a pass has at most `few_tokens` tokens, and `out` has a place for each.
-                unsafe { (self.kernel.few)(tile, columns.len(), pass.one_by_one(), out) };
-            }
-        }
+    fn tiles_alone<'a>(&'a self) -> Tiles<impl Fn(usize, usize) -> Option<&'a [u8]> + Sync> {
+        let packed = |_: usize, tile: usize| Some(self.tiles(tile..tile + 1));
+        Tiles { kernel: self.kernel, cols: self.cols, count: self.tile_count(), steps: 1, packed }
     }
 }

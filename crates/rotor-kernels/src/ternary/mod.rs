@@ -34,6 +34,7 @@ mod choice;
 mod grouped;
 pub(crate) mod kernel;
 mod layout;
+mod linears;
 mod lookup;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
@@ -44,11 +45,13 @@ pub(crate) mod neon_dotprod;
 mod neon_rows;
 mod planes;
 pub(crate) mod scalar;
+mod tiles;
 
 pub use activations::Activations;
 pub use choice::{Choice, UnknownKernel};
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;
+pub use linears::{MAX_PRODUCTS, Product, TernaryLinear, linears};
 pub use matrix::{RowScales, Scratch, TernaryMatrix};
 pub use planes::{Orientation, Planes, TileScratch};
 

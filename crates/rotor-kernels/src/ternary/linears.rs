@@ -1,0 +1,128 @@
+//! Linears that share an input, multiplied together.
+//!
+//! Query, key and value are one job, and so are gate and up, where each used to wait for the last thread of the one before:
+//! a token is a few hundred jobs of some ten microseconds, so waits are felt.
+
+use super::activations::Activations;
+use super::matrix::{RowScales, Scratch, TernaryMatrix};
+use super::tiles::Tiles;
+use crate::dispatch::Kernels;
+use crate::epilogue::{Epilogue, Finish};
+use crate::pool::{Pool, SharedMut};
+
+/// The most products of one call.
+pub const MAX_PRODUCTS: usize = 3;
+
+/// A linear, and what becomes of its outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryLinear<'a> {
+    /// The weights.
+    pub matrix: &'a TernaryMatrix,
+    /// Their scales.
+    pub scales: &'a RowScales,
+    /// What takes the outputs to where they are kept.
+    pub epilogue: Epilogue,
+}
+
+/// A linear, perhaps a second one of the same shape whose outputs meet those of the first (a gate, then what it lets
+/// through), and where they are kept, `[tokens, rows]`.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// What is multiplied first.
+    pub first: TernaryLinear<'a>,
+    /// What is multiplied next.
+    pub second: Option<TernaryLinear<'a>>,
+    /// Where the outputs go.
+    pub out: &'a mut [f32],
+}
+
+impl<'a> Product<'a> {
+    fn steps(&self) -> impl Iterator<Item = TernaryLinear<'a>> + use<'a> {
+        std::iter::once(self.first).chain(self.second)
+    }
+}
+
+/// A product whose outputs several threads write.
+struct Part<'a> {
+    steps: [Option<TernaryLinear<'a>>; 2],
+    out: SharedMut<'a, f32>,
+}
+
+/// What [`TernaryMatrix::linear`] computes, for every linear of every product, in one job where the kernels allow it.
+///
+/// # Panics
+/// As [`TernaryMatrix::linear`]; and if there are more than [`MAX_PRODUCTS`].
+pub fn linears(
+    kernels: &Kernels,
+    pool: &Pool,
+    x: &mut Activations,
+    scratch: &mut Scratch,
+    products: &mut [Product<'_>],
+) {
+    assert!(products.len() <= MAX_PRODUCTS, "{} products, at most {MAX_PRODUCTS}", products.len());
+    let Some(kernel) = products.first().map(|product| product.first.matrix.kernel()) else { return };
+    for product in products.iter() {
+        for TernaryLinear { matrix, scales, .. } in product.steps() {
+            matrix.check(kernels, x, product.out.len());
+            assert!(scales.fit(matrix.rows(), matrix.cols()), "scales for [{}, {}]", matrix.rows(), matrix.cols());
+        }
+    }
+    let tokens = x.tokens();
+    let together = products.iter().flat_map(Product::steps).all(|linear| {
+        std::ptr::eq(linear.matrix.kernel(), kernel) && linear.matrix.goes_by_tiles(linear.scales, tokens)
+    });
+    if together {
+        x.prepare(kernel, pool);
+        return by_tiles(kernels, pool, x, scratch, products);
+    }
+    for product in products {
+        for linear in product.steps() {
+            if linear.matrix.goes_by_tiles(linear.scales, tokens) {
+                x.prepare(linear.matrix.kernel(), pool);
+                let alone = Product { first: linear, second: None, out: product.out };
+                by_tiles(kernels, pool, x, scratch, &mut [alone]);
+            } else {
+                let out = (linear.epilogue, &mut *product.out);
+                linear.matrix.linear_alone(kernels, pool, x, linear.scales, scratch, out);
+            }
+        }
+    }
+}
+
+fn by_tiles(kernels: &Kernels, pool: &Pool, x: &Activations, scratch: &mut Scratch, products: &mut [Product<'_>]) {
+    let first = products[0].first.matrix;
+    let mut products = products.iter_mut();
+    let parts: [Option<Part<'_>>; MAX_PRODUCTS] = std::array::from_fn(|_| {
+        let Product { first, second, out } = products.next()?;
+        Some(Part { steps: [Some(*first), *second], out: SharedMut::new(out) })
+    });
+    let parts = || parts.iter().flatten();
+    let tiles_of = |part: &Part<'_>| part.steps[0].map_or(0, |linear| linear.matrix.tile_count());
+    // The product a tile belongs to, its linear of this step, and its number in their matrices.
+    let place = |step: usize, mut tile: usize| {
+        let part = parts().find(|part| {
+            let is_here = tile < tiles_of(part);
+            tile -= if is_here { 0 } else { tiles_of(part) };
+            is_here
+        })?;
+        Some((part, part.steps[step]?, tile))
+    };
+    let tiles = Tiles {
+        kernel: first.kernel(),
+        cols: first.cols(),
+        count: parts().map(tiles_of).sum(),
+        steps: if parts().any(|part| part.steps[1].is_some()) { 2 } else { 1 },
+        packed: |step, tile| place(step, tile).map(|(_, linear, tile)| linear.matrix.tiles(tile..tile + 1)),
+    };
+    tiles.multiply(pool, x, scratch, |step, tile, weights, pass, sums| {
+        let (part, linear, tile) = place(step, tile).expect("a tile that has weights");
+        let rows = linear.matrix.rows_of(tile);
+        let scales = linear.scales.of_rows(rows.clone());
+        for (sums, token) in weights.products(pass, sums).iter().zip(pass.tokens.clone()) {
+            // SAFETY: each task owns its rows of its tokens.
+            let out = unsafe { part.out.slice(token * linear.matrix.rows() + rows.start, rows.len()) };
+            let how = Finish { scales, factor: x.factors()[token], epilogue: linear.epilogue };
+            kernels.finish(how, &sums[..rows.len()], out);
+        }
+    });
+}
