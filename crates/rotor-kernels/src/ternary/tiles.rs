@@ -7,10 +7,10 @@ use super::{Activations, TILE_ROWS};
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
-/// Tiles that all passes take before the next where tokens are few: they stay in the L2 cache.
+/// Tiles that all passes take before the next: they stay in the L2 cache.
 const RUN: usize = 4;
-/// Tiles that a task unpacks where tokens are many: their panels, some hundred kilobytes, stay in the L2 cache.
-const PANEL_RUN: usize = 2;
+/// Bytes that unpacked tiles may have of the L2 cache.
+const PANEL_BYTES: usize = 448 << 10;
 /// Tokens that share a panel: enough to make unpacking it cheap.
 const PANEL_TOKENS: usize = 512;
 
@@ -77,40 +77,57 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         scratch: &mut Scratch,
         task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
     ) {
-        let cols = self.kernel.layout.padded(self.cols);
-        let bytes = cols * TILE_ROWS;
+        let bytes = self.kernel.layout.padded(self.cols) * TILE_ROWS;
+        let run = (PANEL_BYTES / bytes.max(1)).clamp(1, RUN);
         scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
         let panels = SharedMut::new(&mut scratch.panels);
         let passes = x.passes(self.kernel);
         let passes_per_part = PANEL_TOKENS.div_ceil(panel.tokens);
-        let (parts, runs) = (passes.div_ceil(passes_per_part), self.count.div_ceil(PANEL_RUN));
-        pool.run(runs * parts, |worker, number| {
-            let (part, run) = (number / runs, number % runs);
-            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
-            // SAFETY: a worker runs one task at a time.
-            let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
-            buffer.resize(buffer.len().max(bytes * PANEL_RUN), 0);
-            let tiles = run * PANEL_RUN..((run + 1) * PANEL_RUN).min(self.count);
-            let passes = part * passes_per_part..((part + 1) * passes_per_part).min(passes);
-            for step in 0..self.steps {
-                let mut unpacked = [const { None }; PANEL_RUN];
-                let places = unpacked.iter_mut().zip(buffer.chunks_exact_mut(bytes.max(1)));
-                for ((unpacked, buffer), tile) in places.zip(tiles.clone()) {
-                    let Some(packed) = (self.packed)(step, tile) else { continue };
-                    // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
-                    unsafe { (panel.unpack)(packed, cols, buffer) };
-                    *unpacked = Some(Weights { panel: Some((panel, &*buffer)), ..self.weights(packed) });
-                }
-                for pass in passes.clone() {
-                    let pass = x.pass(pass, self.kernel);
-                    for (tile, weights) in tiles.clone().zip(&unpacked) {
-                        if let Some(weights) = weights {
-                            task(step, tile, weights, &pass, &mut sums);
+        for part in (0..passes).step_by(passes_per_part) {
+            let passes = part..(part + passes_per_part).min(passes);
+            pool.run_ranges(self.count, |worker, tiles| {
+                // SAFETY: a worker runs one task at a time.
+                let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
+                buffer.resize(buffer.len().max(bytes * run), 0);
+                let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+                for (start, step) in tiles.clone().step_by(run).flat_map(|s| (0..self.steps).map(move |step| (s, step)))
+                {
+                    let tiles = start..(start + run).min(tiles.end);
+                    let unpacked = self.unpack(panel, step, tiles.clone(), buffer);
+                    for pass in passes.clone() {
+                        let pass = x.pass(pass, self.kernel);
+                        for (tile, weights) in tiles.clone().zip(&unpacked) {
+                            if let Some(weights) = weights {
+                                task(step, tile, weights, &pass, &mut sums);
+                            }
                         }
                     }
                 }
-            }
-        });
+            });
+        }
+    }
+
+    /// The tiles, at most [`RUN`], unpacked to panels.
+    fn unpack<'a>(
+        &'a self,
+        panel: &'a PanelKernels,
+        step: usize,
+        tiles: Range<usize>,
+        buffer: &'a mut [u8],
+    ) -> [Option<Weights<'a>>; RUN]
+    where
+        'k: 'a,
+    {
+        let cols = self.kernel.layout.padded(self.cols);
+        let mut unpacked = [const { None }; RUN];
+        let places = unpacked.iter_mut().zip(buffer.chunks_exact_mut((cols * TILE_ROWS).max(1)));
+        for ((unpacked, buffer), tile) in places.zip(tiles) {
+            let Some(packed) = (self.packed)(step, tile) else { continue };
+            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
+            unsafe { (panel.unpack)(packed, cols, buffer) };
+            *unpacked = Some(Weights { panel: Some((panel, &*buffer)), ..self.weights(packed) });
+        }
+        unpacked
     }
 }
 
