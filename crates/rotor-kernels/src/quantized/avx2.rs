@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::avx2 };
 
 /// How far ahead of its use a row's memory is asked for, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 8192;
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 4;
 
@@ -153,7 +153,7 @@ fn finish<const T: usize>(sums: [__m256; T], minima: [f32; T]) -> [f32; T] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn prefetch(bytes: &[u8]) {
-    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
+    _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(AHEAD).cast());
 }
 
 /// Adds 32 codes, times `stored` (an integer scale in every i16), times each token's `b`-th block.
