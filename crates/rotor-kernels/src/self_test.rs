@@ -10,9 +10,11 @@
 use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
+use crate::epilogue::{Epilogue, Finish, RowScale};
 use crate::isa::Isa;
 use crate::planes::Strided;
 use crate::pool::Pool;
+use crate::quantized::{BlockActivations, takes_blocks};
 use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix};
 use std::fmt;
 use std::sync::OnceLock;
@@ -55,12 +57,14 @@ impl Kernels {
             let name = format!("ternary {}", kernel.name());
             SelfTest { kernel: name, failure: products(self, kernel).err() }
         });
-        let others: [(&str, Test); 6] = [
+        let others: [(&str, Test); 8] = [
             ("stored planes", stored_planes),
             ("codes and planes", codes_and_planes),
             ("quantisation", quantisation),
             ("float", floats),
+            ("outputs", outputs),
             ("stored rows", stored_rows),
+            ("stored rows in blocks", stored_blocks),
             ("attention", attention_of_two_segments),
         ];
         let others = others.map(|(name, test)| SelfTest { kernel: name.to_owned(), failure: test(self).err() });
@@ -153,7 +157,8 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
             Ok(())
         },
     )?;
-    for tokens in [1, 2, 5, 19] {
+    // A few, more than a pass takes, and enough for the weights to be unpacked or looked up in tables.
+    for tokens in [1, 2, 5, 19, 26] {
         let mut x: Vec<i8> = noise.bytes(tokens * cols).into_iter().map(u8::cast_signed).collect();
         x[..cols].fill(if tokens == 1 { 127 } else { -128 });
         let mut activations = Activations::new(kernels);
@@ -253,6 +258,47 @@ fn floats(kernels: &Kernels) -> Result<(), String> {
     let names = ["RMS norm", "SiLU", "squared ReLU", "sum", "rotation", "dot product"];
     for ((name, expected), found) in names.iter().zip(run(Kernels::reference())).zip(run(kernels)) {
         near(name, &expected, &found)?;
+    }
+    Ok(())
+}
+
+/// Scales of one kind and the other, divisors that may be multiplied by and one that may not.
+fn outputs(kernels: &Kernels) -> Result<(), String> {
+    let mut noise = Noise(8);
+    let sums: Vec<i32> = (0..53).map(|_| noise.next().cast_signed() % 40_000 - 20_000).collect();
+    let (before, scales) = (noise.floats(sums.len()), noise.floats(sums.len()));
+    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
+        for (scales, factor) in
+            [(RowScale::Same(0.7), 31.7), (RowScale::Same(-0.7), 31.7), (RowScale::Each(&scales), 0.37)]
+        {
+            let run = |kernels: &Kernels| {
+                let mut out = before.clone();
+                kernels.finish(Finish { scales, factor, epilogue }, &sums, &mut out);
+                out
+            };
+            near(&format!("{epilogue:?}"), &run(Kernels::reference()), &run(kernels))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows of every type that is multiplied in blocks, for more tokens than share an unpacking.
+fn stored_blocks(kernels: &Kernels) -> Result<(), String> {
+    let (mut noise, cols, tokens) = (Noise(9), 512, 5);
+    let x = noise.floats(tokens * cols);
+    for dtype in DenseType::ALL.into_iter().filter(|dtype| takes_blocks(*dtype)) {
+        let bytes = 2 * dtype.row_bytes(cols).unwrap_or(0);
+        // As in `stored_rows`: no byte of a float's exponent is large.
+        let rows: Vec<u8> = noise.bytes(bytes).into_iter().map(|byte| byte & 0x3f).collect();
+        let run = |kernels: &Kernels| {
+            let mut activations = BlockActivations::default();
+            activations.quantize(kernels, &Pool::new(1), &x, cols);
+            let digits: Vec<_> = (0..2 * tokens).map(|number| activations.digit(number)).collect();
+            let mut out = vec![f32::NAN; 2 * digits.len()];
+            kernels.block_products((dtype, cols), &rows, &digits, &mut out);
+            out
+        };
+        near(dtype.name(), &run(Kernels::reference()), &run(kernels))?;
     }
     Ok(())
 }
