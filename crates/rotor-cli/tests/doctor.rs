@@ -40,6 +40,25 @@ fn the_page_has_a_line_for_everything() {
 }
 
 #[test]
+fn what_a_trial_found_is_shown() {
+    let cpu = rotor::machine::Cpu::read();
+    let folder = tempfile::tempdir().unwrap();
+    let entry = serde_json::json!({
+        "cpu": cpu.name.unwrap_or_default(), "isa": "scalar", "threads": cpu.usable_threads,
+        "rows": 64, "cols": 96, "kernel": "trios",
+    });
+    let cache = serde_json::json!({"version": env!("CARGO_PKG_VERSION"), "entries": [entry]});
+    std::fs::create_dir(folder.path().join("rotor")).unwrap();
+    let page = || {
+        let output = command(["doctor"]).env("ROTOR_ISA", "scalar").env("XDG_CACHE_HOME", folder.path()).output();
+        ran(output.unwrap()).stdout
+    };
+    assert!(page().contains("not measured yet"));
+    std::fs::write(folder.path().join("rotor/kernels.json"), cache.to_string()).unwrap();
+    assert!(page().contains("trios for 64x96"), "{}", page());
+}
+
+#[test]
 fn one_isa_in_the_process_itself() {
     let run = rotor(["doctor", "--self-test", "scalar"]);
     let tests: Value = serde_json::from_str(&run.stdout).unwrap();

@@ -54,6 +54,13 @@ impl Runtime {
         self.tuned_with(source, cache_file().as_deref(), false)
     }
 
+    /// The kernel that was found fastest for each shape of matrix, `[rows, cols]`, by earlier trials with this ISA and as many
+    /// threads on this machine.
+    pub fn remembered(&self) -> Vec<((usize, usize), String)> {
+        let cache = cache_file().map(|path| Cache::read(&path)).unwrap_or_default();
+        cache.of(self).into_iter().map(|(shape, kernel)| (shape, kernel.to_owned())).collect()
+    }
+
     fn tuned_with(&self, source: &Source, cache: Option<&Path>, may_measure: bool) -> Result<Runtime, FormatError> {
         let mut tuned = self.clone();
         if self.choice.is_fixed() {

@@ -42,6 +42,8 @@ struct Report {
     chosen: Isa,
     why: String,
     kernels: Vec<String>,
+    /// The fastest of them for shapes of matrices that a trial was made with.
+    remembered: Vec<((usize, usize), String)>,
     memory: Memory,
     huge_pages: HugePages,
     limits: Vec<Limit>,
@@ -87,6 +89,7 @@ fn examine() -> anyhow::Result<Report> {
     };
     Ok(Report {
         kernels: kernels.ternary_kernels().iter().map(|kernel| kernel.name().to_owned()).collect(),
+        remembered: Runtime::with_kernels(kernels, cpu.usable_threads).remembered(),
         cpu,
         isas,
         chosen,

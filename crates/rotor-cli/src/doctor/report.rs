@@ -24,6 +24,7 @@ pub(super) fn json(report: &Report) -> Value {
         "isa": report.chosen.name(),
         "why": report.why,
         "kernels": report.kernels,
+        "fastest": report.remembered.iter().map(fastest_json).collect::<Vec<_>>(),
         "isas": report.isas.iter().map(isa_json).collect::<Vec<_>>(),
         "memory": {
             "total_bytes": report.memory.total,
@@ -52,6 +53,10 @@ fn isa_json(report: &IsaReport) -> Value {
         "self_test": report.outcome.summary(),
         "tests": tests.collect::<Vec<_>>(),
     })
+}
+
+fn fastest_json(((rows, cols), kernel): &((usize, usize), String)) -> Value {
+    json!({"rows": rows, "cols": cols, "kernel": kernel})
 }
 
 fn limit_json(limit: &Limit) -> Value {
@@ -117,6 +122,12 @@ fn kernels(page: &mut Page, report: &Report) {
     let tests = report.isas.iter().map(|isa| isa.outcome.tests().len()).sum::<usize>();
     page.line("tests", format!("{tests}, each ISA's in a process of its own, against the scalar reference"));
     page.line("ternary", report.kernels.join(", "));
+    let fastest: Vec<_> =
+        report.remembered.iter().map(|((rows, cols), kernel)| format!("{kernel} for {rows}x{cols}")).collect();
+    match fastest.is_empty() {
+        true => page.line("fastest", "not measured yet: loading a model above 256 MB does, once"),
+        false => page.line("fastest", format!("{}, as measured when a model was loaded", fastest.join(", "))),
+    }
 }
 
 fn memory(page: &mut Page, report: &Report) {
