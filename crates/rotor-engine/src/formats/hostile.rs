@@ -108,7 +108,7 @@ fn padding_that_wraps_to_zero_llama_cpp_24759() {
 }
 
 #[test]
-fn alignments_that_are_none_llama_cpp_26318_and_24997() {
+fn alignments_that_are_none_llama_cpp_26318_and_24997_and_cve_2025_0317() {
     for bad in [0, 3, 13, 1 << 31] {
         refused(
             &tiny_bitnet().u32("general.alignment", bad),
@@ -227,7 +227,7 @@ fn tensors_beyond_the_file_cve_2026_7482() {
 }
 
 #[test]
-fn tiny_files_and_nested_arrays_cve_2024_39720_and_12055_and_2025_0315() {
+fn tiny_files_and_nested_arrays_cve_2024_39720_and_12055_and_12886_and_2025_0312_to_1975() {
     for len in 0..64 {
         assert!(open(vec![0; len]).is_err(), "{len} zeros");
         assert!(open(tiny_bitnet().build()[..len].to_vec()).is_err(), "{len} bytes of a sound file");
@@ -237,6 +237,8 @@ fn tiny_files_and_nested_arrays_cve_2024_39720_and_12055_and_2025_0315() {
         nested = array(9, &[nested]);
     }
     refused(&tiny_bitnet().raw("x", 9, nested), "arrays of arrays are not read");
+    // Nothing is unpacked on the way in, so there is nothing that a small archive could blow up to.
+    refused_bytes([&[0x1f, 0x8b, 8, 0][..], &[0; 64]].concat(), "magic");
 }
 
 /// The converter reads through the same checks as everything else: what does not open is not converted, and a tensor that
