@@ -125,12 +125,20 @@ fn measure(args: &Args) -> anyhow::Result<Measured> {
     let bar = Bar::steps("measuring");
     let mut rows = Vec::new();
     for (index, &shape) in args.shapes.iter().enumerate() {
-        for (number, &kernel) in kernels.iter().enumerate() {
-            let done = index * kernels.len() + number;
-            bar.set(done as u64, (args.shapes.len() * kernels.len()) as u64);
-            let mut products = Products::new(widest, kernel, (shape.rows, shape.cols), memory)
-                .with_context(|| format!("no memory for {memory} bytes of matrices"))?;
-            rows.extend(measure_products(args, &runtimes, kernel.name(), shape, &mut products)?);
+        bar.set(index as u64, args.shapes.len() as u64);
+        let products = kernels.iter().map(|kernel| Products::new(widest, kernel, (shape.rows, shape.cols), memory));
+        let mut products = products
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("no memory for {} times {memory} bytes of matrices", kernels.len()))?;
+        let mut measured = Vec::new();
+        for runtime in &runtimes {
+            for &tokens in &args.tokens {
+                measured.extend(measure_in_turn(args.measure.repetitions, runtime, shape, tokens, &mut products)?);
+            }
+        }
+        // A kernel's rows together, although the kernels took turns.
+        for kernel in kernels.iter().map(|kernel| kernel.name()) {
+            rows.extend(measured.extract_if(.., |row: &mut Row| row.kernel == kernel));
         }
     }
     Ok(Measured {
@@ -141,31 +149,31 @@ fn measure(args: &Args) -> anyhow::Result<Measured> {
     })
 }
 
-/// One kernel on one shape, for all numbers of threads and tokens.
-fn measure_products(
-    args: &Args,
-    runtimes: &[Runtime],
-    kernel: &'static str,
+/// All kernels on one shape, in turn: a machine whose speed drifts is then the same to each.
+fn measure_in_turn(
+    repetitions: usize,
+    runtime: &Runtime,
     shape: Shape,
-    products: &mut Products,
+    tokens: usize,
+    products: &mut [Products],
 ) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for runtime in runtimes {
-        for &tokens in &args.tokens {
-            products.set_tokens(tokens);
-            let rates = repeat(products, runtime, args.measure.repetitions)
-                .with_context(|| format!("{shape} took no time that could be measured"))?;
-            let (threads, packed_bytes) = (runtime.pool.threads(), products.packed_bytes());
-            rows.push(Row { kernel, shape, tokens, threads, packed_bytes, rates });
+    for products in products.iter_mut() {
+        products.set_tokens(tokens);
+        // A part of a slice wakes the threads and fills the scratch memory.
+        products.run(runtime, SLICE / 5);
+    }
+    let mut rates = vec![Vec::new(); products.len()];
+    for _ in 0..repetitions {
+        for (rates, products) in rates.iter_mut().zip(products.iter_mut()) {
+            rates.push(1.0 / products.run(runtime, SLICE));
         }
     }
-    Ok(rows)
-}
-
-/// Products per second, several times, after a part of a slice that wakes the threads and fills the scratch memory.
-fn repeat(products: &mut Products, runtime: &Runtime, repetitions: usize) -> Option<Rates> {
-    products.run(runtime, SLICE / 5);
-    Rates::new((0..repetitions).map(|_| 1.0 / products.run(runtime, SLICE)).collect())
+    let rows = rates.into_iter().zip(products).map(|(rates, products)| {
+        let rates = Rates::new(rates).with_context(|| format!("{shape} took no time that could be measured"))?;
+        let (kernel, packed_bytes) = (products.kernel(), products.packed_bytes());
+        Ok(Row { kernel, shape, tokens, threads: runtime.pool.threads(), packed_bytes, rates })
+    });
+    rows.collect()
 }
 
 fn yardstick_multiple(measured: &Measured, row: &Row) -> Option<f64> {

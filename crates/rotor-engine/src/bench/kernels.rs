@@ -56,6 +56,11 @@ impl Products {
         })
     }
 
+    /// The name of the kernel.
+    pub fn kernel(&self) -> &'static str {
+        self.copies[0].kernel().name()
+    }
+
     /// Bytes of one packed matrix.
     pub fn packed_bytes(&self) -> usize {
         self.copies[0].packed_bytes()
