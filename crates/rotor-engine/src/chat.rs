@@ -18,7 +18,7 @@ const FUEL: u64 = 10_000_000;
 /// Nesting of macros, includes and blocks.
 const RECURSION: usize = 64;
 
-/// The chat format of BitNet-b1.58-2B-4T (docs/formats.md section 8.6).
+/// The chat format of BitNet-b1.58-2B-4T.
 pub(crate) const BITNET: &str = concat!(
     "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}",
     "{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}",
@@ -103,7 +103,7 @@ impl ChatTemplate {
     }
 
     /// The template of a model, given the one in its file, with known mistakes put right: the published BitNet GGUF
-    /// carries a format the model was not trained on (docs/formats.md section 8.6).
+    /// carries a format the model was not trained on.
     ///
     /// # Errors
     ///

@@ -175,7 +175,7 @@ pub(crate) enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// The divisors, `head_dim / 2` of them; `None` where all are 1. docs/formats.md, "llama arch".
+    /// The divisors, `head_dim / 2` of them; `None` where all are 1.
     pub(crate) fn factors(self, theta: f32, head_dim: usize) -> Option<Vec<f32>> {
         let divisors = (0..head_dim / 2).map(|pair| match self {
             Self::Linear { factor } => factor,

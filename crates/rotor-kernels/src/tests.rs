@@ -267,7 +267,7 @@ fn non_finite_activations_are_told() {
     }
 }
 
-/// The worked examples of docs/formats.md, activation quantisation.
+/// Ties, a row of zeros and the largest value, by hand.
 #[test]
 fn quantisation_rounds_half_to_even() {
     for kernels in kernels() {

@@ -1,4 +1,4 @@
-//! Tells the two I2_S layouts apart, which only files that rotor wrote do. docs/formats.md, "Telling layouts apart".
+//! Tells the two I2_S layouts apart, which only files that rotor wrote do. docs/formats.md, "I2_S".
 //!
 //! Reading a row with the wrong layout permutes its columns inside every aligned group of 128 (where rows are a multiple
 //! of 128 long), the same way in every row. So the zeros of a row can be counted without knowing the layout, and those of a

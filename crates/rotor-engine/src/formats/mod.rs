@@ -166,7 +166,7 @@ pub struct SourceLinear<'a> {
 /// Everything a tokenizer can be built from.
 #[derive(Clone, Debug)]
 pub enum TokenizerSource {
-    /// A vocabulary in GGUF metadata (docs/formats.md, tokenizer keys).
+    /// A vocabulary in GGUF metadata.
     Gguf(Box<GgufVocabulary>),
     /// `tokenizer.json`, with `tokenizer_config.json` and `generation_config.json` where they exist.
     HuggingFace {

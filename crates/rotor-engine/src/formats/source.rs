@@ -234,7 +234,7 @@ impl Source {
         source
     }
 
-    /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "weight_scale".
+    /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "Hugging Face packed U8".
     fn warn_of_odd_scales(&mut self) {
         const PLAUSIBLE: std::ops::RangeInclusive<f32> = 1e-5..=1e3;
         let scale = |form| match form {

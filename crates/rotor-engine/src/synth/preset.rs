@@ -1,4 +1,4 @@
-//! The shapes that can be synthesised (docs/formats.md, hyper-parameters).
+//! The shapes that can be synthesised.
 
 use crate::config::{Activation, Architecture, Config};
 use std::fmt;
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn ternary_parameter_counts_of_the_published_models() {
-        // docs/formats.md, in millions.
+        // As published, in millions.
         for (preset, millions) in [
             (Preset::Bitnet2B4T, 2084),
             (Preset::BitnetLarge, 679),

@@ -1,4 +1,4 @@
-//! Chat templates of the families that have a chat format (docs/formats.md, templates).
+//! Chat templates of the families that have a chat format.
 
 pub(super) const LLAMA3: &str = concat!(
     "{{ bos_token }}{% for message in messages %}",

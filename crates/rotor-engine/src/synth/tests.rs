@@ -56,7 +56,7 @@ fn check_rows(model: &Model, role: Role, tensor: &TernaryTensor<'_>) {
     }
 }
 
-/// docs/formats.md, "the official 2B-4T GGUF": tensors, sizes and keys.
+/// The official 2B-4T GGUF's tensors, sizes and keys.
 #[test]
 fn the_2b_model_has_the_tensors_of_the_published_file() {
     let preset = Preset::Bitnet2B4T;

@@ -1,4 +1,4 @@
-//! A tokenizer from the `tokenizer.ggml.*` keys (docs/formats.md section 8).
+//! A tokenizer from the `tokenizer.ggml.*` keys.
 //!
 //! The library's objects are built directly: writing 128,256 tokens and 280,147 merges as JSON only to parse them again
 //! would cost more than opening the rest of the model.

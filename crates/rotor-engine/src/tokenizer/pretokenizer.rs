@@ -1,7 +1,7 @@
 //! The pre-tokenizers a GGUF can name: how a text is cut into pieces before byte-pair merging.
 //!
-//! Each is a sequence of regular expressions, every one splitting what the one before left whole (docs/formats.md
-//! section 8.3). A wrong choice still produces text, only worse, so an unknown name is an error.
+//! Each is a sequence of regular expressions, every one splitting what the one before left whole (llama.cpp's
+//! src/llama-vocab.cpp has them by name). A wrong choice still produces text, only worse, so an unknown name is an error.
 
 use super::error::TokenizerError;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;

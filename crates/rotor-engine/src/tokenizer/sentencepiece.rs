@@ -1,4 +1,4 @@
-//! SentencePiece's byte-pair merging by score (tokenizer model "llama", docs/formats.md section 8.5).
+//! SentencePiece's byte-pair merging by score (tokenizer model "llama").
 //!
 //! The merge order comes from the scores of the results, not from a list of pairs, so this is not the BPE of the
 //! `tokenizers` library: two different pairs that spell the same piece have the same rank here. Symbols are a linked

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// What a token is for (the numbers are `tokenizer.ggml.token_type`, docs/formats.md section 8.1).
+/// What a token is for (the numbers are `tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Ordinary text.
@@ -113,7 +113,7 @@ fn span(ends: &[usize], id: u32) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// The character that stands for a byte in byte-level vocabularies (docs/formats.md section 8.2).
+/// The character that stands for a byte in byte-level vocabularies (GPT-2's table).
 pub(crate) fn byte_to_char(byte: u8) -> char {
     match byte {
         33..=126 | 161..=172 | 174..=255 => char::from(byte),

@@ -1,4 +1,4 @@
-//! Writes GGUF version 3, little-endian, alignment 32 (docs/formats.md, GGUF container).
+//! Writes GGUF version 3, little-endian, alignment 32 (ggml's docs/gguf.md).
 
 use super::tensors::{Layout, TensorFile};
 use crate::error::FormatError;
@@ -259,7 +259,7 @@ fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// The complete file of docs/formats.md: two keys, an F32 matrix and an F16 vector.
+    /// A complete file, byte for byte: two keys, an F32 matrix and an F16 vector.
     #[test]
     fn worked_example() {
         let mut header = GgufHeader::new();

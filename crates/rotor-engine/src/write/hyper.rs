@@ -34,7 +34,7 @@ pub fn put_config_keys(header: &mut GgufHeader, architecture: &str, config: &Con
     }
 }
 
-/// Whether a reader guesses the activation function without being told (docs/formats.md, "arch string is not activation").
+/// Whether a reader guesses the activation function without being told.
 fn is_usual(config: &Config, tokenizer: Option<&str>) -> bool {
     match (config.architecture, config.hidden_act) {
         (Architecture::BitNet, Activation::ReluSquared) => tokenizer == Some("gpt2"),

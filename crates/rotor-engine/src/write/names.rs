@@ -1,4 +1,4 @@
-//! What GGUF and Hugging Face call each part of the graph (docs/formats.md, tensor names).
+//! What GGUF and Hugging Face call each part of the graph.
 
 use crate::formats::{Part, Role, gguf_stem};
 

@@ -107,7 +107,7 @@ fn tiktoken(ranks: &HashMap<Vec<u8>, u32>, piece: &str) -> Vec<u32> {
     symbols.iter().map(|symbol| ranks[symbol]).collect()
 }
 
-/// The vocabulary of BitNet-b1.58-2B-4T from Llama 3's ranks (docs/formats.md section 8.4).
+/// The vocabulary of BitNet-b1.58-2B-4T from Llama 3's ranks.
 fn llama3(file: &str) -> (HashMap<Vec<u8>, u32>, GgufVocabulary) {
     let lines = file.lines().filter_map(|line| line.split_once(' '));
     let ranks: HashMap<Vec<u8>, u32> = lines.map(|(token, rank)| (base64(token), rank.parse().unwrap())).collect();

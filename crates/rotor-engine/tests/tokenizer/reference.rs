@@ -1,4 +1,4 @@
-//! Short, slow tokenizers, written from docs/formats.md section 8 alone, that the library's have to agree with.
+//! Short, slow tokenizers, written from the published definitions alone, that the library's have to agree with.
 
 use crate::text::{DIGITS, LETTERS, PUNCTUATION};
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Reads the front of a GGUF file: counts, key-value pairs, tensor descriptions. docs/formats.md, "GGUF container".
+//! Reads the front of a GGUF file: counts, key-value pairs, tensor descriptions (ggml's docs/gguf.md).
 //!
 //! Every length is held against the bytes that are left before anything is allocated for it, so a file cannot make the
 //! reader take more than a small multiple of its own size.

@@ -1,4 +1,4 @@
-//! Hyper-parameters from GGUF metadata. docs/formats.md, "Hyperparameter keys to understand".
+//! Hyper-parameters from GGUF metadata.
 
 use super::super::metadata::Metadata;
 use super::super::table::TensorTable;
@@ -182,7 +182,7 @@ fn rope_factors(keys: &Keys<'_>, table: &TensorTable, config: &Config) -> Result
     }
 }
 
-/// The activation function, which GGUF has no key for. docs/formats.md, "arch string is not activation".
+/// The activation function, which GGUF has no key for and the architecture's name does not tell.
 ///
 /// Both BitNet families come under the same architecture names. Microsoft's model has a byte-level BPE vocabulary of 128256
 /// tokens and 30 layers; the 1bitLLM family a SentencePiece vocabulary of 32002 and 24 or 26 layers.

@@ -1,4 +1,4 @@
-//! Opening a GGUF file that may be one of several parts. docs/formats.md, "Split files".
+//! Opening a GGUF file that may be one of several parts.
 
 use super::super::map::FileBytes;
 use super::super::metadata::Metadata;

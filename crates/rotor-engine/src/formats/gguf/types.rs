@@ -51,7 +51,7 @@ const TL2: GgmlType = GgmlType { name: "tl2", storage: Storage::Tl(TlKind::Tl2),
 const Q2_0_128: GgmlType = ternary("q2_0_128", TernaryForm::Q2_0Group128, Size::Blocks(128, 34));
 const MXFP4: GgmlType = other("mxfp4", Size::Blocks(32, 17));
 
-/// Every type id in use, the likelier meaning first where there are two. docs/formats.md, "Type ids".
+/// Every type id in use, the likelier meaning first where there are two.
 const TYPES: &[(u32, GgmlType)] = &[
     (0, dense(DenseType::F32)),
     (1, dense(DenseType::F16)),

@@ -1,4 +1,4 @@
-//! The `tokenizer.ggml.*` keys. docs/formats.md, "Tokenizers and chat templates".
+//! The `tokenizer.ggml.*` keys.
 
 use super::super::GgufVocabulary;
 use super::super::metadata::{Metadata, Strings, Value};

@@ -1,5 +1,5 @@
 //! `quantization_config`: which linears are ternary, how they are stored, and which way their scale goes.
-//! docs/formats.md, "Hugging Face packed ternary".
+//! docs/formats.md, "Hugging Face packed U8".
 
 use super::json::Object;
 use crate::config::Architecture;

@@ -54,7 +54,7 @@ pub fn parse(bytes: &[u8]) -> Result<Ranks, FormatError> {
 
 /// For each token in order, every split into two tokens, ordered by the tokens of its parts.
 ///
-/// docs/formats.md, BPE algorithm: this gives back exactly the merges that Llama 3 publishes.
+/// This gives back exactly the merges that Llama 3 publishes.
 fn merges<'a>(
     tokens: &'a [Vec<u8>],
     find: impl Fn(&[u8]) -> Option<usize> + 'a,

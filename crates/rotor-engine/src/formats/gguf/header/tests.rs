@@ -2,7 +2,7 @@ use super::super::super::testing::{TestGguf, array, string, tiny_bitnet};
 use super::*;
 use rotor_kernels::DenseType;
 
-/// The complete file of docs/formats.md, byte for byte.
+/// A complete file, byte for byte: what the writer's own example gives.
 #[rustfmt::skip]
 const WORKED_EXAMPLE: [u8; 288] = {
     let mut bytes = [0u8; 288];
@@ -42,7 +42,7 @@ fn error_of(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_worked_example_of_the_format_page() {
+fn a_complete_file_is_read() {
     let header = Header::parse(&WORKED_EXAMPLE).unwrap();
     assert_eq!(header.metadata.str("general.architecture").unwrap(), Some("bitnet-b1.58"));
     assert_eq!(header.metadata.usize("bitnet-b1.58.block_count").unwrap(), Some(1));
@@ -55,7 +55,7 @@ fn the_worked_example_of_the_format_page() {
 }
 
 #[test]
-fn the_builder_writes_the_worked_example() {
+fn the_builder_writes_the_complete_file() {
     let file = TestGguf::new()
         .str("general.architecture", "bitnet-b1.58")
         .u32("bitnet-b1.58.block_count", 1)
