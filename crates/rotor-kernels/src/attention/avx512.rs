@@ -165,7 +165,8 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
 ) {
     let end = range.end;
     for first in range.step_by(VECTORS * LANES) {
-        let mask: __mmask16 = if end - first < LANES { (1 << (end - first)) - 1 } else { !0 };
+        // Whole runs need no mask, and storing under one takes long on some CPUs.
+        let mask: __mmask16 = if VECTORS == 1 && end - first < LANES { (1 << (end - first)) - 1 } else { !0 };
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEADS];
         for (head, sums) in sums.iter_mut().enumerate() {
             for (i, sum) in sums.iter_mut().enumerate() {

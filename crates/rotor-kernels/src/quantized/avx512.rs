@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::avx512 };
 
 /// Tokens that share one unpacking of the codes.
-const TOKENS: usize = 8;
+const TOKENS: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
@@ -40,21 +40,15 @@ fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out
 fn typed<const TYPE: usize, const BYTES: usize>(rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
     for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_exact_mut(x.len())) {
         let row = row.as_chunks::<BYTES>().0;
-        let ((eights, rest), (outs, out_rest)) = (x.as_chunks::<TOKENS>(), out.as_chunks_mut::<TOKENS>());
-        for (x, out) in eights.iter().zip(outs) {
+        let ((fours, rest), (outs, out_rest)) = (x.as_chunks::<TOKENS>(), out.as_chunks_mut::<TOKENS>());
+        for (x, out) in fours.iter().zip(outs) {
             *out = dot::<TYPE, BYTES, TOKENS>(row, x);
         }
         match *rest {
             [a] => out_rest.copy_from_slice(&dot::<TYPE, BYTES, 1>(row, &[a])),
             [a, b] => out_rest.copy_from_slice(&dot::<TYPE, BYTES, 2>(row, &[a, b])),
             [a, b, c] => out_rest.copy_from_slice(&dot::<TYPE, BYTES, 3>(row, &[a, b, c])),
-            [a, b, c, d, ref rest @ ..] => {
-                out_rest[..4].copy_from_slice(&dot::<TYPE, BYTES, 4>(row, &[a, b, c, d]));
-                for (x, out) in rest.iter().zip(&mut out_rest[4..]) {
-                    *out = dot::<TYPE, BYTES, 1>(row, &[x])[0];
-                }
-            }
-            [] => {}
+            _ => {}
         }
     }
 }
