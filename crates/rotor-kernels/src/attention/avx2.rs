@@ -33,6 +33,24 @@ unsafe fn load_eight<const KIND: u8>(base: *const u8, at: usize) -> __m256 {
     }
 }
 
+/// How far ahead of their use a cache's numbers are asked for, in bytes.
+const AHEAD: usize = 4096;
+
+/// Asks for what lies ahead of `len` numbers from `at` on, where these come from a cache in memory: a block that was converted
+/// to f32 is in the L1 cache.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn ask_ahead<const KIND: u8>(base: *const u8, at: usize, len: usize) {
+    let size = match KIND {
+        F16 => 2,
+        F32 => return,
+        _ => 1,
+    };
+    for byte in (at * size..(at + len) * size).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(byte + AHEAD).cast());
+    }
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scores(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
     match keys {
@@ -75,6 +93,9 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     for first in (0..BLOCK).step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for dim in 0..dims {
+            if first == 0 {
+                ask_ahead::<KIND>(keys, dim * BLOCK, BLOCK);
+            }
             let mut column = [_mm256_setzero_ps(); VECTORS];
             for (i, column) in column.iter_mut().enumerate() {
                 // SAFETY: `dim < dims`, and the position is below BLOCK.
@@ -182,6 +203,7 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     base: *const u8,
     positions: usize,
 ) {
+    let (start, end) = (range.start, range.end);
     for first in range.step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for (head, sums) in sums.iter_mut().enumerate() {
@@ -190,6 +212,9 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
             }
         }
         for position in 0..positions.min(BLOCK) {
+            if first == start {
+                ask_ahead::<KIND>(base, position * dims + start, end - start);
+            }
             let mut row = [_mm256_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {
                 // SAFETY: the position is one of `positions`, the dimension within `range`.

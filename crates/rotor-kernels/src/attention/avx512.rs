@@ -1,6 +1,6 @@
 //! Attention for AVX-512: sixteen positions or dimensions to a vector; otherwise as for AVX2, with the same bits.
 
-use super::avx2::{F16, F32, INT8, decode};
+use super::avx2::{F16, F32, INT8, ask_ahead, decode};
 use super::{AttentionKernels, BLOCK, Numbers, Softmax};
 use crate::float::avx512::{LANES, exp, load};
 use std::arch::x86_64::*;
@@ -66,6 +66,7 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize>(
     const VECTORS: usize = BLOCK / LANES;
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEADS];
     for dim in 0..dims {
+        ask_ahead::<KIND>(keys, dim * BLOCK, BLOCK);
         let mut column = [_mm512_setzero_ps(); VECTORS];
         for (i, column) in column.iter_mut().enumerate() {
             // SAFETY: `dim < dims`, and the positions are below BLOCK.
@@ -163,7 +164,7 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     values: *const u8,
     positions: usize,
 ) {
-    let end = range.end;
+    let (start, end) = (range.start, range.end);
     for first in range.step_by(VECTORS * LANES) {
         // Whole runs need no mask, and storing under one takes long on some CPUs.
         let mask: __mmask16 = if VECTORS == 1 && end - first < LANES { (1 << (end - first)) - 1 } else { !0 };
@@ -176,6 +177,9 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
             }
         }
         for position in 0..positions.min(BLOCK) {
+            if first == start {
+                ask_ahead::<KIND>(values, position * dims + start, end - start);
+            }
             let mut row = [_mm512_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {
                 // SAFETY: the position is one of `positions`, the dimensions within `range` where the mask is set.
