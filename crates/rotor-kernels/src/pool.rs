@@ -201,11 +201,8 @@ impl Pool {
     /// The first ranges are long, so that a thread reads one stretch of memory from end to end; later ones are ever shorter,
     /// so that all threads finish together.
     pub fn run_ranges(&self, items: usize, f: impl Fn(usize, Range<usize>) + Sync) {
-        let threads = self.threads();
-        self.run(Shares::new(items, threads).count(), |worker, task| {
-            let range = Shares::new(items, threads).nth(task).expect("a range for each task");
-            f(worker, range);
-        });
+        let shares = Shares { items, threads: self.threads() };
+        self.run(shares.count(), |worker, task| f(worker, shares.get(task)));
     }
 
     fn publish(&self, job: Job, tasks: usize) {
@@ -274,29 +271,41 @@ impl Drop for Pool {
     }
 }
 
-/// Ranges of decreasing length (guided self-scheduling, Polychronopoulos and Kuck 1987): each is a part of what is left.
+/// Ranges of decreasing length, together `0..items`, in batches of one for each thread that share out half of what is left
+/// (factoring; Hummel, Schonberg and Flynn, 1992).
+#[derive(Clone, Copy)]
 struct Shares {
-    next: usize,
     items: usize,
     threads: usize,
 }
 
 impl Shares {
-    fn new(items: usize, threads: usize) -> Shares {
-        Shares { next: 0, items, threads }
+    /// The batches: first item, items in a range, ranges.
+    fn batches(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let left = self.items - first;
+            // One thread has nobody to finish together with.
+            let len = if self.threads == 1 { left } else { left.div_ceil(2 * self.threads) };
+            let batch = (first, len, self.threads.min(left));
+            first += batch.1 * batch.2;
+            (len > 0).then_some(batch)
+        })
     }
-}
 
-impl Iterator for Shares {
-    type Item = Range<usize>;
+    fn count(self) -> usize {
+        self.batches().map(|(_, _, ranges)| ranges).sum()
+    }
 
-    fn next(&mut self) -> Option<Range<usize>> {
-        let left = self.items - self.next;
-        // One thread has nobody to finish together with.
-        let len = if self.threads == 1 { left } else { left.div_ceil(2 * self.threads) };
-        let range = self.next..self.next + len;
-        self.next = range.end;
-        (len > 0).then_some(range)
+    /// The range with this number, below `count`.
+    fn get(self, mut number: usize) -> Range<usize> {
+        for (first, len, ranges) in self.batches() {
+            if number < ranges {
+                return first + number * len..first + (number + 1) * len;
+            }
+            number -= ranges;
+        }
+        self.items..self.items
     }
 }
 
@@ -353,7 +362,8 @@ mod tests {
         for threads in [1, 2, 3, 8] {
             let pool = Pool::new(threads);
             for items in [0, 1, 2, 7, 80, 4008] {
-                let ranges: Vec<_> = Shares::new(items, threads).collect();
+                let shares = Shares { items, threads };
+                let ranges: Vec<_> = (0..shares.count()).map(|number| shares.get(number)).collect();
                 assert_eq!(ranges.iter().cloned().flatten().collect::<Vec<_>>(), (0..items).collect::<Vec<_>>());
                 assert!(ranges.is_sorted_by(|a, b| a.len() >= b.len()), "{ranges:?}");
                 let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
