@@ -1,6 +1,6 @@
 //! Exact ternary x int8 kernels, the float operations of a transformer, and the thread pool they run on.
 //!
-//! This is the only crate with SIMD and `unsafe`; it knows no model and no file. Three ideas carry it:
+//! All SIMD and nearly all `unsafe` of the product is here; the crate knows no model and no file. Three ideas carry it:
 //!
 //! - **A reference first.** Every kernel has a plain twin in a `scalar.rs`, which is its oracle and its fallback. Integer
 //!   kernels equal it bit for bit, for every input.
