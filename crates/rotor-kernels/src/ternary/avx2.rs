@@ -158,42 +158,38 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
     let tables = tokens.map(|token| &token.prepared.as_chunks::<TABLE_BYTES>().0[..pairs * 4]);
     let units = &tile.as_chunks::<UNIT_BYTES>().0[..2 * pairs];
     let mut sums32 = [[zero; 4]; N];
-    let mut sums16 = [[zero; 2]; N];
-    let mut until_flush = PAIRS_PER_FLUSH;
-    for pair in 0..pairs {
-        let (mut low, mut high) = ([zero; N], [zero; N]);
-        for half in 0..2 {
-            let unit = &units[2 * pair + half];
-            _mm_prefetch::<_MM_HINT_T1>(unit.as_ptr().wrapping_add(PREFETCH).cast());
-            let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
-            for shifted in 0..2 {
-                let (plus, minus) = if shifted == 0 {
-                    (_mm256_and_si256(plus, nibble), _mm256_and_si256(minus, nibble))
-                } else {
-                    let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
-                    (high(plus), high(minus))
-                };
-                for token in 0..N {
-                    let halves = tables[token][4 * pair + 2 * half + shifted].as_chunks::<16>().0;
-                    let (l, h) = (broadcast16(&halves[0]), broadcast16(&halves[1]));
-                    low[token] = _mm256_add_epi8(low[token], _mm256_shuffle_epi8(l, plus));
-                    high[token] = _mm256_add_epi8(high[token], _mm256_shuffle_epi8(h, plus));
-                    low[token] = _mm256_sub_epi8(low[token], _mm256_shuffle_epi8(l, minus));
-                    high[token] = _mm256_sub_epi8(high[token], _mm256_shuffle_epi8(h, minus));
+    for first in (0..pairs).step_by(PAIRS_PER_FLUSH) {
+        let mut sums16 = [[zero; 2]; N];
+        for pair in first..(first + PAIRS_PER_FLUSH).min(pairs) {
+            let (mut low, mut high) = ([zero; N], [zero; N]);
+            for half in 0..2 {
+                let unit = &units[2 * pair + half];
+                _mm_prefetch::<_MM_HINT_T1>(unit.as_ptr().wrapping_add(PREFETCH).cast());
+                let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
+                for shifted in 0..2 {
+                    let (plus, minus) = if shifted == 0 {
+                        (_mm256_and_si256(plus, nibble), _mm256_and_si256(minus, nibble))
+                    } else {
+                        let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
+                        (high(plus), high(minus))
+                    };
+                    for token in 0..N {
+                        let halves = tables[token][4 * pair + 2 * half + shifted].as_chunks::<16>().0;
+                        let (l, h) = (broadcast16(&halves[0]), broadcast16(&halves[1]));
+                        low[token] = _mm256_add_epi8(low[token], _mm256_shuffle_epi8(l, plus));
+                        high[token] = _mm256_add_epi8(high[token], _mm256_shuffle_epi8(h, plus));
+                        low[token] = _mm256_sub_epi8(low[token], _mm256_shuffle_epi8(l, minus));
+                        high[token] = _mm256_sub_epi8(high[token], _mm256_shuffle_epi8(h, minus));
+                    }
                 }
+            }
+            for token in 0..N {
+                let (a, b) = widen(low[token], high[token]);
+                sums16[token] = [_mm256_add_epi16(sums16[token][0], a), _mm256_add_epi16(sums16[token][1], b)];
             }
         }
         for token in 0..N {
-            let (a, b) = widen(low[token], high[token]);
-            sums16[token] = [_mm256_add_epi16(sums16[token][0], a), _mm256_add_epi16(sums16[token][1], b)];
-        }
-        until_flush -= 1;
-        if until_flush == 0 || pair + 1 == pairs {
-            for token in 0..N {
-                flush(&mut sums32[token], sums16[token]);
-                sums16[token] = [zero; 2];
-            }
-            until_flush = PAIRS_PER_FLUSH;
+            flush(&mut sums32[token], sums16[token]);
         }
     }
     for (sums, out) in sums32.into_iter().zip(out) {
