@@ -120,8 +120,8 @@ fn measure(args: &Args) -> anyhow::Result<Measured> {
     let meter = RoofMeter::new(&widest.pool).context("no memory to measure read bandwidth with")?;
     let roofs = runtimes.iter().map(|runtime| meter.measure(runtime)).collect();
     drop(meter);
-    let memory = Memory::read().beyond_caches();
     let kernels = widest.kernels.ternary_kernels();
+    let memory = Memory::read().beyond_caches(kernels.len());
     let bar = Bar::steps("measuring");
     let mut rows = Vec::new();
     for (index, &shape) in args.shapes.iter().enumerate() {

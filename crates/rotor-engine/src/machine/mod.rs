@@ -45,12 +45,12 @@ impl Memory {
         }
     }
 
-    /// Bytes to read so that the caches hold little of them: two and a half times the largest cache, and no more than a
-    /// quarter of what is free.
-    pub fn beyond_caches(&self) -> usize {
+    /// Bytes to read so that the caches hold little of them: two and a half times the largest cache; but `sets` of so many,
+    /// held together, take no more than a quarter of what is free.
+    pub fn beyond_caches(&self, sets: usize) -> usize {
         let wanted = self.last_level_cache.map_or(UNKNOWN_CACHES, |cache| cache * 5 / 2).max(UNKNOWN_CACHES / 4);
         let free = self.available.or(self.total).into_iter().chain(self.limit).min();
-        let bytes = free.map_or(wanted, |free| wanted.min(free / 4));
+        let bytes = free.map_or(wanted, |free| wanted.min(free / (4 * sets.max(1) as u64)));
         usize::try_from(bytes.clamp(*READ_MEMORY.start(), *READ_MEMORY.end())).unwrap_or(1 << 30)
     }
 }
@@ -78,7 +78,7 @@ impl RoofMeter {
     /// # Errors
     /// Where the system refuses it.
     pub fn new(pool: &Pool) -> std::io::Result<RoofMeter> {
-        Ok(RoofMeter(ReadBandwidth::new(Memory::read().beyond_caches(), pool)?))
+        Ok(RoofMeter(ReadBandwidth::new(Memory::read().beyond_caches(1), pool)?))
     }
 
     /// Measures the roofs on the runtime's threads; takes about half a second.
@@ -166,12 +166,13 @@ mod tests {
     #[test]
     fn memory_to_read_is_beyond_the_caches_and_leaves_room() {
         let memory = |available, cache| Memory { available, last_level_cache: cache, ..Memory::default() };
-        assert_eq!(memory(Some(64 << 30), Some(260 << 20)).beyond_caches(), 650 << 20);
-        assert_eq!(memory(Some(64 << 30), Some(8 << 20)).beyond_caches(), 160 << 20);
-        assert_eq!(memory(Some(1 << 30), Some(260 << 20)).beyond_caches(), 256 << 20);
-        assert_eq!(memory(None, None).beyond_caches(), 640 << 20);
-        assert_eq!(memory(Some(100), None).beyond_caches(), 64 << 20);
+        assert_eq!(memory(Some(64 << 30), Some(260 << 20)).beyond_caches(1), 650 << 20);
+        assert_eq!(memory(Some(64 << 30), Some(8 << 20)).beyond_caches(1), 160 << 20);
+        assert_eq!(memory(Some(1 << 30), Some(260 << 20)).beyond_caches(1), 256 << 20);
+        assert_eq!(memory(Some(3 << 30), Some(260 << 20)).beyond_caches(3), 256 << 20);
+        assert_eq!(memory(None, None).beyond_caches(1), 640 << 20);
+        assert_eq!(memory(Some(100), None).beyond_caches(1), 64 << 20);
         let limited = Memory { limit: Some(400 << 20), ..memory(Some(64 << 30), Some(260 << 20)) };
-        assert_eq!(limited.beyond_caches(), 100 << 20);
+        assert_eq!(limited.beyond_caches(1), 100 << 20);
     }
 }
