@@ -318,7 +318,7 @@ impl Linear {
         self.matrix.bytes()
     }
 
-    /// It as the kernels know it, where it takes its input in int8 as it comes.
+    /// What the kernels multiply, where it is ternary and has no norm of its own.
     fn as_ternary(&self, epilogue: Epilogue) -> Option<TernaryLinear<'_>> {
         match (&self.matrix, &self.input_norm) {
             (Matrix::Ternary { planes, scales }, None) => Some(TernaryLinear { matrix: planes, scales, epilogue }),
@@ -326,6 +326,7 @@ impl Linear {
         }
     }
 
+    /// Whether it takes its input in int8 as it comes.
     fn takes_int8(&self) -> bool {
         self.as_ternary(Epilogue::Store).is_some()
     }
@@ -363,12 +364,9 @@ impl Linear {
 /// through), and where the outputs go, `[tokens, rows]`.
 #[derive(Debug)]
 pub struct Outputs<'a> {
-    /// What is applied first.
-    pub first: (&'a Linear, Epilogue),
-    /// What is applied next.
-    pub second: Option<(&'a Linear, Epilogue)>,
-    /// Where the outputs go.
-    pub out: &'a mut [f32],
+    first: (&'a Linear, Epilogue),
+    second: Option<(&'a Linear, Epilogue)>,
+    out: &'a mut [f32],
 }
 
 impl<'a> Outputs<'a> {
@@ -409,7 +407,8 @@ pub fn apply<const N: usize>(
     scratch: &mut LinearScratch,
     outputs: [Outputs<'_>; N],
 ) {
-    if N <= MAX_PRODUCTS && outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_int8()) {
+    const { assert!(N <= MAX_PRODUCTS, "more linears than the kernels take at once") };
+    if outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_int8()) {
         let mut products = outputs.map(Outputs::into_product);
         let x = input.quantized(runtime);
         return linears(runtime.kernels, &runtime.pool, x, &mut scratch.ternary, &mut products);

@@ -11,8 +11,9 @@
 //! times a 6- or 8-bit stored scale they stay below 2^24, so that they are exact in f32 too. What a row adds for its `m`
 //! needs only the activations' sums, made once per token.
 //!
-//! The weights are read once for up to four tokens, whose codes are unpacked once for all of them; more tokens read the
-//! row again from the L1 cache. A token's sums run in the same order whatever the number of tokens.
+//! The weights are read from memory once. Codes are unpacked once for four digits, those of two tokens, which stay in the L1
+//! cache while a run of rows passes by; the next two tokens read the run again from the L2 cache. A token's sums run in the
+//! same order whatever the number of tokens.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]

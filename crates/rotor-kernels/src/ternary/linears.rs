@@ -44,8 +44,19 @@ impl<'a> Product<'a> {
 
 /// A product whose outputs several threads write.
 struct Part<'a> {
-    steps: [Option<TernaryLinear<'a>>; 2],
+    first: TernaryLinear<'a>,
+    second: Option<TernaryLinear<'a>>,
     out: SharedMut<'a, f32>,
+}
+
+impl<'a> Part<'a> {
+    fn tiles(&self) -> usize {
+        self.first.matrix.tile_count()
+    }
+
+    fn step(&self, step: usize) -> Option<TernaryLinear<'a>> {
+        if step == 0 { Some(self.first) } else { self.second }
+    }
 }
 
 /// What [`TernaryMatrix::linear`] computes, for every linear of every product, in one job where the kernels allow it.
@@ -94,24 +105,23 @@ fn by_tiles(kernels: &Kernels, pool: &Pool, x: &Activations, scratch: &mut Scrat
     let mut products = products.iter_mut();
     let parts: [Option<Part<'_>>; MAX_PRODUCTS] = std::array::from_fn(|_| {
         let Product { first, second, out } = products.next()?;
-        Some(Part { steps: [Some(*first), *second], out: SharedMut::new(out) })
+        Some(Part { first: *first, second: *second, out: SharedMut::new(out) })
     });
     let parts = || parts.iter().flatten();
-    let tiles_of = |part: &Part<'_>| part.steps[0].map_or(0, |linear| linear.matrix.tile_count());
     // The product a tile belongs to, its linear of this step, and its number in their matrices.
     let place = |step: usize, mut tile: usize| {
         let part = parts().find(|part| {
-            let is_here = tile < tiles_of(part);
-            tile -= if is_here { 0 } else { tiles_of(part) };
+            let is_here = tile < part.tiles();
+            tile -= if is_here { 0 } else { part.tiles() };
             is_here
         })?;
-        Some((part, part.steps[step]?, tile))
+        Some((part, part.step(step)?, tile))
     };
     let tiles = Tiles {
         kernel: first.kernel(),
         cols: first.cols(),
-        count: parts().map(tiles_of).sum(),
-        steps: if parts().any(|part| part.steps[1].is_some()) { 2 } else { 1 },
+        count: parts().map(Part::tiles).sum(),
+        steps: if parts().any(|part| part.second.is_some()) { 2 } else { 1 },
         packed: |step, tile| place(step, tile).map(|(_, linear, tile)| linear.matrix.tiles(tile..tile + 1)),
     };
     tiles.multiply(pool, x, scratch, |step, tile, weights, pass, sums| {

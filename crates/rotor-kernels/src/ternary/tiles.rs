@@ -28,8 +28,8 @@ pub(super) struct Tiles<P> {
 }
 
 impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
-    /// Runs `task(step, tile, weights, pass, memory for its sums)` for every pass of the tokens and every tile that has weights, a tile's steps in
-    /// order: the weights as they are packed where tokens are few, unpacked where they are many.
+    /// Runs `task(step, tile, weights, pass, memory for its sums)` for every pass of the tokens and every tile that has
+    /// weights, a tile's steps in order: the weights as they are packed where tokens are few, unpacked where they are many.
     pub(super) fn multiply(
         &self,
         pool: &Pool,
