@@ -178,21 +178,17 @@ fn look_up<const AHEAD: usize>(tiles: &[u8], tables: &[[u8; TABLE_BYTES]], out: 
     let tables = tables.as_chunks::<4>().0;
     for (blocks, out) in blocks.chunks_exact(tables.len()).zip(out) {
         let mut sums32 = [_mm256_setzero_si256(); 4];
-        let mut sums16 = [_mm256_setzero_si256(); 2];
-        let mut until_flush = BLOCKS_PER_FLUSH;
-        for (at, (block, tables)) in blocks.iter().zip(tables).enumerate() {
-            let (low, high) = look_up_block::<AHEAD>(block, tables);
-            let weights = _mm256_set1_epi16(1 | 31 << 8);
-            let halves = [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)];
-            for (sums, halves) in sums16.iter_mut().zip(halves) {
-                *sums = _mm256_add_epi16(*sums, _mm256_maddubs_epi16(weights, halves));
+        for (blocks, tables) in blocks.chunks(BLOCKS_PER_FLUSH).zip(tables.chunks(BLOCKS_PER_FLUSH)) {
+            let mut sums16 = [_mm256_setzero_si256(); 2];
+            for (block, tables) in blocks.iter().zip(tables) {
+                let (low, high) = look_up_block::<AHEAD>(block, tables);
+                let weights = _mm256_set1_epi16(1 | 31 << 8);
+                let halves = [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)];
+                for (sums, halves) in sums16.iter_mut().zip(halves) {
+                    *sums = _mm256_add_epi16(*sums, _mm256_maddubs_epi16(weights, halves));
+                }
             }
-            until_flush -= 1;
-            if until_flush == 0 || at + 1 == blocks.len() {
-                flush(&mut sums32, sums16);
-                sums16 = [_mm256_setzero_si256(); 2];
-                until_flush = BLOCKS_PER_FLUSH;
-            }
+            flush(&mut sums32, sums16);
         }
         for (sums, out) in sums32.into_iter().zip(out.as_chunks_mut::<8>().0) {
             // SAFETY: 8 writable int32; the store needs no alignment.
