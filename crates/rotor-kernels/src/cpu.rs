@@ -25,6 +25,29 @@ pub fn cpu_features() -> Vec<(&'static str, bool)> {
     features
 }
 
+/// Whether the CPU has tiles of int8 dot products, and the system lets this process use them.
+///
+/// Tile registers are 8 KB that a process has to ask for, once, for all its threads, before it may touch them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn has_amx_int8() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    /// `arch/x86/include/uapi/asm/prctl.h`.
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    /// The number of the tile registers among the states that a context switch saves.
+    const TILE_DATA: libc::c_long = 18;
+    /// AMX-TILE and AMX-INT8 in `edx` of leaf 7.
+    const FEATURES: u32 = 1 << 24 | 1 << 25;
+    static ANSWER: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & FEATURES != FEATURES {
+            return false;
+        }
+        // SAFETY: the call takes two integers and changes no memory. A kernel that knows no tiles, or does not want them
+        // used, refuses.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+    });
+    *ANSWER
+}
+
 /// The 48 bytes of CPUID leaves 0x80000002 to 0x80000004, without what pads them.
 #[cfg(target_arch = "x86_64")]
 fn brand_string() -> Option<String> {

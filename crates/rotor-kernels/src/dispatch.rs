@@ -2,14 +2,14 @@
 //!
 //! x86-64:
 //!
-//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi |
-//! |---|---|---|---|---|---|---|
-//! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products |
-//! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked |
-//! | float operations | plain | 8 lanes | as avx2 | 16 lanes | as avx512 | as avx512 |
-//! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 |
-//! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni |
-//! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 |
+//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi | amx-int8 |
+//! |---|---|---|---|---|---|---|---|
+//! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products | as avx512-vbmi |
+//! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked | the same, in tiles |
+//! | float operations | plain | 8 lanes | as avx2 | 16 lanes | as avx512 | as avx512 | as avx512 |
+//! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 | as avx512 |
+//! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni | as avx512-vnni |
+//! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 | as avx2 |
 //!
 //! aarch64:
 //!
@@ -67,6 +67,8 @@ static AVX512: Kernels = wide(Isa::Avx512, &ternary::avx512::FAMILY, &quantized:
 static AVX512_VNNI: Kernels = wide(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMILY, &quantized::avx512::KERNELS);
 #[cfg(target_arch = "x86_64")]
 static AVX512_VBMI: Kernels = wide(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &quantized::avx512::KERNELS);
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+static AMX_INT8: Kernels = wide(Isa::AmxInt8, &ternary::amx::FAMILY, &quantized::avx512::KERNELS);
 
 /// A level of 256-bit registers: its own ternary kernels, and those of AVX2 for the rest.
 #[cfg(target_arch = "x86_64")]
@@ -132,6 +134,8 @@ impl Kernels {
             Isa::Avx512Vnni => Some(&AVX512_VNNI),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vbmi => Some(&AVX512_VBMI),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::AmxInt8 => Some(&AMX_INT8),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Some(&NEON),
             #[cfg(target_arch = "aarch64")]

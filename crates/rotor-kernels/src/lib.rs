@@ -16,6 +16,7 @@ pub mod encode;
 mod epilogue;
 mod float;
 mod isa;
+mod lines;
 pub mod matrix;
 pub mod measure;
 pub mod planes;

@@ -2,16 +2,17 @@
 //!
 //! Linears that share an input (q, k and v; gate and up) share one value of this type: quantised once, prepared once.
 
-use super::kernel::{MAX_PASS, Preparation, TernaryKernel, Token};
+use super::kernel::{Arrangement, MAX_FEW, MAX_PASS, PanelTokens, Preparation, TernaryKernel, Token};
 use super::layout::TRIOS_COLS;
 use super::padded_cols;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
+use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
-/// Rows are padded to a multiple of this, with zeros: to whole blocks of every layout.
-const STRIDE_ALIGN: usize = TRIOS_COLS;
+/// Rows are padded to a multiple of this, with zeros: to whole blocks of every layout, and to whole cache lines.
+const STRIDE_ALIGN: usize = 2 * TRIOS_COLS;
 
 /// `tokens` rows of `cols` int8 activations and their quantisation factors.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Activations {
     cols: usize,
     tokens: usize,
     stride: usize,
-    quantized: Vec<i8>,
+    quantized: Lines<i8>,
     factors: Vec<f32>,
     sums: Vec<i32>,
     /// What `prepared` was made by, where it was made.
@@ -42,7 +43,7 @@ impl Activations {
             cols: 0,
             tokens: 0,
             stride: 0,
-            quantized: Vec::new(),
+            quantized: Lines::new(),
             factors: Vec::new(),
             sums: Vec::new(),
             preparation: None,
@@ -56,7 +57,7 @@ impl Activations {
     fn resize(&mut self, kernels: &Kernels, tokens: usize, cols: usize) {
         assert!(kernels.isa == self.isa, "activations of {}, kernels of {}", self.isa, kernels.isa);
         (self.cols, self.tokens, self.stride) = (cols, tokens, cols.next_multiple_of(STRIDE_ALIGN));
-        self.quantized.resize(tokens * self.stride, 0);
+        self.quantized.resize(tokens * self.stride);
         self.factors.resize(tokens, 1.0);
         self.sums.resize(tokens, 0);
         self.preparation = None;
@@ -65,8 +66,11 @@ impl Activations {
 
     /// Makes what `kernel` wants of these activations, unless it is there already.
     pub(super) fn prepare(&mut self, kernel: &TernaryKernel, pool: &Pool) {
-        if kernel.panel(self.tokens).is_some() {
-            return self.interleave(self.passes(kernel), pool);
+        if let Some(panel) = kernel.panel(self.tokens) {
+            if panel.arrangement == Arrangement::SideBySide {
+                self.interleave(self.passes(kernel), pool);
+            }
+            return;
         }
         let Some(preparation) = kernel.preparation else { return };
         if self.preparation.is_some_and(|made| std::ptr::eq(made, preparation)) {
@@ -229,17 +233,23 @@ impl Activations {
     /// The tokens of one of these passes, in whole blocks of the kernel's layout; [`Activations::prepare`] comes first.
     pub(super) fn pass(&self, number: usize, kernel: &TernaryKernel) -> Pass<'_> {
         let passes = self.passes(kernel);
-        if kernel.panel(self.tokens).is_some() {
-            debug_assert_eq!(self.interleaved_passes, passes, "prepared for these passes");
+        if let Some(panel) = kernel.panel(self.tokens) {
             let tokens = pass_range(self.tokens, passes, number);
             let mut sums = [0; MAX_PASS];
             sums[..tokens.len()].copy_from_slice(&self.sums[tokens.clone()]);
-            let x = &self.interleaved[tokens.start * self.stride..];
-            let x = &x[..kernel.layout.padded(self.cols) * tokens.len()];
-            return Pass { tokens, inputs: Inputs::SideBySide { x, sums } };
+            let rows = tokens.start * self.stride..tokens.end * self.stride;
+            let x = match panel.arrangement {
+                Arrangement::Rows => &self.quantized[rows],
+                Arrangement::SideBySide => {
+                    debug_assert_eq!(self.interleaved_passes, passes, "prepared for these passes");
+                    &self.interleaved[rows][..kernel.layout.padded(self.cols) * tokens.len()]
+                }
+            };
+            let (arrangement, stride) = (panel.arrangement, self.stride);
+            return Pass { tokens, inputs: Inputs::Together { arrangement, x, stride, sums } };
         }
         let tokens = number * kernel.few_tokens..((number + 1) * kernel.few_tokens).min(self.tokens);
-        let mut inputs = [Token::default(); MAX_PASS];
+        let mut inputs = [Token::default(); MAX_FEW];
         for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
             *input = self.token(token, kernel);
         }
@@ -284,12 +294,13 @@ pub(super) struct Pass<'a> {
     inputs: Inputs<'a>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for one pass")]
 enum Inputs<'a> {
-    OneByOne([Token<'a>; MAX_PASS]),
-    /// `x[columns / 4][tokens][4]`, and the sum of each token's.
-    SideBySide {
+    OneByOne([Token<'a>; MAX_FEW]),
+    /// As [`PanelTokens`].
+    Together {
+        arrangement: Arrangement,
         x: &'a [i8],
+        stride: usize,
         sums: [i32; MAX_PASS],
     },
 }
@@ -299,14 +310,16 @@ impl Pass<'_> {
     pub(super) fn one_by_one(&self) -> &[Token<'_>] {
         match &self.inputs {
             Inputs::OneByOne(inputs) => &inputs[..self.tokens.len()],
-            Inputs::SideBySide { .. } => unreachable!("a pass for a packed tile"),
+            Inputs::Together { .. } => unreachable!("a pass for a packed tile"),
         }
     }
 
-    /// The activations and their sums for a kernel that takes a panel.
-    pub(super) fn side_by_side(&self) -> (&[i8], &[i32]) {
+    /// The tokens for a kernel that takes a panel.
+    pub(super) fn together(&self) -> PanelTokens<'_> {
         match &self.inputs {
-            Inputs::SideBySide { x, sums } => (x, &sums[..self.tokens.len()]),
+            Inputs::Together { x, stride, sums, .. } => {
+                PanelTokens { x, stride: *stride, sums: &sums[..self.tokens.len()] }
+            }
             Inputs::OneByOne(_) => unreachable!("a pass for a panel"),
         }
     }
@@ -327,10 +340,14 @@ impl Pass<'_> {
                 }
                 Inputs::OneByOne(inputs)
             }
-            Inputs::SideBySide { x, .. } => {
+            Inputs::Together { arrangement, x, stride, .. } => {
                 let mut sums = [0; MAX_PASS];
                 sums.iter_mut().zip(tokens.clone()).for_each(|(sum, token)| *sum = sum_of(token));
-                Inputs::SideBySide { x: &x[columns.start * tokens.len()..columns.end * tokens.len()], sums }
+                let x = match arrangement {
+                    Arrangement::SideBySide => &x[columns.start * tokens.len()..columns.end * tokens.len()],
+                    Arrangement::Rows => &x[columns.start..],
+                };
+                Inputs::Together { arrangement: *arrangement, x, stride: *stride, sums }
             }
         };
         Pass { tokens, inputs }

@@ -11,7 +11,7 @@
 use super::TILE_ROWS;
 use super::avx512::PLANES;
 use super::avx512_vnni::{CODES, HALF, LINE, PANEL_TOKENS, PREFETCH, add, broadcast, load, multiply_panel};
-use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Arrangement, Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
 use std::arch::x86_64::*;
 
@@ -28,7 +28,13 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: Some(Many::Panel(PanelKernels { min_tokens: 24, tokens: PANEL_TOKENS, unpack, multiply: multiply_panel })),
+    many: Some(Many::Panel(PanelKernels {
+        min_tokens: 24,
+        tokens: PANEL_TOKENS,
+        arrangement: Arrangement::SideBySide,
+        unpack,
+        multiply: multiply_panel,
+    })),
 };
 
 /// Indices of a block.
@@ -70,7 +76,7 @@ fn select(mask: i8, a: __m512i, b: __m512i) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+pub(super) fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
     match tokens {
         [a] => few_tokens([a], tile, cols, out),
         [a, b] => few_tokens([a, b], tile, cols, out),
@@ -153,7 +159,7 @@ fn halves<const N: usize, const H: usize>(
 
 /// Codes to bytes: `panel[column / 4][row][column % 4]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
+pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     let blocks = &tile.as_chunks::<TRIOS_BYTES>().0[..cols / TRIOS_COLS];
     let (table, mask) = (load(&TABLE), _mm512_set1_epi8(3));
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ TRIOS_COLS * TILE_ROWS }>().0) {

@@ -17,7 +17,7 @@
 
 use super::TILE_ROWS;
 use super::avx512;
-use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
 
@@ -34,7 +34,13 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: Some(Many::Panel(PanelKernels { min_tokens: 24, tokens: PANEL_TOKENS, unpack, multiply: multiply_panel })),
+    many: Some(Many::Panel(PanelKernels {
+        min_tokens: 24,
+        tokens: PANEL_TOKENS,
+        arrangement: Arrangement::SideBySide,
+        unpack,
+        multiply: multiply_panel,
+    })),
 };
 
 /// Rows of a vector.
@@ -77,7 +83,7 @@ pub(super) fn broadcast(x: &[i8; 4]) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
+pub(super) fn few(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; TILE_ROWS]]) {
     match tokens {
         [a] => few_tokens([a], tile, cols, out),
         [a, b] => few_tokens([a, b], tile, cols, out),
@@ -169,7 +175,7 @@ fn halves<const N: usize, const H: usize>(
 
 /// Codes to bytes: `panel[column / 4][row][column % 4]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
+pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     let blocks = &tile.as_chunks::<CODES_BYTES>().0[..cols / CODES_COLS];
     let mask = _mm512_set1_epi32(field(0));
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ 4 * CODES_BYTES }>().0) {
@@ -187,30 +193,30 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
-    match sums.len() {
-        1 => panel_tokens::<1>(panel, x, sums, out),
-        2 => panel_tokens::<2>(panel, x, sums, out),
-        3 => panel_tokens::<3>(panel, x, sums, out),
-        4 => panel_tokens::<4>(panel, x, sums, out),
-        5 => panel_tokens::<5>(panel, x, sums, out),
-        6 => panel_tokens::<6>(panel, x, sums, out),
-        7 => panel_tokens::<7>(panel, x, sums, out),
-        8 => panel_tokens::<8>(panel, x, sums, out),
-        9 => panel_tokens::<9>(panel, x, sums, out),
-        10 => panel_tokens::<10>(panel, x, sums, out),
-        11 => panel_tokens::<11>(panel, x, sums, out),
-        12 => panel_tokens::<12>(panel, x, sums, out),
+pub(super) fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
+    match input.sums.len() {
+        1 => panel_tokens::<1>(panel, input, out),
+        2 => panel_tokens::<2>(panel, input, out),
+        3 => panel_tokens::<3>(panel, input, out),
+        4 => panel_tokens::<4>(panel, input, out),
+        5 => panel_tokens::<5>(panel, input, out),
+        6 => panel_tokens::<6>(panel, input, out),
+        7 => panel_tokens::<7>(panel, input, out),
+        8 => panel_tokens::<8>(panel, input, out),
+        9 => panel_tokens::<9>(panel, input, out),
+        10 => panel_tokens::<10>(panel, input, out),
+        11 => panel_tokens::<11>(panel, input, out),
+        12 => panel_tokens::<12>(panel, input, out),
         _ => unreachable!("one to twelve tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
     let quads = panel.as_chunks::<{ 2 * LINE }>().0;
     let mut products = [[_mm512_setzero_si512(); 2]; N];
-    for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
+    for (quad, x) in quads.iter().zip(input.x.as_chunks::<4>().0.as_chunks::<N>().0) {
         let lines = quad.as_chunks::<LINE>().0;
         // A panel comes from the L2 cache.
         for line in lines {
@@ -223,7 +229,7 @@ fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut 
             products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
         }
     }
-    for ((products, sum), out) in products.into_iter().zip(sums).zip(out) {
+    for ((products, sum), out) in products.into_iter().zip(input.sums).zip(out) {
         let offset = _mm512_set1_epi32(*sum);
         let halves = out.as_chunks_mut::<HALF>().0;
         store(_mm512_sub_epi32(products[0], offset), &mut halves[0]);

@@ -4,7 +4,7 @@
 //! tile and up to three tokens at a time, or a panel's half and six tokens.
 
 use super::TILE_ROWS;
-use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
 
@@ -21,7 +21,13 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 3,
     few,
-    many: Some(Many::Panel(PanelKernels { min_tokens: 12, tokens: 6, unpack, multiply: multiply_panel })),
+    many: Some(Many::Panel(PanelKernels {
+        min_tokens: 12,
+        tokens: 6,
+        arrangement: Arrangement::SideBySide,
+        unpack,
+        multiply: multiply_panel,
+    })),
 };
 
 /// Rows of a vector.
@@ -157,25 +163,25 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
-    match sums.len() {
-        1 => panel_tokens::<1>(panel, x, sums, out),
-        2 => panel_tokens::<2>(panel, x, sums, out),
-        3 => panel_tokens::<3>(panel, x, sums, out),
-        4 => panel_tokens::<4>(panel, x, sums, out),
-        5 => panel_tokens::<5>(panel, x, sums, out),
-        6 => panel_tokens::<6>(panel, x, sums, out),
+fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
+    match input.sums.len() {
+        1 => panel_tokens::<1>(panel, input, out),
+        2 => panel_tokens::<2>(panel, input, out),
+        3 => panel_tokens::<3>(panel, input, out),
+        4 => panel_tokens::<4>(panel, input, out),
+        5 => panel_tokens::<5>(panel, input, out),
+        6 => panel_tokens::<6>(panel, input, out),
         _ => unreachable!("one to six tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
     let quads = panel.as_chunks::<CODES_BYTES>().0;
     for half in 0..2 {
         let mut products = [[_mm256_setzero_si256(); 2]; N];
-        for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
+        for (quad, x) in quads.iter().zip(input.x.as_chunks::<4>().0.as_chunks::<N>().0) {
             let lines = quad.as_chunks::<LINE>().0;
             let (upper, lower) = (load(&lines[2 * half]), load(&lines[2 * half + 1]));
             for (products, x) in products.iter_mut().zip(x) {
@@ -184,7 +190,7 @@ fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut 
                 products[1] = _mm256_dpbusd_avx_epi32(products[1], lower, x);
             }
         }
-        for ((products, sum), out) in products.into_iter().zip(sums).zip(out.iter_mut()) {
+        for ((products, sum), out) in products.into_iter().zip(input.sums).zip(out.iter_mut()) {
             let offset = _mm256_set1_epi32(*sum);
             let quarters = out.as_chunks_mut::<QUARTER>().0;
             store(_mm256_sub_epi32(products[0], offset), &mut quarters[2 * half]);

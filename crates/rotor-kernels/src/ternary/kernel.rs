@@ -8,7 +8,9 @@ use super::layout::Layout;
 use super::lookup::LookupKernels;
 
 /// The most tokens that a kernel multiplies in one pass over the weights.
-pub(crate) const MAX_PASS: usize = 12;
+pub(crate) const MAX_PASS: usize = 32;
+/// The most that it does with a tile as it is packed.
+pub(crate) const MAX_FEW: usize = 6;
 
 /// What an ISA has for ternary matrices.
 pub(crate) struct TernaryFamily {
@@ -34,7 +36,7 @@ pub struct TernaryKernel {
     pub(crate) layout: &'static Layout,
     /// What is made of a token's activations before they are multiplied, if anything.
     pub(crate) preparation: Option<&'static Preparation>,
-    /// The most tokens `few` takes at a time, at most [`MAX_PASS`].
+    /// The most tokens `few` takes at a time, at most [`MAX_FEW`].
     pub(crate) few_tokens: usize,
     /// Products of one tile with a few tokens.
     pub(crate) few: FewTokens,
@@ -45,8 +47,28 @@ pub struct TernaryKernel {
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
 pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
 
-/// `out[token][row]`, 32 rows, from a panel and the activations of a pass, of as many tokens as there are `sums` of them.
-pub(crate) type PanelTokens = unsafe fn(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 32]]);
+/// `out[token][row]`, 32 rows, from a panel and the activations of a pass.
+pub(crate) type MultiplyPanel = unsafe fn(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; 32]]);
+
+/// The activations of a pass that multiplies a panel, of as many tokens as there are sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PanelTokens<'a> {
+    /// int8 values, in the [`Arrangement`] that the kernels want.
+    pub x: &'a [i8],
+    /// From one token's values to the next one's, where tokens are rows.
+    pub stride: usize,
+    /// The sum of each token's values.
+    pub sums: &'a [i32],
+}
+
+/// How the activations of a pass lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// `x[columns / 4][tokens][4]`: read from first byte to last, as a panel is.
+    SideBySide,
+    /// `x[tokens][columns]`, as they were quantised.
+    Rows,
+}
 
 /// One token's activations as the kernels take them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,17 +103,18 @@ pub(crate) enum Many {
     Panel(PanelKernels),
 }
 
-/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one. The activations of a pass lie likewise,
-/// `x[cols / 4][tokens][4]`, so that both are read from first byte to last.
+/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one.
 pub(crate) struct PanelKernels {
     /// Smallest number of tokens for which unpacking pays.
     pub min_tokens: usize,
     /// The most tokens `multiply` takes at a time, at most [`MAX_PASS`].
     pub tokens: usize,
+    /// How `multiply` wants them.
+    pub arrangement: Arrangement,
     /// Unpacks a tile of `cols` columns.
     pub unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]),
     /// Products of a panel with a pass of tokens.
-    pub multiply: PanelTokens,
+    pub multiply: MultiplyPanel,
 }
 
 impl TernaryKernel {

@@ -11,6 +11,7 @@ use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
+use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -85,7 +86,7 @@ impl RowScales {
 pub struct Scratch {
     pub(super) lookup: LookupScratch,
     /// A panel for each thread.
-    pub(super) panels: Vec<Vec<u8>>,
+    pub(super) panels: Vec<Lines<u8>>,
     /// Sums of the activations of each token's groups.
     group_sums: Vec<i32>,
 }

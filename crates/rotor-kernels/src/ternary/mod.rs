@@ -18,6 +18,8 @@
 //!   the product, in an accumulator of its own that is shifted right once at the end.
 
 mod activations;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -19,7 +19,7 @@
 //! 2 vectors of weights, and four activations of a token in all lanes; 10 loads feed 16 dot products.
 
 use super::TILE_ROWS;
-use super::kernel::{Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
 use super::neon;
 use std::arch::aarch64::*;
@@ -39,7 +39,13 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 4,
     few,
-    many: Some(Many::Panel(PanelKernels { min_tokens: 12, tokens: 8, unpack, multiply: multiply_panel })),
+    many: Some(Many::Panel(PanelKernels {
+        min_tokens: 12,
+        tokens: 8,
+        arrangement: Arrangement::SideBySide,
+        unpack,
+        multiply: multiply_panel,
+    })),
 };
 
 /// Rows of a vector.
@@ -189,30 +195,30 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "neon,dotprod")]
-fn multiply_panel(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
-    match sums.len() {
-        1 => panel_tokens::<1>(panel, x, sums, out),
-        2 => panel_tokens::<2>(panel, x, sums, out),
-        3 => panel_tokens::<3>(panel, x, sums, out),
-        4 => panel_tokens::<4>(panel, x, sums, out),
-        5 => panel_tokens::<5>(panel, x, sums, out),
-        6 => panel_tokens::<6>(panel, x, sums, out),
-        7 => panel_tokens::<7>(panel, x, sums, out),
-        8 => panel_tokens::<8>(panel, x, sums, out),
+fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
+    match input.sums.len() {
+        1 => panel_tokens::<1>(panel, input, out),
+        2 => panel_tokens::<2>(panel, input, out),
+        3 => panel_tokens::<3>(panel, input, out),
+        4 => panel_tokens::<4>(panel, input, out),
+        5 => panel_tokens::<5>(panel, input, out),
+        6 => panel_tokens::<6>(panel, input, out),
+        7 => panel_tokens::<7>(panel, input, out),
+        8 => panel_tokens::<8>(panel, input, out),
         _ => unreachable!("one to eight tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn panel_tokens<const N: usize>(panel: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; TILE_ROWS]]) {
+fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
     for (sum, out) in sums.iter().zip(out.iter_mut()) {
         out.fill(-sum);
     }
     let quads = panel.as_chunks::<LINE>().0.as_chunks::<LINES>().0;
     for line in (0..LINES).step_by(2) {
         let mut products = [[vdupq_n_s32(0); 2]; N];
-        for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0.as_chunks::<N>().0) {
+        for (quad, x) in quads.iter().zip(input.x.as_chunks::<4>().0.as_chunks::<N>().0) {
             let codes = [load(&quad[line]), load(&quad[line + 1])];
             for ([first, second], x) in products.iter_mut().zip(x) {
                 let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));

@@ -7,7 +7,7 @@
 //! A product with planes as they are stored goes along their rows: packing first would cost more than it saves. A product
 //! with the transposed matrix fills one tile after the other in a buffer that stays in the cache, and multiplies it there.
 
-use super::kernel::{MAX_PASS, TernaryKernel, Token};
+use super::kernel::{MAX_FEW, TernaryKernel, Token};
 use super::{Activations, TILE_ROWS, TernaryMatrix, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
@@ -121,7 +121,7 @@ impl<'a> Planes<'a> {
             }
             let live = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(rows);
             for first in (0..x.tokens()).step_by(kernel.few_tokens) {
-                let (mut inputs, mut sums) = ([Token::default(); MAX_PASS], [[0; TILE_ROWS]; MAX_PASS]);
+                let (mut inputs, mut sums) = ([Token::default(); MAX_FEW], [[0; TILE_ROWS]; MAX_FEW]);
                 let count = kernel.few_tokens.min(x.tokens() - first);
                 for (input, token) in inputs.iter_mut().zip(first..first + count) {
                     *input = x.token(token, kernel);

@@ -4,6 +4,7 @@ use super::activations::Pass;
 use super::kernel::{MAX_PASS, PanelKernels, TernaryKernel};
 use super::matrix::Scratch;
 use super::{Activations, TILE_ROWS};
+use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
@@ -79,7 +80,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
     ) {
         let bytes = self.kernel.layout.padded(self.cols) * TILE_ROWS;
         let run = (PANEL_BYTES / bytes.max(1)).clamp(1, RUN);
-        scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Vec::new);
+        scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Lines::new);
         let panels = SharedMut::new(&mut scratch.panels);
         let passes = x.passes(self.kernel);
         let passes_per_part = PANEL_TOKENS.div_ceil(panel.tokens);
@@ -88,7 +89,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
             pool.run_ranges(self.count, |worker, tiles| {
                 // SAFETY: a worker runs one task at a time.
                 let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
-                buffer.resize(buffer.len().max(bytes * run), 0);
+                buffer.resize(buffer.len().max(bytes * run));
                 let mut sums = [[0; TILE_ROWS]; MAX_PASS];
                 for (start, step) in tiles.clone().step_by(run).flat_map(|s| (0..self.steps).map(move |step| (s, step)))
                 {
@@ -153,9 +154,8 @@ impl Weights<'_> {
         match self.panel {
             Some((panel, bytes)) => {
                 let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
-                let (x, sums) = pass.side_by_side();
                 // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.
-                unsafe { (panel.multiply)(bytes, x, sums, out) };
+                unsafe { (panel.multiply)(bytes, pass.together(), out) };
             }
             None => {
                 let at = |col| self.kernel.layout.tile_bytes(col);

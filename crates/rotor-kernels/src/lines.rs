@@ -1,0 +1,74 @@
+//! Growing memory that begins at a cache line, for what kernels load a line at a time.
+
+use crate::buffer::Plain;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// A cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+/// A vector of numbers that begins at a cache line.
+pub(crate) struct Lines<T> {
+    lines: Vec<Line>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Plain> Lines<T> {
+    pub(crate) const fn new() -> Lines<T> {
+        Lines { lines: Vec::new(), len: 0, element: PhantomData }
+    }
+
+    /// Makes it `len` numbers. Those that were not there before are zeros, or what a longer vector left in their place.
+    pub(crate) fn resize(&mut self, len: usize) {
+        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+        self.lines.resize(lines.max(self.lines.len()), Line([0; size_of::<Line>()]));
+        self.len = len;
+    }
+}
+
+impl<T: Plain> Deref for Lines<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: the lines are initialised, aligned to 64 bytes, and hold `len` elements, of which any bits are a value
+        // (`Plain`).
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and exclusively borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl<T> std::fmt::Debug for Lines<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lines({} numbers)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_begin_at_a_line_and_stay() {
+        let mut numbers = Lines::<i8>::new();
+        assert!(numbers.is_empty());
+        for len in [1, 65, 64, 129, 5000] {
+            numbers.resize(len);
+            assert!(numbers.len() == len && numbers.as_ptr().addr().is_multiple_of(64));
+            numbers[len - 1] = -5;
+        }
+        assert!([0, 63, 64, 128, 4999].into_iter().all(|at| numbers[at] == -5));
+        assert_eq!(numbers.iter().filter(|number| **number == 0).count(), 4995);
+        let mut wide = Lines::<f32>::new();
+        wide.resize(17);
+        wide[16] = 1.5;
+        assert_eq!(wide.iter().sum::<f32>(), 1.5);
+    }
+}
