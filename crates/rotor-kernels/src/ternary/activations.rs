@@ -246,7 +246,8 @@ impl Activations {
                 }
             };
             let (arrangement, stride) = (panel.arrangement, self.stride);
-            return Pass { tokens, inputs: Inputs::Together { arrangement, x, stride, sums } };
+            let input = PanelTokens { arrangement, tokens: tokens.len(), x, stride };
+            return Pass { tokens, inputs: Inputs::Together(input, sums) };
         }
         let tokens = number * kernel.few_tokens..((number + 1) * kernel.few_tokens).min(self.tokens);
         let mut inputs = [Token::default(); MAX_FEW];
@@ -296,13 +297,8 @@ pub(super) struct Pass<'a> {
 
 enum Inputs<'a> {
     OneByOne([Token<'a>; MAX_FEW]),
-    /// As [`PanelTokens`].
-    Together {
-        arrangement: Arrangement,
-        x: &'a [i8],
-        stride: usize,
-        sums: [i32; MAX_PASS],
-    },
+    /// And the sum of each token's values.
+    Together(PanelTokens<'a>, [i32; MAX_PASS]),
 }
 
 impl Pass<'_> {
@@ -310,16 +306,14 @@ impl Pass<'_> {
     pub(super) fn one_by_one(&self) -> &[Token<'_>] {
         match &self.inputs {
             Inputs::OneByOne(inputs) => &inputs[..self.tokens.len()],
-            Inputs::Together { .. } => unreachable!("a pass for a packed tile"),
+            Inputs::Together(..) => unreachable!("a pass for a packed tile"),
         }
     }
 
-    /// The tokens for a kernel that takes a panel.
-    pub(super) fn together(&self) -> PanelTokens<'_> {
+    /// The tokens for a kernel that takes a panel, and the sum of each.
+    pub(super) fn together(&self) -> (PanelTokens<'_>, &[i32]) {
         match &self.inputs {
-            Inputs::Together { x, stride, sums, .. } => {
-                PanelTokens { x, stride: *stride, sums: &sums[..self.tokens.len()] }
-            }
+            Inputs::Together(input, sums) => (*input, &sums[..input.tokens]),
             Inputs::OneByOne(_) => unreachable!("a pass for a panel"),
         }
     }
@@ -340,14 +334,10 @@ impl Pass<'_> {
                 }
                 Inputs::OneByOne(inputs)
             }
-            Inputs::Together { arrangement, x, stride, .. } => {
+            Inputs::Together(input, _) => {
                 let mut sums = [0; MAX_PASS];
                 sums.iter_mut().zip(tokens.clone()).for_each(|(sum, token)| *sum = sum_of(token));
-                let x = match arrangement {
-                    Arrangement::SideBySide => &x[columns.start * tokens.len()..columns.end * tokens.len()],
-                    Arrangement::Rows => &x[columns.start..],
-                };
-                Inputs::Together { arrangement: *arrangement, x, stride: *stride, sums }
+                Inputs::Together(input.columns(columns), sums)
             }
         };
         Pass { tokens, inputs }

@@ -9,8 +9,6 @@
 //! two multiplications. With 16 and fewer, a multiplication would wait for the one before to the same sums (52 cycles);
 //! there two of the four registers hold the sums of every other 64 columns.
 //!
-//! Weights are codes, `c = t + 1`, as in every panel; sums begin at minus the sum of the token's activations.
-//!
 //! Bounds. `tdpbsud` adds int32 without saturating; the sum of a row is at most `2 * 128` per column, so int32 holds 2^23.
 //!
 //! Rust has no stable intrinsics for these registers, so each loop is one block of assembly, which configures them and
@@ -47,7 +45,14 @@ static CODES: TernaryKernel = TernaryKernel {
 };
 
 const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {
-    PanelKernels { min_tokens: 4, tokens: 2 * ROWS, arrangement: Arrangement::Rows, unpack, multiply }
+    PanelKernels {
+        min_tokens: 4,
+        tokens: 2 * ROWS,
+        arrangement: Arrangement::Rows,
+        input_bytes: 1 << 20,
+        unpack,
+        multiply,
+    }
 }
 
 /// Rows of a tile register.
@@ -93,7 +98,7 @@ struct Columns<'a> {
 impl Columns<'_> {
     /// What the assembly reads is inside the panel and the activations, and what it writes inside the sums.
     fn check(&self, out: &[[i32; TILE_ROWS]]) {
-        let (to, tokens) = (self.from + self.depth * self.steps, self.input.sums.len());
+        let (to, tokens) = (self.from + self.depth * self.steps, self.input.tokens);
         assert!(self.depth <= DEPTH && self.depth.is_multiple_of(4), "{} columns of a token", self.depth);
         assert!(to * TILE_ROWS <= self.panel.len() && tokens <= out.len(), "a panel of {to} columns, {tokens} outputs");
         assert!((tokens - 1) * self.input.stride + to <= self.input.x.len(), "{tokens} tokens of {to} columns");
@@ -111,9 +116,6 @@ impl Columns<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn multiply(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
     let cols = panel.len() / TILE_ROWS;
-    for (out, sum) in out.iter_mut().zip(input.sums) {
-        out.fill(-sum);
-    }
     let (steps, rest) = (cols / DEPTH, cols % DEPTH);
     let columns = Columns { panel, input, from: 0, depth: DEPTH, steps };
     let tail = Columns { from: steps * DEPTH, depth: rest, steps: 1, ..columns };
@@ -122,7 +124,7 @@ fn multiply(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) 
             continue;
         }
         columns.check(out);
-        if input.sums.len() > ROWS {
+        if input.tokens > ROWS {
             two_tiles(columns, out);
         } else {
             one_tile(columns, out);
@@ -132,7 +134,7 @@ fn multiply(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) 
 
 /// 17 to 32 tokens.
 fn two_tiles(columns: Columns<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    let configuration = Configuration::new(columns.depth, [ROWS, columns.input.sums.len() - ROWS]);
+    let configuration = Configuration::new(columns.depth, [ROWS, columns.input.tokens - ROWS]);
     let (upper, lower) = out.split_at_mut(ROWS);
     // SAFETY: the CPU has AMX and the process may use it (`Isa::AmxInt8`). `Columns::check` holds: the loads read `depth`
     // columns in each of `steps` of as many tokens as there are sums, and of both halves of the panel's rows; the sums are
@@ -183,7 +185,7 @@ fn two_tiles(columns: Columns<'_>, out: &mut [[i32; TILE_ROWS]]) {
 
 /// 1 to 16 tokens.
 fn one_tile(columns: Columns<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    let tokens = columns.input.sums.len();
+    let tokens = columns.input.tokens;
     let configuration = Configuration::new(columns.depth, [tokens, tokens]);
     let mut odd = [[0i32; TILE_ROWS]; ROWS];
     // SAFETY: as in `two_tiles`; the second of a pair of steps is left out where the number of steps is odd.

@@ -32,6 +32,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
         min_tokens: 24,
         tokens: PANEL_TOKENS,
         arrangement: Arrangement::SideBySide,
+        input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
     })),

@@ -38,6 +38,7 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
         min_tokens: 24,
         tokens: PANEL_TOKENS,
         arrangement: Arrangement::SideBySide,
+        input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
     })),
@@ -70,9 +71,10 @@ pub(super) fn load(bytes: &[u8; LINE]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store(value: __m512i, out: &mut [i32; HALF]) {
-    // SAFETY: 64 writable bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), value) };
+fn accumulate(sums: __m512i, out: &mut [i32; HALF]) {
+    let at = out.as_mut_ptr().cast();
+    // SAFETY: 64 readable and writable bytes; neither access needs alignment.
+    unsafe { _mm512_storeu_si512(at, _mm512_add_epi32(_mm512_loadu_si512(at), sums)) };
 }
 
 /// Four activations, for every row.
@@ -125,10 +127,7 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn add<const N: usize>(sums: [__m512i; N], row: usize, out: &mut [[i32; TILE_ROWS]]) {
     for (sums, out) in sums.into_iter().zip(out) {
-        let out = &mut out.as_chunks_mut::<HALF>().0[row / HALF];
-        // SAFETY: 64 readable bytes; the load needs no alignment.
-        let before = unsafe { _mm512_loadu_si512(out.as_ptr().cast()) };
-        store(_mm512_add_epi32(before, sums), out);
+        accumulate(sums, &mut out.as_chunks_mut().0[row / HALF]);
     }
 }
 
@@ -194,7 +193,7 @@ pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    match input.sums.len() {
+    match input.tokens {
         1 => panel_tokens::<1>(panel, input, out),
         2 => panel_tokens::<2>(panel, input, out),
         3 => panel_tokens::<3>(panel, input, out),
@@ -229,10 +228,9 @@ fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut 
             products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
         }
     }
-    for ((products, sum), out) in products.into_iter().zip(input.sums).zip(out) {
-        let offset = _mm512_set1_epi32(*sum);
-        let halves = out.as_chunks_mut::<HALF>().0;
-        store(_mm512_sub_epi32(products[0], offset), &mut halves[0]);
-        store(_mm512_sub_epi32(products[1], offset), &mut halves[1]);
+    for (products, out) in products.into_iter().zip(out) {
+        for (products, out) in products.into_iter().zip(out.as_chunks_mut().0) {
+            accumulate(products, out);
+        }
     }
 }

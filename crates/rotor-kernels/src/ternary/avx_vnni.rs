@@ -25,6 +25,7 @@ static CODES: TernaryKernel = TernaryKernel {
         min_tokens: 12,
         tokens: 6,
         arrangement: Arrangement::SideBySide,
+        input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
     })),
@@ -49,9 +50,10 @@ fn load(bytes: &[u8; LINE]) -> __m256i {
 /// Stores sums, less an offset.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn store(sums: __m256i, out: &mut [i32; QUARTER]) {
-    // SAFETY: 32 writable bytes; the store needs no alignment.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
+fn accumulate(sums: __m256i, out: &mut [i32; QUARTER]) {
+    let at = out.as_mut_ptr().cast();
+    // SAFETY: 32 readable and writable bytes; neither access needs alignment.
+    unsafe { _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), sums)) };
 }
 
 /// Four activations, for every row.
@@ -93,10 +95,7 @@ fn few_tokens<const N: usize, const Q: usize>(
         for quarter in (0..TILE_ROWS / QUARTER).step_by(Q) {
             for (q, sums) in quarters::<N, Q>(blocks, quarter, x).into_iter().enumerate() {
                 for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
-                    let out = &mut out.as_chunks_mut::<QUARTER>().0[quarter + q];
-                    // SAFETY: 32 readable bytes; the load needs no alignment.
-                    let before = unsafe { _mm256_loadu_si256(out.as_ptr().cast()) };
-                    store(_mm256_add_epi32(before, sums), out);
+                    accumulate(sums, &mut out.as_chunks_mut().0[quarter + q]);
                 }
             }
         }
@@ -164,7 +163,7 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    match input.sums.len() {
+    match input.tokens {
         1 => panel_tokens::<1>(panel, input, out),
         2 => panel_tokens::<2>(panel, input, out),
         3 => panel_tokens::<3>(panel, input, out),
@@ -190,11 +189,10 @@ fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut 
                 products[1] = _mm256_dpbusd_avx_epi32(products[1], lower, x);
             }
         }
-        for ((products, sum), out) in products.into_iter().zip(input.sums).zip(out.iter_mut()) {
-            let offset = _mm256_set1_epi32(*sum);
-            let quarters = out.as_chunks_mut::<QUARTER>().0;
-            store(_mm256_sub_epi32(products[0], offset), &mut quarters[2 * half]);
-            store(_mm256_sub_epi32(products[1], offset), &mut quarters[2 * half + 1]);
+        for (products, out) in products.into_iter().zip(out.iter_mut()) {
+            for (products, out) in products.into_iter().zip(&mut out.as_chunks_mut().0[2 * half..]) {
+                accumulate(products, out);
+            }
         }
     }
 }

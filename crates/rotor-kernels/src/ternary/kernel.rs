@@ -6,6 +6,7 @@
 
 use super::layout::Layout;
 use super::lookup::LookupKernels;
+use std::ops::Range;
 
 /// The most tokens that a kernel multiplies in one pass over the weights.
 pub(crate) const MAX_PASS: usize = 32;
@@ -47,18 +48,31 @@ pub struct TernaryKernel {
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
 pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
 
-/// `out[token][row]`, 32 rows, from a panel and the activations of a pass.
+/// `out[token][row] += sum over columns of (weight + 1) * x`, 32 rows, from a panel and the activations of a pass.
 pub(crate) type MultiplyPanel = unsafe fn(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; 32]]);
 
-/// The activations of a pass that multiplies a panel, of as many tokens as there are sums.
+/// The activations of a pass that multiplies a panel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PanelTokens<'a> {
-    /// int8 values, in the [`Arrangement`] that the kernels want.
+    /// How the kernels want them.
+    pub arrangement: Arrangement,
+    /// How many tokens.
+    pub tokens: usize,
+    /// int8 values.
     pub x: &'a [i8],
     /// From one token's values to the next one's, where tokens are rows.
     pub stride: usize,
-    /// The sum of each token's values.
-    pub sums: &'a [i32],
+}
+
+impl<'a> PanelTokens<'a> {
+    /// Some columns, whole multiples of 4.
+    pub(super) fn columns(self, columns: Range<usize>) -> PanelTokens<'a> {
+        let x = match self.arrangement {
+            Arrangement::SideBySide => &self.x[columns.start * self.tokens..columns.end * self.tokens],
+            Arrangement::Rows => &self.x[columns.start..],
+        };
+        PanelTokens { x, ..self }
+    }
 }
 
 /// How the activations of a pass lie.
@@ -111,6 +125,8 @@ pub(crate) struct PanelKernels {
     pub tokens: usize,
     /// How `multiply` wants them.
     pub arrangement: Arrangement,
+    /// Bytes of activations that the L2 cache keeps while panel after panel passes by: tokens beyond go after them.
+    pub input_bytes: usize,
     /// Unpacks a tile of `cols` columns.
     pub unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]),
     /// Products of a panel with a pass of tokens.

@@ -43,6 +43,7 @@ static CODES: TernaryKernel = TernaryKernel {
         min_tokens: 12,
         tokens: 8,
         arrangement: Arrangement::SideBySide,
+        input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
     })),
@@ -196,7 +197,7 @@ fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 
 #[target_feature(enable = "neon,dotprod")]
 fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    match input.sums.len() {
+    match input.tokens {
         1 => panel_tokens::<1>(panel, input, out),
         2 => panel_tokens::<2>(panel, input, out),
         3 => panel_tokens::<3>(panel, input, out),
@@ -212,9 +213,6 @@ fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_RO
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
-    for (sum, out) in sums.iter().zip(out.iter_mut()) {
-        out.fill(-sum);
-    }
     let quads = panel.as_chunks::<LINE>().0.as_chunks::<LINES>().0;
     for line in (0..LINES).step_by(2) {
         let mut products = [[vdupq_n_s32(0); 2]; N];

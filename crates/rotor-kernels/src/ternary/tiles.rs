@@ -1,19 +1,21 @@
 //! Tiles shared out over the threads, of one matrix or of several that multiply the same activations.
 
 use super::activations::Pass;
-use super::kernel::{MAX_PASS, PanelKernels, TernaryKernel};
+use super::kernel::{MAX_PASS, PanelKernels, PanelTokens, TernaryKernel};
 use super::matrix::Scratch;
 use super::{Activations, TILE_ROWS};
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Tiles that all passes take before the next: they stay in the L2 cache.
 const RUN: usize = 4;
 /// Bytes that unpacked tiles may have of the L2 cache.
 const PANEL_BYTES: usize = 448 << 10;
-/// Tokens that share a panel: enough to make unpacking it cheap.
-const PANEL_TOKENS: usize = 512;
+/// Columns that are unpacked at a time where no other pass needs them: their panel stays in the L1 cache. Whole blocks of
+/// every layout, and whole steps of every kernel.
+const CHUNK_COLS: usize = 768;
 
 /// Dot products of a tile's rows with each token of a pass.
 pub(super) type PassSums = [[i32; TILE_ROWS]; MAX_PASS];
@@ -39,13 +41,15 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
     ) {
         match self.kernel.panel(x.tokens()) {
+            Some(panel) if x.passes(self.kernel) == 1 => self.chunk_by_chunk(panel, pool, x, scratch, task),
             Some(panel) => self.unpacked(panel, pool, x, scratch, task),
             None => self.as_packed(pool, x, task),
         }
     }
 
     fn weights<'a>(&self, packed: &'a [u8]) -> Weights<'a> {
-        Weights { kernel: self.kernel, tile: packed, panel: None, cols: self.kernel.layout.padded(self.cols) }
+        let cols = self.kernel.layout.padded(self.cols);
+        Weights { kernel: self.kernel, tile: packed, cols, unpacked: Unpacked::Nothing }
     }
 
     fn as_packed(
@@ -70,6 +74,29 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         });
     }
 
+    fn chunk_by_chunk(
+        &self,
+        panel: &PanelKernels,
+        pool: &Pool,
+        x: &Activations,
+        scratch: &mut Scratch,
+        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
+    ) {
+        let panels = panels(pool, scratch);
+        let pass = &x.pass(0, self.kernel);
+        pool.run_ranges(self.count, |worker, tiles| {
+            // SAFETY: a worker runs one task at a time.
+            let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
+            buffer.resize(buffer.len().max(CHUNK_COLS * TILE_ROWS));
+            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+            for (tile, step) in tiles.flat_map(|tile| (0..self.steps).map(move |step| (tile, step))) {
+                let Some(packed) = (self.packed)(step, tile) else { continue };
+                let unpacked = Unpacked::ChunkByChunk(panel, RefCell::new(&mut *buffer));
+                task(step, tile, &Weights { unpacked, ..self.weights(packed) }, pass, &mut sums);
+            }
+        });
+    }
+
     fn unpacked(
         &self,
         panel: &PanelKernels,
@@ -80,10 +107,9 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
     ) {
         let bytes = self.kernel.layout.padded(self.cols) * TILE_ROWS;
         let run = (PANEL_BYTES / bytes.max(1)).clamp(1, RUN);
-        scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Lines::new);
-        let panels = SharedMut::new(&mut scratch.panels);
+        let panels = panels(pool, scratch);
         let passes = x.passes(self.kernel);
-        let passes_per_part = PANEL_TOKENS.div_ceil(panel.tokens);
+        let passes_per_part = (panel.input_bytes / (self.cols * panel.tokens).max(1)).max(1);
         for part in (0..passes).step_by(passes_per_part) {
             let passes = part..(part + passes_per_part).min(passes);
             pool.run_ranges(self.count, |worker, tiles| {
@@ -126,19 +152,33 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
             let Some(packed) = (self.packed)(step, tile) else { continue };
             // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
             unsafe { (panel.unpack)(packed, cols, buffer) };
-            *unpacked = Some(Weights { panel: Some((panel, &*buffer)), ..self.weights(packed) });
+            *unpacked = Some(Weights { unpacked: Unpacked::Panel(panel, &*buffer), ..self.weights(packed) });
         }
         unpacked
     }
 }
 
-/// The weights of a tile: packed, and unpacked to a panel where that was worth it.
+/// Memory for a panel of each thread.
+fn panels<'s>(pool: &Pool, scratch: &'s mut Scratch) -> SharedMut<'s, Lines<u8>> {
+    scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Lines::new);
+    SharedMut::new(&mut scratch.panels)
+}
+
+/// The weights of a tile: packed, and unpacked where that was worth it.
 pub(super) struct Weights<'a> {
     kernel: &'static TernaryKernel,
     tile: &'a [u8],
-    panel: Option<(&'a PanelKernels, &'a [u8])>,
     /// Columns, in whole blocks.
     cols: usize,
+    unpacked: Unpacked<'a>,
+}
+
+enum Unpacked<'a> {
+    Nothing,
+    /// All columns.
+    Panel(&'a PanelKernels, &'a [u8]),
+    /// Some columns at a time, in this memory, when they are multiplied.
+    ChunkByChunk(&'a PanelKernels, RefCell<&'a mut [u8]>),
 }
 
 impl Weights<'_> {
@@ -151,18 +191,44 @@ impl Weights<'_> {
 
     /// Products of some columns, whole blocks, with a pass that holds these columns.
     pub(super) fn multiply(&self, columns: Range<usize>, pass: &Pass<'_>, out: &mut [[i32; TILE_ROWS]]) {
-        match self.panel {
-            Some((panel, bytes)) => {
-                let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
-                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); panel and tokens hold the same columns.
-                unsafe { (panel.multiply)(bytes, pass.together(), out) };
+        let packed = |columns: Range<usize>| {
+            &self.tile[self.kernel.layout.tile_bytes(columns.start)..self.kernel.layout.tile_bytes(columns.end)]
+        };
+        match &self.unpacked {
+            Unpacked::Nothing => {
+                // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a pass has at most `few_tokens` tokens of
+                // these columns, and `out` has a place for each.
+                unsafe { (self.kernel.few)(packed(columns.clone()), columns.len(), pass.one_by_one(), out) };
             }
-            None => {
-                let at = |col| self.kernel.layout.tile_bytes(col);
-                let tile = &self.tile[at(columns.start)..at(columns.end)];
-                // SAFETY: as above; a pass has at most `few_tokens` tokens, and `out` has a place for each.
-                unsafe { (self.kernel.few)(tile, columns.len(), pass.one_by_one(), out) };
+            Unpacked::Panel(panel, bytes) => {
+                let input = begin(pass, out);
+                let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
+                // SAFETY: as above; panel and tokens hold the same columns.
+                unsafe { (panel.multiply)(bytes, input, out) };
+            }
+            Unpacked::ChunkByChunk(panel, buffer) => {
+                let input = begin(pass, out);
+                let buffer = &mut **buffer.borrow_mut();
+                for start in columns.clone().step_by(CHUNK_COLS) {
+                    let chunk = start..(start + CHUNK_COLS).min(columns.end);
+                    let bytes = &mut buffer[..chunk.len() * TILE_ROWS];
+                    let input = input.columns(start - columns.start..chunk.end - columns.start);
+                    // SAFETY: as above; a chunk is whole blocks.
+                    unsafe {
+                        (panel.unpack)(packed(chunk.clone()), chunk.len(), bytes);
+                        (panel.multiply)(bytes, input, out);
+                    }
+                }
             }
         }
     }
+}
+
+/// Starts sums of codes times activations: a code is its weight plus one.
+fn begin<'a>(pass: &'a Pass<'_>, out: &mut [[i32; TILE_ROWS]]) -> PanelTokens<'a> {
+    let (input, sums) = pass.together();
+    for (out, sum) in out.iter_mut().zip(sums) {
+        out.fill(-sum);
+    }
+    input
 }
