@@ -7,7 +7,8 @@
 use super::{BLOCK_BYTES, MeasureKernels, PEAK_BYTES, PEAK_WEIGHTS, RUN_BYTES, STREAMS, TOKENS};
 use std::arch::x86_64::*;
 
-pub(super) const KERNELS: MeasureKernels = MeasureKernels { read, multiply, peak };
+pub(super) const KERNELS: MeasureKernels =
+    MeasureKernels { read, multiply, peak, peak_products: PEAK_BYTES * PEAK_WEIGHTS };
 
 /// How far ahead of the loads lines are fetched to L2. On a 5th generation Xeon 4 KB gave the most (12.5 GB/s without, 14
 /// with, on one core).

@@ -13,6 +13,8 @@
 //!   multiplied byte by byte into int16 and gathered in int32, weights in L2. Its rate depends on the CPU alone, so a
 //!   multiple of it compares kernels across machines.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod scalar;
@@ -53,7 +55,7 @@ const SLICES: usize = 7;
 
 /// Bytes that the peak is measured on: whole rounds of three vectors of every width.
 const PEAK_BYTES: usize = 3072;
-/// Weights held in registers that each byte is multiplied with.
+/// Weights held in registers that each byte is multiplied with, where the registers hold one row.
 const PEAK_WEIGHTS: usize = 4;
 
 /// The measuring kernels of one ISA.
@@ -63,8 +65,10 @@ struct MeasureKernels {
     /// `out[row][token] = sum over columns of weight * x`, for rows of `blocks` blocks and 8 tokens arranged as
     /// `x[block][part of 32 columns][token][32]`.
     pub multiply: unsafe fn(weights: &[u8], blocks: usize, x: &[i8], out: &mut [i32]),
-    /// Multiplies every byte by 4 weights, `rounds` times; returns some sum of the products.
+    /// Multiplies bytes of `x` by weights, `rounds` times; returns some sum of the products.
     pub peak: unsafe fn(x: &[i8; PEAK_BYTES], rounds: usize) -> i32,
+    /// Multiply-adds of such a round.
+    pub peak_products: usize,
 }
 
 fn kernels_of(kernels: &Kernels) -> &'static MeasureKernels {
@@ -74,6 +78,8 @@ fn kernels_of(kernels: &Kernels) -> &'static MeasureKernels {
         Isa::AvxVnni => &MeasureKernels { peak: vnni::peak_256, ..avx2::KERNELS },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Avx512Vbmi => &MeasureKernels { peak: vnni::peak_512, ..avx2::KERNELS },
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Isa::AmxInt8 => &MeasureKernels { peak: amx::peak, peak_products: amx::PRODUCTS, ..avx2::KERNELS },
         #[cfg(target_arch = "x86_64")]
         _ => &avx2::KERNELS,
         #[cfg(not(target_arch = "x86_64"))]
@@ -148,7 +154,7 @@ pub fn yardstick(kernels: &Kernels, pool: &Pool) -> f64 {
 
 /// Multiply-adds per second of the ISA's int8 multiplication alone on all threads of the pool, the fastest of several times.
 pub fn multiply_peak(kernels: &Kernels, pool: &Pool) -> f64 {
-    let peak = kernels_of(kernels).peak;
+    let MeasureKernels { peak, peak_products, .. } = *kernels_of(kernels);
     let x: [i8; PEAK_BYTES] = std::array::from_fn(|i| (i * 31 % 255) as i8);
     let run = |times: usize| {
         pool.run(pool.threads(), |_, _| {
@@ -158,7 +164,7 @@ pub fn multiply_peak(kernels: &Kernels, pool: &Pool) -> f64 {
     };
     let times = times_for(SLICE, &mut |times| run(times));
     let fastest = fastest(SLICES, || run(times));
-    (pool.threads() * times * PEAK_BYTES * PEAK_WEIGHTS) as f64 / fastest.as_secs_f64()
+    (pool.threads() * times * peak_products) as f64 / fastest.as_secs_f64()
 }
 
 /// The shortest of `times` runs.

@@ -2,7 +2,8 @@
 
 use super::{BLOCK_BYTES, MeasureKernels, PEAK_BYTES, PEAK_WEIGHTS, RUN_BYTES, STREAMS, TOKENS};
 
-pub(super) const KERNELS: MeasureKernels = MeasureKernels { read, multiply, peak };
+pub(super) const KERNELS: MeasureKernels =
+    MeasureKernels { read, multiply, peak, peak_products: PEAK_BYTES * PEAK_WEIGHTS };
 
 /// Words read from one stream before it is the next one's turn.
 const RUN_WORDS: usize = RUN_BYTES / 8;

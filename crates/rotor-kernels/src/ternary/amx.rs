@@ -46,7 +46,7 @@ static CODES: TernaryKernel = TernaryKernel {
 
 const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {
     PanelKernels {
-        min_tokens: 4,
+        min_tokens: 7,
         tokens: 2 * ROWS,
         arrangement: Arrangement::Rows,
         input_bytes: 1 << 20,

@@ -164,6 +164,9 @@ pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     let blocks = &tile.as_chunks::<TRIOS_BYTES>().0[..cols / TRIOS_COLS];
     let (table, mask) = (load(&TABLE), _mm512_set1_epi8(3));
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ TRIOS_COLS * TILE_ROWS }>().0) {
+        for line in block.as_chunks::<LINE>().0 {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
+        }
         for (half, block) in block.as_chunks::<{ TRIOS_BYTES / 2 }>().0.iter().enumerate() {
             for (v, index) in indices(block.as_chunks().0).into_iter().enumerate() {
                 let codes = _mm512_permutexvar_epi8(index, table);

@@ -179,6 +179,7 @@ pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
     let mask = _mm512_set1_epi32(field(0));
     for (block, panel) in blocks.iter().zip(panel.as_chunks_mut::<{ 4 * CODES_BYTES }>().0) {
         for (half, line) in block.as_chunks::<LINE>().0.iter().enumerate() {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PREFETCH).cast());
             let codes = load(line);
             let fields =
                 [codes, _mm512_srli_epi16::<2>(codes), _mm512_srli_epi16::<4>(codes), _mm512_srli_epi16::<6>(codes)];
