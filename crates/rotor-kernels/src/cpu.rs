@@ -29,7 +29,7 @@ pub fn cpu_features() -> Vec<(&'static str, bool)> {
 ///
 /// Tile registers are 8 KB that a process has to ask for, once, for all its threads, before it may touch them.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) fn has_amx_int8() -> bool {
+pub(crate) fn has_amx() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     /// `arch/x86/include/uapi/asm/prctl.h`.
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;

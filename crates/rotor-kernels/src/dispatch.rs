@@ -2,7 +2,7 @@
 //!
 //! x86-64:
 //!
-//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi | amx-int8 |
+//! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi | amx |
 //! |---|---|---|---|---|---|---|---|
 //! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products | as avx512-vbmi |
 //! | ternary, many tokens | as few | planes: 81-entry tables of 16 tokens | codes, unpacked | as avx2 | codes, unpacked | trios and codes, unpacked | the same, in tiles |
@@ -68,7 +68,7 @@ static AVX512_VNNI: Kernels = wide(Isa::Avx512Vnni, &ternary::avx512_vnni::FAMIL
 #[cfg(target_arch = "x86_64")]
 static AVX512_VBMI: Kernels = wide(Isa::Avx512Vbmi, &ternary::avx512_vbmi::FAMILY, &quantized::avx512::KERNELS);
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-static AMX_INT8: Kernels = wide(Isa::AmxInt8, &ternary::amx::FAMILY, &quantized::avx512::KERNELS);
+static AMX: Kernels = wide(Isa::Amx, &ternary::amx::FAMILY, &quantized::avx512::KERNELS);
 
 /// A level of 256-bit registers: its own ternary kernels, and those of AVX2 for the rest.
 #[cfg(target_arch = "x86_64")]
@@ -135,7 +135,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vbmi => Some(&AVX512_VBMI),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Isa::AmxInt8 => Some(&AMX_INT8),
+            Isa::Amx => Some(&AMX),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Some(&NEON),
             #[cfg(target_arch = "aarch64")]

@@ -20,7 +20,7 @@ pub enum Isa {
     /// AVX-512 VNNI with byte permutations (VBMI; Ice Lake, Zen 4 and later).
     Avx512Vbmi,
     /// AVX-512 VBMI with tiles of int8 dot products (AMX; Sapphire Rapids and later), on Linux.
-    AmxInt8,
+    Amx,
     /// aarch64 with NEON, that is any.
     Neon,
     /// NEON with dot products of int8 (Cortex-A75, Neoverse N1, Apple A13 and later).
@@ -36,7 +36,7 @@ impl Isa {
         Isa::Avx512,
         Isa::Avx512Vnni,
         Isa::Avx512Vbmi,
-        Isa::AmxInt8,
+        Isa::Amx,
         Isa::Neon,
         Isa::NeonDotprod,
     ];
@@ -50,7 +50,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512Vbmi => "avx512-vbmi",
-            Isa::AmxInt8 => "amx-int8",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::NeonDotprod => "neon-dotprod",
         }
@@ -79,7 +79,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vbmi => Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512vbmi"),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Isa::AmxInt8 => Isa::Avx512Vbmi.is_available() && crate::cpu::has_amx_int8(),
+            Isa::Amx => Isa::Avx512Vbmi.is_available() && crate::cpu::has_amx(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]

@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 struct Line([u8; 64]);
 
 /// A vector of numbers that begins at a cache line.
+#[derive(Default)]
 pub(crate) struct Lines<T> {
     lines: Vec<Line>,
     len: usize,
@@ -17,10 +18,6 @@ pub(crate) struct Lines<T> {
 }
 
 impl<T: Plain> Lines<T> {
-    pub(crate) const fn new() -> Lines<T> {
-        Lines { lines: Vec::new(), len: 0, element: PhantomData }
-    }
-
     /// Makes it `len` numbers. Those that were not there before are zeros, or what a longer vector left in their place.
     pub(crate) fn resize(&mut self, len: usize) {
         let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
@@ -57,7 +54,7 @@ mod tests {
 
     #[test]
     fn numbers_begin_at_a_line_and_stay() {
-        let mut numbers = Lines::<i8>::new();
+        let mut numbers = Lines::<i8>::default();
         assert!(numbers.is_empty());
         for len in [1, 65, 64, 129, 5000] {
             numbers.resize(len);
@@ -66,7 +63,7 @@ mod tests {
         }
         assert!([0, 63, 64, 128, 4999].into_iter().all(|at| numbers[at] == -5));
         assert_eq!(numbers.iter().filter(|number| **number == 0).count(), 4995);
-        let mut wide = Lines::<f32>::new();
+        let mut wide = Lines::<f32>::default();
         wide.resize(17);
         wide[16] = 1.5;
         assert_eq!(wide.iter().sum::<f32>(), 1.5);

@@ -22,7 +22,7 @@ static CONFIGURATION: Configuration = {
 
 pub(super) fn peak(x: &[i8; PEAK_BYTES], rounds: usize) -> i32 {
     let mut sums = [[0i32; 16]; 16];
-    // SAFETY: the CPU has AMX and the process may use it (`Isa::AmxInt8`). Two tiles of 1,024 bytes are read of the 3,072
+    // SAFETY: the CPU has AMX and the process may use it (`Isa::Amx`). Two tiles of 1,024 bytes are read of the 3,072
     // of `x`, and one of as many is written to `sums`. The registers are named, and released in the end.
     unsafe {
         asm!(

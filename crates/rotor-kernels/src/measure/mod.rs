@@ -79,7 +79,7 @@ fn kernels_of(kernels: &Kernels) -> &'static MeasureKernels {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Avx512Vbmi => &MeasureKernels { peak: vnni::peak_512, ..avx2::KERNELS },
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        Isa::AmxInt8 => &MeasureKernels { peak: amx::peak, peak_products: amx::PRODUCTS, ..avx2::KERNELS },
+        Isa::Amx => &MeasureKernels { peak: amx::peak, peak_products: amx::PRODUCTS, ..avx2::KERNELS },
         #[cfg(target_arch = "x86_64")]
         _ => &avx2::KERNELS,
         #[cfg(not(target_arch = "x86_64"))]

@@ -43,7 +43,7 @@ impl Activations {
             cols: 0,
             tokens: 0,
             stride: 0,
-            quantized: Lines::new(),
+            quantized: Lines::default(),
             factors: Vec::new(),
             sums: Vec::new(),
             preparation: None,

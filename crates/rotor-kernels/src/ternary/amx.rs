@@ -136,7 +136,7 @@ fn multiply(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) 
 fn two_tiles(columns: Columns<'_>, out: &mut [[i32; TILE_ROWS]]) {
     let configuration = Configuration::new(columns.depth, [ROWS, columns.input.tokens - ROWS]);
     let (upper, lower) = out.split_at_mut(ROWS);
-    // SAFETY: the CPU has AMX and the process may use it (`Isa::AmxInt8`). `Columns::check` holds: the loads read `depth`
+    // SAFETY: the CPU has AMX and the process may use it (`Isa::Amx`). `Columns::check` holds: the loads read `depth`
     // columns in each of `steps` of as many tokens as there are sums, and of both halves of the panel's rows; the sums are
     // those of 32 rows for each token. The registers are named, and released in the end.
     unsafe {

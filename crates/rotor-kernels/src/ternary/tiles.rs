@@ -160,7 +160,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
 
 /// Memory for a panel of each thread.
 fn panels<'s>(pool: &Pool, scratch: &'s mut Scratch) -> SharedMut<'s, Lines<u8>> {
-    scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Lines::new);
+    scratch.panels.resize_with(scratch.panels.len().max(pool.threads()), Lines::default);
     SharedMut::new(&mut scratch.panels)
 }
 
