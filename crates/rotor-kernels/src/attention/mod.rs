@@ -26,7 +26,7 @@ pub(crate) const BLOCK: usize = 64;
 /// Positions whose softmax is complete before it is merged: four blocks.
 const SEGMENT: usize = 4 * BLOCK;
 /// Tokens of a prompt that share a block's conversion.
-const TOKENS_PER_TASK: usize = 16;
+const TOKENS_PER_TASK: usize = 32;
 /// Tokens from which converting a block once is cheaper than converting it for each.
 const CONVERT_FOR: usize = 3;
 
