@@ -157,8 +157,8 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
             Ok(())
         },
     )?;
-    // A few, more than a pass takes, and enough for the weights to be unpacked or looked up in tables.
-    for tokens in [1, 2, 5, 19, 26] {
+    // A few, more than a pass takes, enough for the weights to be unpacked or looked up in tables, and for a panel's passes.
+    for tokens in [1, 2, 5, 9, 19, 26, 45] {
         let mut x: Vec<i8> = noise.bytes(tokens * cols).into_iter().map(u8::cast_signed).collect();
         x[..cols].fill(if tokens == 1 { 127 } else { -128 });
         let mut activations = Activations::new(kernels);

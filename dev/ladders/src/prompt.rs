@@ -72,7 +72,7 @@ impl Case {
     fn steps(&self) -> Result<Vec<Step<'_>>> {
         let (case, x) = ((&self.weights[..], &self.x[..], self.cols), &self.side_by_side);
         // Its activations lie side by side before it is timed, as in the steps before it.
-        let product = ladder::product((VNNI, "codes"), case, 1, Prepared::Once)?;
+        let product = |isa| ladder::product((isa, "codes"), case, 1, Prepared::Once);
         let step = |name, change, needs, work| Step { name, change, needs, work };
         Ok(vec![
             step("plain", "weight by weight", Isa::Scalar, Some(self.plain())),
@@ -80,7 +80,8 @@ impl Case {
             step("12 tokens", "12 at a time, from 12 rows", VNNI, self.rows()),
             step("side by side", "the 12 tokens side by side", VNNI, self.side_by_side::<PASS, 0>(x)),
             step("ahead", "panel asked for 2 KB ahead, into L1", VNNI, self.side_by_side::<PASS, AHEAD>(x)),
-            step("in use", "the whole product: weights unpacked from 2 bits, too", VNNI, product),
+            step("in use", "the whole product: weights unpacked from 2 bits, too", VNNI, product(VNNI)?),
+            step("tiles", "the whole product by AMX: 16 tokens by 16 rows, 64 deep", Isa::Amx, product(Isa::Amx)?),
         ])
     }
 
