@@ -127,7 +127,8 @@ impl Many {
     }
 }
 
-/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one.
+/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one, the rows in an order that `unpack` and
+/// `multiply` agree on.
 pub(crate) struct PanelKernels {
     /// Smallest number of tokens for which unpacking pays.
     pub min_tokens: usize,
