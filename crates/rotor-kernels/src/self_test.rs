@@ -158,7 +158,7 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
         },
     )?;
     // A few, more than a pass takes, enough for the weights to be unpacked or looked up in tables, and for a panel's passes.
-    for tokens in [1, 2, 5, 9, 19, 26, 45] {
+    for tokens in [1, 2, 5, 8, 13, 19, 26, 45] {
         let mut x: Vec<i8> = noise.bytes(tokens * cols).into_iter().map(u8::cast_signed).collect();
         x[..cols].fill(if tokens == 1 { 127 } else { -128 });
         let mut activations = Activations::new(kernels);
@@ -410,7 +410,7 @@ mod tests {
             preparation: None,
             few_tokens: kernel.few_tokens,
             few: off_by_one,
-            many: None,
+            many: &[],
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
         let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels: Box::leak(Box::new([wrong])) };

@@ -82,7 +82,7 @@ fn ternary_products_are_exact_at_the_bounds() {
             for x in [127, -128i8] {
                 for fill in [1, -1, 0] {
                     let trits = vec![fill; rows * cols];
-                    for tokens in [1, 4, 9, 17, 25, 40] {
+                    for tokens in [1, 4, 8, 13, 17, 25, 40] {
                         check_dot(kernel, &pool, (rows, cols), &trits, &vec![x; tokens * cols]);
                     }
                 }
@@ -91,6 +91,7 @@ fn ternary_products_are_exact_at_the_bounds() {
                 let signs: Vec<i8> =
                     (0..cols).map(|i| if i % 2 == 0 { x } else { (-i16::from(x)).clamp(-128, 127) as i8 }).collect();
                 check_dot(kernel, &pool, (rows, cols), &trits, &signs);
+                check_dot(kernel, &pool, (rows, cols), &trits, &signs.repeat(8));
                 check_dot(kernel, &pool, (rows, cols), &trits, &signs.repeat(26));
                 check_dot(kernel, &pool, (rows, cols), &trits, &signs.repeat(70));
             }

@@ -33,7 +33,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few: avx512_vbmi::few,
-    many: Some(Many::Panel(panel(avx512_vbmi::unpack))),
+    many: &[Many::Panel(panel(avx512_vbmi::unpack))],
 };
 
 static CODES: TernaryKernel = TernaryKernel {
@@ -41,7 +41,7 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few: avx512_vnni::few,
-    many: Some(Many::Panel(panel(avx512_vnni::unpack))),
+    many: &[Many::Panel(panel(avx512_vnni::unpack))],
 };
 
 const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {

@@ -19,6 +19,7 @@
 //! activations for each of 16 tokens, int16. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while every row adds
 //! its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
 
+use super::avx2_panel;
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
 use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
@@ -35,10 +36,10 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
-    many: Some(Many::Lookup(LOOKUP)),
+    many: &[Many::Panel(avx2_panel::PANEL), Many::Lookup(LOOKUP)],
 };
 
-pub(super) const LOOKUP: LookupKernels = LookupKernels { min_tokens: 6, decode, transpose, run };
+pub(super) const LOOKUP: LookupKernels = LookupKernels { min_tokens: 16, decode, transpose, run };
 
 /// The tables of 16 sums.
 pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, fill: prepare };
@@ -55,7 +56,7 @@ const CHUNKS_PER_FLUSH: usize = 7;
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(bytes: &[u8; 32]) -> __m256i {
+pub(super) fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

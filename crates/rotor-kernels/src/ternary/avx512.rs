@@ -25,7 +25,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&avx2::TABLES),
     few_tokens: 4,
     few,
-    many: Some(Many::Lookup(avx2::LOOKUP)),
+    many: &[Many::Lookup(avx2::LOOKUP)],
 };
 
 /// How far ahead of the multiplication weights are fetched, in bytes.

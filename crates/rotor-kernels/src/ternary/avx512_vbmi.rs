@@ -28,14 +28,14 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: Some(Many::Panel(PanelKernels {
+    many: &[Many::Panel(PanelKernels {
         min_tokens: 24,
         tokens: PANEL_TOKENS,
         arrangement: Arrangement::SideBySide,
         input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
-    })),
+    })],
 };
 
 /// Indices of a block.

@@ -34,14 +34,14 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: Some(Many::Panel(PanelKernels {
+    many: &[Many::Panel(PanelKernels {
         min_tokens: 24,
         tokens: PANEL_TOKENS,
         arrangement: Arrangement::SideBySide,
         input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
-    })),
+    })],
 };
 
 /// Rows of a vector.

@@ -21,14 +21,14 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 3,
     few,
-    many: Some(Many::Panel(PanelKernels {
+    many: &[Many::Panel(PanelKernels {
         min_tokens: 12,
         tokens: 6,
         arrangement: Arrangement::SideBySide,
         input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
-    })),
+    })],
 };
 
 /// Rows of a vector.

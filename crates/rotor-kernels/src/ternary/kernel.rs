@@ -41,8 +41,8 @@ pub struct TernaryKernel {
     pub(crate) few_tokens: usize,
     /// Products of one tile with a few tokens.
     pub(crate) few: FewTokens,
-    /// A faster way for many tokens.
-    pub(crate) many: Option<Many>,
+    /// Faster ways for many tokens, those for more tokens last.
+    pub(crate) many: &'static [Many],
 }
 
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
@@ -117,7 +117,18 @@ pub(crate) enum Many {
     Panel(PanelKernels),
 }
 
-/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one.
+impl Many {
+    /// Smallest number of tokens for which this pays.
+    fn min_tokens(&self) -> usize {
+        match self {
+            Many::Lookup(lookup) => lookup.min_tokens,
+            Many::Panel(panel) => panel.min_tokens,
+        }
+    }
+}
+
+/// Unpacked weights: `panel[cols / 4][32 rows][4]`, each byte the weight plus one, the rows in an order that `unpack` and
+/// `multiply` agree on.
 pub(crate) struct PanelKernels {
     /// Smallest number of tokens for which unpacking pays.
     pub min_tokens: usize,
@@ -134,10 +145,23 @@ pub(crate) struct PanelKernels {
 }
 
 impl TernaryKernel {
-    /// The panel kernels, where so many tokens are worth unpacking the weights for.
-    pub(super) fn panel(&self, tokens: usize) -> Option<&PanelKernels> {
-        match &self.many {
-            Some(Many::Panel(panel)) if tokens >= panel.min_tokens => Some(panel),
+    /// The way for so many tokens, where there is a faster one than `few`.
+    fn many(&self, tokens: usize) -> Option<&'static Many> {
+        self.many.iter().rfind(|many| tokens >= many.min_tokens())
+    }
+
+    /// The panel kernels, where they are the way for so many tokens.
+    pub(super) fn panel(&self, tokens: usize) -> Option<&'static PanelKernels> {
+        match self.many(tokens) {
+            Some(Many::Panel(panel)) => Some(panel),
+            _ => None,
+        }
+    }
+
+    /// The lookup kernels, where they are.
+    pub(super) fn lookup(&self, tokens: usize) -> Option<&'static LookupKernels> {
+        match self.many(tokens) {
+            Some(Many::Lookup(lookup)) => Some(lookup),
             _ => None,
         }
     }

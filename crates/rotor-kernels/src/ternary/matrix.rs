@@ -2,10 +2,10 @@
 
 use super::activations::Pass;
 use super::grouped::GroupScales;
-use super::kernel::{MAX_PASS, Many, TernaryKernel};
+use super::kernel::{MAX_PASS, TernaryKernel};
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
-use super::lookup::{LookupKernels, LookupScratch};
+use super::lookup::LookupScratch;
 use super::tiles::{PassSums, Tiles, Weights};
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::{Buffer, Pages};
@@ -254,7 +254,7 @@ impl TernaryMatrix {
     /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
         self.check(kernels, x, out.len());
-        if let Some(lookup) = self.lookup(x.tokens()) {
+        if let Some(lookup) = self.kernel.lookup(x.tokens()) {
             return self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
         }
         x.prepare(self.kernel, pool);
@@ -294,16 +294,9 @@ impl TernaryMatrix {
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
     }
 
-    fn lookup(&self, tokens: usize) -> Option<&LookupKernels> {
-        match &self.kernel.many {
-            Some(Many::Lookup(lookup)) if tokens >= lookup.min_tokens => Some(lookup),
-            _ => None,
-        }
-    }
-
     /// Whether so many tokens are multiplied tile by tile, which several matrices can be at once.
     pub(super) fn goes_by_tiles(&self, scales: &RowScales, tokens: usize) -> bool {
-        self.lookup(tokens).is_none() && !matches!(scales, RowScales::Grouped(_))
+        self.kernel.lookup(tokens).is_none() && !matches!(scales, RowScales::Grouped(_))
     }
 
     /// The products that do not go by tiles.
@@ -316,7 +309,7 @@ impl TernaryMatrix {
         scratch: &mut Scratch,
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        match (scales, self.lookup(x.tokens())) {
+        match (scales, self.kernel.lookup(x.tokens())) {
             (RowScales::Grouped(scales), _) => {
                 assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
                 let put = |y: &[f32], out: &mut [f32]| epilogue.apply(kernels, y, out);
@@ -339,7 +332,7 @@ impl TernaryMatrix {
         out: &mut [f32],
         put: impl Fn(&[f32], &mut [f32]) + Sync,
     ) {
-        if let Some(lookup) = self.lookup(x.tokens()) {
+        if let Some(lookup) = self.kernel.lookup(x.tokens()) {
             return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, (out, put));
         }
         x.prepare(self.kernel, pool);

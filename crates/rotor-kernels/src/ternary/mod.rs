@@ -12,6 +12,8 @@
 //! - *Tables of 81 sums* (planes, many tokens; AVX2, NEON): for each 4 columns, the 81 possible signed sums of 16 tokens are
 //!   tabulated as vectors of int16; a weight code (one byte, 4 trits) then costs one vector load and one add for all 16
 //!   tokens, and no multiplication. The planes are turned into codes on the way in, so one packed copy serves both.
+//! - *Products in pairs* (planes, some tokens; AVX2): too few for those tables, they share weights unpacked to bytes, which an
+//!   instruction multiplies by activations and adds in pairs.
 //! - *Integer dot products* (codes and trios; AVX-VNNI, AVX-512 VNNI, NEON with dot products): an instruction multiplies four
 //!   bytes by four and adds the products to an int32. With the weight plus one as the byte (unsigned on x86) the sum is too
 //!   large by the sum of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
@@ -22,6 +24,8 @@ mod activations;
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_panel;
 #[cfg(target_arch = "x86_64")]
 mod avx2_rows;
 #[cfg(target_arch = "x86_64")]

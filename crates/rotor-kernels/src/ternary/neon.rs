@@ -36,7 +36,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
-    many: Some(Many::Lookup(LookupKernels { min_tokens: 8, decode, transpose, run })),
+    many: &[Many::Lookup(LookupKernels { min_tokens: 8, decode, transpose, run })],
 };
 
 /// Adds and widens 16 bytes at a time once compiled.
