@@ -13,11 +13,13 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for i8 {}
     impl Sealed for u8 {}
+    impl Sealed for i16 {}
     impl Sealed for u16 {}
     impl Sealed for f32 {}
 }
 impl Plain for i8 {}
 impl Plain for u8 {}
+impl Plain for i16 {}
 impl Plain for u16 {}
 impl Plain for f32 {}
 

@@ -6,6 +6,7 @@
 use super::grouped::GroupScales;
 use super::matrix::{Scratch, Sums, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
+use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
@@ -36,10 +37,10 @@ pub(crate) struct LookupKernels {
 /// One worker's memory for the lookups.
 #[derive(Debug, Default)]
 pub(crate) struct LookupWork {
-    /// `[8][81][16]`.
-    pub(crate) tables: Vec<i16>,
+    /// `[8][81][16]`. An entry of 32 bytes is in one cache line.
+    pub(crate) tables: Lines<i16>,
     /// `[rows][16]`.
-    pub(crate) partial: Vec<i16>,
+    pub(crate) partial: Lines<i16>,
     /// `[rows][16]`.
     pub(crate) sums: Vec<i32>,
 }
@@ -68,8 +69,8 @@ impl LookupScratch {
         self.workers.resize_with(grow(self.workers.len(), threads), Worker::default);
         for worker in &mut self.workers {
             worker.transposed.resize(grow(worker.transposed.len(), chunks * CHUNK_COLS * TOKEN_TILE), 0);
-            worker.lookup.tables.resize(CHUNK_CODES * ENTRIES * TOKEN_TILE, 0);
-            worker.lookup.partial.resize(grow(worker.lookup.partial.len(), code_rows * TOKEN_TILE), 0);
+            worker.lookup.tables.resize(CHUNK_CODES * ENTRIES * TOKEN_TILE);
+            worker.lookup.partial.resize(grow(worker.lookup.partial.len(), code_rows * TOKEN_TILE));
             worker.lookup.sums.resize(grow(worker.lookup.sums.len(), code_rows * TOKEN_TILE), 0);
         }
     }
