@@ -591,6 +591,24 @@ fn attention_equals_the_definition() {
     }
 }
 
+/// A copy of some segments and a part of one is attended to as the original is.
+#[test]
+fn a_copied_cache_gives_the_same_attention() {
+    let (positions, dim) = (600, 16);
+    for kernels in kernels() {
+        for kind in [KvType::F16, KvType::F32, KvType::Int8] {
+            let from = attended(kernels, kind, positions, dim);
+            let mut keys = KvRows::keys(kind, HEADS, positions + 300, dim).unwrap();
+            let mut values = KvRows::values(kind, HEADS, positions + 300, dim).unwrap();
+            keys.copy_prefix(&from.keys, positions);
+            values.copy_prefix(&from.values, positions);
+            let copy = Attended { keys, values, q: from.q.clone() };
+            let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, positions - 1..positions);
+            assert!(run(&copy) == run(&from), "{kind:?} on {}", kernels.isa());
+        }
+    }
+}
+
 /// What is stored in fewer bits gives what the same rounded numbers give in f32, on every ISA.
 #[test]
 fn stored_numbers_are_what_they_were_rounded_to() {
