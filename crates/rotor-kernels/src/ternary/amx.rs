@@ -20,13 +20,7 @@ use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily,
 use super::{avx512_vbmi, avx512_vnni, layout};
 use std::arch::asm;
 
-pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
-    pack_row: super::avx2::pack_row,
-    dot_rows: super::avx2_rows::dot_rows,
-    sum: super::avx2::sum,
-    planes: &PLANES,
-    kernels: &[&TRIOS, &CODES, &PLANES],
-};
+pub(crate) static FAMILY: TernaryFamily = TernaryFamily { kernels: &[&TRIOS, &CODES, &PLANES], ..avx512_vbmi::FAMILY };
 
 static TRIOS: TernaryKernel = TernaryKernel {
     layout: &layout::TRIOS,
@@ -56,15 +50,15 @@ const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) ->
 }
 
 /// Rows of a tile register.
-const ROWS: usize = 16;
+pub(crate) const ROWS: usize = 16;
 /// Columns that a multiplication takes of a token.
-const DEPTH: usize = 64;
+pub(crate) const DEPTH: usize = 64;
 /// Bytes of four columns of a panel.
 const QUAD: usize = 4 * TILE_ROWS;
 
 /// What the eight registers hold: the memory operand of `ldtilecfg`.
 #[repr(C, align(64))]
-struct Configuration {
+pub(crate) struct Configuration {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -75,7 +69,7 @@ struct Configuration {
 impl Configuration {
     /// For `depth` columns, a multiple of 4, of tokens in two tiles: sums in registers 0 to 3, tokens in 4 and 5, weights in
     /// 6 and 7.
-    fn new(depth: usize, tokens: [usize; 2]) -> Configuration {
+    pub(crate) fn new(depth: usize, tokens: [usize; 2]) -> Configuration {
         let ([first, second], quads) = (tokens.map(|tokens| tokens as u8), (depth / 4) as u8);
         let (mut bytes_per_row, mut rows) = ([0; 16], [0; 16]);
         bytes_per_row[..8].copy_from_slice(&[64, 64, 64, 64, depth as u16, depth as u16, 64, 64]);

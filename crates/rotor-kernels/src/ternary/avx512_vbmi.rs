@@ -10,8 +10,8 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::avx512_vnni::{CODES, HALF, LINE, PANEL_TOKENS, PREFETCH, add, broadcast, load, multiply_panel};
-use super::kernel::{Arrangement, Many, PanelKernels, TernaryFamily, TernaryKernel, Token};
+use super::avx512_vnni::{CODES, HALF, LINE, PREFETCH, add, broadcast, load, panel};
+use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
 use std::arch::x86_64::*;
 
@@ -28,14 +28,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: &[Many::Panel(PanelKernels {
-        min_tokens: 24,
-        tokens: PANEL_TOKENS,
-        arrangement: Arrangement::SideBySide,
-        input_bytes: 4 << 20,
-        unpack,
-        multiply: multiply_panel,
-    })],
+    many: &[Many::Panel(panel(unpack))],
 };
 
 /// Indices of a block.

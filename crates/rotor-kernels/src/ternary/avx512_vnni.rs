@@ -34,22 +34,27 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
-    many: &[Many::Panel(PanelKernels {
+    many: &[Many::Panel(panel(unpack))],
+};
+
+/// The panels of a packed form that `unpack` knows.
+pub(super) const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {
+    PanelKernels {
         min_tokens: 24,
         tokens: PANEL_TOKENS,
         arrangement: Arrangement::SideBySide,
         input_bytes: 4 << 20,
         unpack,
         multiply: multiply_panel,
-    })],
-};
+    }
+}
 
 /// Rows of a vector.
 pub(super) const HALF: usize = 16;
 /// Bytes of a vector.
 pub(super) const LINE: usize = 64;
 /// Tokens multiplied together with a panel.
-pub(super) const PANEL_TOKENS: usize = 12;
+const PANEL_TOKENS: usize = 12;
 /// How far ahead of the multiplication weights are fetched, in bytes.
 pub(super) const PREFETCH: usize = 8192;
 /// How far ahead in its panel.
@@ -193,7 +198,7 @@ pub(super) fn unpack(tile: &[u8], cols: usize, panel: &mut [u8]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
+fn multiply_panel(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; TILE_ROWS]]) {
     match input.tokens {
         1 => panel_tokens::<1>(panel, input, out),
         2 => panel_tokens::<2>(panel, input, out),
