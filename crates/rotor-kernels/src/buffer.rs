@@ -15,12 +15,14 @@ mod sealed {
     impl Sealed for u8 {}
     impl Sealed for i16 {}
     impl Sealed for u16 {}
+    impl Sealed for i32 {}
     impl Sealed for f32 {}
 }
 impl Plain for i8 {}
 impl Plain for u8 {}
 impl Plain for i16 {}
 impl Plain for u16 {}
+impl Plain for i32 {}
 impl Plain for f32 {}
 
 /// Whether memory will be used as a whole or little by little.

@@ -158,7 +158,7 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
         },
     )?;
     // A few, more than a pass takes, enough for the weights to be unpacked or looked up in tables, and for a panel's passes.
-    for tokens in [1, 2, 5, 8, 13, 19, 26, 45] {
+    for tokens in [1, 2, 5, 8, 13, 19, 26, 45, 75] {
         let mut x: Vec<i8> = noise.bytes(tokens * cols).into_iter().map(u8::cast_signed).collect();
         x[..cols].fill(if tokens == 1 { 127 } else { -128 });
         let mut activations = Activations::new(kernels);
@@ -406,6 +406,7 @@ mod tests {
         let right = Kernels::reference();
         let kernel = right.ternary_kernels()[0];
         let wrong: &TernaryKernel = Box::leak(Box::new(TernaryKernel {
+            name: kernel.name,
             layout: kernel.layout,
             preparation: None,
             few_tokens: kernel.few_tokens,

@@ -82,7 +82,7 @@ fn ternary_products_are_exact_at_the_bounds() {
             for x in [127, -128i8] {
                 for fill in [1, -1, 0] {
                     let trits = vec![fill; rows * cols];
-                    for tokens in [1, 4, 8, 13, 17, 25, 40] {
+                    for tokens in [1, 4, 8, 13, 17, 25, 40, 60, 75] {
                         check_dot(kernel, &pool, (rows, cols), &trits, &vec![x; tokens * cols]);
                     }
                 }
@@ -128,7 +128,7 @@ proptest! {
 
     #[test]
     fn ternary_products_equal_the_definition(
-        rows in 1usize..100, cols in 1usize..700, tokens in 1usize..40, threads in 1usize..4, seed in any::<u64>(),
+        rows in 1usize..100, cols in 1usize..700, tokens in 1usize..90, threads in 1usize..4, seed in any::<u64>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let trits = random_trits(&mut rng, rows * cols);
@@ -301,7 +301,7 @@ proptest! {
     /// Outputs added or gated where they are made are those that were stored first, bit for bit.
     #[test]
     fn epilogues_are_what_is_done_after_storing(
-        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..40, grouped in any::<bool>(), seed in any::<u64>(),
+        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..90, grouped in any::<bool>(), seed in any::<u64>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let cols = 32 * cols_of_32;
@@ -334,7 +334,7 @@ proptest! {
     /// and such that may not.
     #[test]
     fn linears_together_are_linears_alone(
-        rows in prop::array::uniform3(1usize..80), cols_of_32 in 1usize..5, tokens in 1usize..40, threads in 1usize..4,
+        rows in prop::array::uniform3(1usize..80), cols_of_32 in 1usize..5, tokens in 1usize..90, threads in 1usize..4,
         grouped in any::<bool>(), seed in any::<u64>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -386,7 +386,7 @@ proptest! {
     /// Bit for bit the definition, on every ISA, for few tokens and many, whatever the number of threads.
     #[test]
     fn groups_of_columns_are_scaled_and_added_in_order(
-        rows in 1usize..80, groups in 1usize..6, of_32 in 1usize..5, tokens in 1usize..40, threads in 1usize..4,
+        rows in 1usize..80, groups in 1usize..6, of_32 in 1usize..5, tokens in 1usize..90, threads in 1usize..4,
         seed in any::<u64>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);

@@ -16,13 +16,14 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel};
+use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, UnpackPanel};
 use super::{avx512_vbmi, avx512_vnni, layout};
 use std::arch::asm;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily { kernels: &[&TRIOS, &CODES, &PLANES], ..avx512_vbmi::FAMILY };
 
 static TRIOS: TernaryKernel = TernaryKernel {
+    name: "trios",
     layout: &layout::TRIOS,
     preparation: None,
     few_tokens: 6,
@@ -31,6 +32,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
 };
 
 static CODES: TernaryKernel = TernaryKernel {
+    name: "codes",
     layout: &layout::CODES,
     preparation: None,
     few_tokens: 6,
@@ -38,7 +40,7 @@ static CODES: TernaryKernel = TernaryKernel {
     many: &[Many::Panel(panel(avx512_vnni::unpack))],
 };
 
-const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {
+const fn panel(unpack: UnpackPanel) -> PanelKernels {
     PanelKernels {
         min_tokens: 7,
         tokens: 2 * ROWS,

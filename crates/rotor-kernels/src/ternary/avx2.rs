@@ -13,25 +13,21 @@
 //! `4 * 30 = 120` and `4 * 17 = 68`, both within int8 (intermediate wrap-around is harmless, addition being modular). A
 //! widened sum of 16 columns is at most `16 * 128 = 2048`; 15 of them (`30720`) fit int16, then they are added to int32.
 //!
-//! # Many tokens: 81-entry tables of 16 tokens
-//!
-//! The code of 4 trits is `40 + t0 + 3 t1 + 9 t2 + 27 t3`, 0 to 80. Entry `code` of a table is the signed sum of the 4
-//! activations for each of 16 tokens, int16. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while every row adds
-//! its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
+//! More tokens go by [`super::avx2_panel`] and [`super::avx2_lookup`].
 
+use super::avx2_lookup::{self, TOKENS_16};
 use super::avx2_panel;
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
+use super::lookup::LookupKernels;
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
-use crate::pool::SharedMut;
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 pub(crate) static FAMILY: TernaryFamily =
     TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
+    name: "planes",
     layout: &layout::PLANES,
     preparation: Some(&TABLES),
     few_tokens: 4,
@@ -39,7 +35,8 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     many: &[Many::Panel(avx2_panel::PANEL), Many::Lookup(LOOKUP)],
 };
 
-pub(super) const LOOKUP: LookupKernels = LookupKernels { min_tokens: 16, decode, transpose, run };
+const LOOKUP: LookupKernels =
+    LookupKernels { min_tokens: 16, decode: avx2_lookup::decode, wide: &TOKENS_16, narrow: &TOKENS_16 };
 
 /// The tables of 16 sums.
 pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, fill: prepare };
@@ -51,8 +48,6 @@ pub(super) const TABLE_BYTES: usize = 32;
 const PREFETCH: usize = 8192;
 /// Pairs of units (16 columns) whose sums fit int16.
 const PAIRS_PER_FLUSH: usize = 15;
-/// Chunks whose sums fit int16.
-const CHUNKS_PER_FLUSH: usize = 7;
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -224,226 +219,5 @@ pub(super) fn store_rows(sums: [__m256i; 4], out: &mut [i32; TILE_ROWS]) {
     for (sums, out) in sums.into_iter().zip(out.as_chunks_mut::<8>().0) {
         // SAFETY: 8 writable int32; the store needs no alignment.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
-    }
-}
-
-/// Planes to codes, 32 rows by 32 columns at a time: `code = 40 + F[plus] - F[minus]`, `F` the base-3 value of a nibble's
-/// bits, then an 8 x 32 byte transposition so that a row's 8 codes lie together.
-#[target_feature(enable = "avx2")]
-fn decode(tiles: &[u8], units: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
-    let zero = [0u8; UNIT_BYTES];
-    for (index, tile) in tiles.chunks_exact(units * UNIT_BYTES).enumerate() {
-        let units = tile.as_chunks::<UNIT_BYTES>().0;
-        let first_row = row + index * TILE_ROWS;
-        // The last chunk may be half a chunk: columns are padded to 16 only.
-        for (chunk, units) in units.chunks(CHUNK_COLS / UNIT_COLS).enumerate() {
-            let unit = |i: usize| units.get(i).unwrap_or(&zero);
-            let at = (chunk * code_rows + first_row) * CHUNK_CODES;
-            // SAFETY: these rows of every chunk belong to this call alone (the kernel's contract).
-            let codes = unsafe { codes.slice(at, TILE_ROWS * CHUNK_CODES) };
-            decode_chunk([unit(0), unit(1), unit(2), unit(3)], codes);
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn decode_chunk(units: [&[u8; UNIT_BYTES]; 4], codes: &mut [u8]) {
-    let nibble = _mm256_set1_epi8(15);
-    let base3 = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 3, 4, 9, 10, 12, 13, 27, 28, 30, 31, 36, 37, 39, 40));
-    let base3_40 = _mm256_add_epi8(base3, _mm256_set1_epi8(40));
-    let code = |plus, minus| {
-        let plus = _mm256_shuffle_epi8(base3_40, _mm256_and_si256(plus, nibble));
-        _mm256_sub_epi8(plus, _mm256_shuffle_epi8(base3, _mm256_and_si256(minus, nibble)))
-    };
-    let mut columns = [_mm256_setzero_si256(); 8];
-    for (unit, columns) in units.iter().zip(columns.as_chunks_mut::<2>().0) {
-        let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
-        *columns = [code(plus, minus), code(_mm256_srli_epi16::<4>(plus), _mm256_srli_epi16::<4>(minus))];
-    }
-    // Each step interleaves neighbours, doubling the run of one row's codes: 2, 4, 8 bytes.
-    let c = columns;
-    let low: [__m256i; 4] = std::array::from_fn(|i| _mm256_unpacklo_epi8(c[2 * i], c[2 * i + 1]));
-    let high: [__m256i; 4] = std::array::from_fn(|i| _mm256_unpackhi_epi8(c[2 * i], c[2 * i + 1]));
-    for (pairs, row) in [(low, 0), (high, 8)] {
-        let (a, b) = (_mm256_unpacklo_epi16(pairs[0], pairs[1]), _mm256_unpackhi_epi16(pairs[0], pairs[1]));
-        let (c, d) = (_mm256_unpacklo_epi16(pairs[2], pairs[3]), _mm256_unpackhi_epi16(pairs[2], pairs[3]));
-        let rows = [
-            _mm256_unpacklo_epi32(a, c),
-            _mm256_unpackhi_epi32(a, c),
-            _mm256_unpacklo_epi32(b, d),
-            _mm256_unpackhi_epi32(b, d),
-        ];
-        for (i, two_rows) in rows.into_iter().enumerate() {
-            let at = (row + 2 * i) * CHUNK_CODES;
-            store16(_mm256_castsi256_si128(two_rows), &mut codes[at..at + 16]);
-            store16(_mm256_extracti128_si256::<1>(two_rows), &mut codes[at + 128..at + 144]);
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store16(value: __m128i, out: &mut [u8]) {
-    assert!(out.len() == 16, "16 bytes");
-    // SAFETY: 16 writable bytes; the store needs no alignment.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), value) };
-}
-
-/// `transposed[column][token]`, absent tokens and columns as zeros.
-#[target_feature(enable = "avx2")]
-fn transpose(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]) {
-    let out = transposed.as_chunks_mut::<TOKEN_TILE>().0;
-    // Columns come in whole chunks, to which activations are padded.
-    let whole = out.len();
-    assert!(whole <= stride, "{whole} columns of {stride}");
-    for half in [0, 8] {
-        // An absent token reads a row of zeros.
-        let zeros = [0u8; 8];
-        for column in (0..whole).step_by(8) {
-            let row = |i: usize| -> __m128i {
-                let bytes = if half + i < tokens {
-                    let at = (half + i) * stride + column;
-                    q[at..at + 8].as_ptr().cast::<u8>()
-                } else {
-                    zeros.as_ptr()
-                };
-                // SAFETY: 8 readable bytes either way.
-                unsafe { _mm_loadl_epi64(bytes.cast()) }
-            };
-            let ab: [__m128i; 4] = std::array::from_fn(|i| _mm_unpacklo_epi8(row(2 * i), row(2 * i + 1)));
-            let (c, d) = (_mm_unpacklo_epi16(ab[0], ab[1]), _mm_unpackhi_epi16(ab[0], ab[1]));
-            let (e, f) = (_mm_unpacklo_epi16(ab[2], ab[3]), _mm_unpackhi_epi16(ab[2], ab[3]));
-            let columns = [
-                _mm_unpacklo_epi32(c, e),
-                _mm_unpackhi_epi32(c, e),
-                _mm_unpacklo_epi32(d, f),
-                _mm_unpackhi_epi32(d, f),
-            ];
-            for (i, two) in columns.into_iter().enumerate() {
-                let at = column + 2 * i;
-                store8(_mm_cvtepi8_epi16(two), &mut out[at][half..half + 8]);
-                store8(_mm_cvtepi8_epi16(_mm_srli_si128::<8>(two)), &mut out[at + 1][half..half + 8]);
-            }
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store8(value: __m128i, out: &mut [i16]) {
-    assert!(out.len() == 8, "8 int16");
-    // SAFETY: 16 writable bytes; the store needs no alignment.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), value) };
-}
-
-/// Sums of the rows `rows` for 16 tokens, left in `work.sums[row - rows.start][16]`.
-#[target_feature(enable = "avx2")]
-fn run(codes: &[u8], code_rows: usize, rows: Range<usize>, transposed: &[i16], work: &mut LookupWork) {
-    let columns = transposed.as_chunks::<{ CHUNK_COLS * TOKEN_TILE }>().0;
-    let LookupWork { tables, partial, sums } = work;
-    let tables: &mut Tables = (&mut tables[..]).try_into().expect("8 tables of 81 x 16");
-    let sums = &mut sums.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];
-    let partial = &mut partial.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];
-    sums.as_flattened_mut().fill(0);
-    for (chunk, columns) in columns.iter().enumerate() {
-        build_tables(columns, tables);
-        let codes = &codes.as_chunks::<CHUNK_CODES>().0[chunk * code_rows + rows.start..][..rows.len()];
-        let first = chunk % CHUNKS_PER_FLUSH == 0;
-        let last = chunk % CHUNKS_PER_FLUSH == CHUNKS_PER_FLUSH - 1 || chunk + 1 == codes_chunks(transposed);
-        match (first, last) {
-            (true, true) => add_rows::<true, true>(codes, tables, partial, sums),
-            (true, false) => add_rows::<true, false>(codes, tables, partial, sums),
-            (false, true) => add_rows::<false, true>(codes, tables, partial, sums),
-            (false, false) => add_rows::<false, false>(codes, tables, partial, sums),
-        }
-    }
-}
-
-fn codes_chunks(transposed: &[i16]) -> usize {
-    transposed.len() / (CHUNK_COLS * TOKEN_TILE)
-}
-
-/// 8 tables of 81 entries of 16 tokens.
-type Tables = [i16; CHUNK_CODES * ENTRIES * TOKEN_TILE];
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_tokens(values: &[i16; TOKEN_TILE]) -> __m256i {
-    // SAFETY: 32 readable bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_tokens(values: __m256i, out: &mut [i16; TOKEN_TILE]) {
-    // SAFETY: 32 writable bytes; the store needs no alignment.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), values) };
-}
-
-/// Entry by entry: `T[code of -1 -1 -1 -1]` first, then each trit doubles and triples what is there.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn build_tables(columns: &[i16; CHUNK_COLS * TOKEN_TILE], tables: &mut Tables) {
-    let columns = columns.as_chunks::<{ 4 * TOKEN_TILE }>().0;
-    for (columns, table) in columns.iter().zip(tables.as_chunks_mut::<{ ENTRIES * TOKEN_TILE }>().0) {
-        let x: [__m256i; 4] = std::array::from_fn(|i| load_tokens(&columns.as_chunks().0[i]));
-        let table = table.as_chunks_mut::<TOKEN_TILE>().0;
-        let all = _mm256_add_epi16(_mm256_add_epi16(x[0], x[1]), _mm256_add_epi16(x[2], x[3]));
-        store_tokens(_mm256_sub_epi16(_mm256_setzero_si256(), all), &mut table[0]);
-        let mut filled = 1;
-        for x in x {
-            for entry in 0..filled {
-                let zero = _mm256_add_epi16(load_tokens(&table[entry]), x);
-                store_tokens(zero, &mut table[filled + entry]);
-                store_tokens(_mm256_add_epi16(zero, x), &mut table[2 * filled + entry]);
-            }
-            filled *= 3;
-        }
-    }
-}
-
-/// Adds each row's 8 entries: to nothing where `FIRST`, into the int32 sums where `LAST`, else into the int16 partial sums.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_rows<const FIRST: bool, const LAST: bool>(
-    codes: &[[u8; CHUNK_CODES]],
-    tables: &Tables,
-    partial: &mut [[i16; TOKEN_TILE]],
-    sums: &mut [[i32; TOKEN_TILE]],
-) {
-    let base: *const u8 = tables.as_ptr().cast();
-    const ENTRY_BYTES: usize = 2 * TOKEN_TILE;
-    for ((codes, partial), sums) in codes.iter().zip(partial).zip(sums) {
-        let codes = u64::from_le_bytes(*codes);
-        let entry = |table: usize| {
-            let code = (codes >> (8 * table)) as usize & 0xff;
-            debug_assert!(code < ENTRIES, "code {code}");
-            // SAFETY: `decode` writes codes below 81, so the entry lies inside the 8 tables. (A byte that is no code could
-            // reach at most entry 255 of the last table; `codes` come from `decode` alone, which `multiply_many` ensures.)
-            unsafe { _mm256_loadu_si256(base.add((table * ENTRIES + code) * ENTRY_BYTES).cast()) }
-        };
-        let a = _mm256_add_epi16(_mm256_add_epi16(entry(0), entry(1)), _mm256_add_epi16(entry(2), entry(3)));
-        let b = _mm256_add_epi16(_mm256_add_epi16(entry(4), entry(5)), _mm256_add_epi16(entry(6), entry(7)));
-        let mut sum = _mm256_add_epi16(a, b);
-        if !FIRST {
-            sum = _mm256_add_epi16(sum, load_tokens(partial));
-        }
-        if LAST {
-            add_sums(sum, sums);
-        } else {
-            store_tokens(sum, partial);
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_sums(sum: __m256i, sums: &mut [i32; TOKEN_TILE]) {
-    let parts = [_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum)];
-    for (part, sums) in parts.into_iter().zip(sums.as_chunks_mut::<8>().0) {
-        let at: *mut __m256i = sums.as_mut_ptr().cast();
-        // SAFETY: 32 readable and writable bytes; neither access needs alignment.
-        unsafe { _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_cvtepi16_epi32(part))) };
     }
 }

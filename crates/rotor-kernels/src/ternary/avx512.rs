@@ -8,6 +8,7 @@
 //! two, because no column is in both planes.
 
 use super::avx2::{self, TABLE_BYTES};
+use super::avx512_lookup;
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, layout};
 use std::arch::x86_64::*;
@@ -21,11 +22,12 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
 };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
+    name: "planes",
     layout: &layout::PLANES,
     preparation: Some(&avx2::TABLES),
     few_tokens: 4,
     few,
-    many: &[Many::Lookup(avx2::LOOKUP)],
+    many: &[Many::Lookup(avx512_lookup::PLANES)],
 };
 
 /// How far ahead of the multiplication weights are fetched, in bytes.

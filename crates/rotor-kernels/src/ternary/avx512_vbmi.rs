@@ -10,7 +10,8 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::avx512_vnni::{CODES, HALF, LINE, PREFETCH, add, broadcast, load, panel};
+use super::avx512_lookup;
+use super::avx512_vnni::{CODES, CODES_LOOKUP, HALF, LINE, PREFETCH, add, broadcast, load, panel};
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
 use std::arch::x86_64::*;
@@ -20,15 +21,22 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
     planes: &PLANES,
-    kernels: &[&TRIOS, &CODES, &PLANES],
+    kernels: &[&TRIOS, &TRIOS_LOOKUP, &CODES, &CODES_LOOKUP, &PLANES],
 };
 
 static TRIOS: TernaryKernel = TernaryKernel {
+    name: "trios",
     layout: &layout::TRIOS,
     preparation: None,
     few_tokens: 6,
     few,
     many: &[Many::Panel(panel(unpack))],
+};
+
+static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
+    name: "trios-lookup",
+    many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_lookup::TRIOS)],
+    ..TRIOS
 };
 
 /// Indices of a block.

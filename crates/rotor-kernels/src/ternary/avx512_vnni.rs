@@ -16,8 +16,8 @@
 //! vectors of weights and a broadcast, which leaves the two dot products a cycle as the only limit.
 
 use super::TILE_ROWS;
-use super::avx512;
-use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
+use super::{avx512, avx512_lookup};
+use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token, UnpackPanel};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
 
@@ -26,10 +26,11 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
     planes: &avx512::PLANES,
-    kernels: &[&CODES, &avx512::PLANES],
+    kernels: &[&CODES, &CODES_LOOKUP, &avx512::PLANES],
 };
 
 pub(super) static CODES: TernaryKernel = TernaryKernel {
+    name: "codes",
     layout: &layout::CODES,
     preparation: None,
     few_tokens: 6,
@@ -37,8 +38,14 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     many: &[Many::Panel(panel(unpack))],
 };
 
+pub(super) static CODES_LOOKUP: TernaryKernel = TernaryKernel {
+    name: "codes-lookup",
+    many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_lookup::CODES)],
+    ..CODES
+};
+
 /// The panels of a packed form that `unpack` knows.
-pub(super) const fn panel(unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8])) -> PanelKernels {
+pub(super) const fn panel(unpack: UnpackPanel) -> PanelKernels {
     PanelKernels {
         min_tokens: 24,
         tokens: PANEL_TOKENS,

@@ -17,6 +17,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
 };
 
 static CODES: TernaryKernel = TernaryKernel {
+    name: "codes",
     layout: &layout::CODES,
     preparation: None,
     few_tokens: 3,

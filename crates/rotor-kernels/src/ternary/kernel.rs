@@ -33,6 +33,8 @@ type DotRows = unsafe fn(bit0: &[u8], bit1: &[u8], width: usize, x: &[i8], out: 
 
 /// A packed layout and the functions that multiply it.
 pub struct TernaryKernel {
+    /// What it is called.
+    pub(crate) name: &'static str,
     /// How the weights are packed.
     pub(crate) layout: &'static Layout,
     /// What is made of a token's activations before they are multiplied, if anything.
@@ -47,6 +49,9 @@ pub struct TernaryKernel {
 
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
 pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
+
+/// Unpacks a tile of `cols` columns to a panel.
+pub(crate) type UnpackPanel = unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]);
 
 /// `out[token][row] += sum over columns of (weight + 1) * x`, 32 rows, from a panel and the activations of a pass.
 pub(crate) type MultiplyPanel = unsafe fn(panel: &[u8], input: PanelTokens<'_>, out: &mut [[i32; 32]]);
@@ -138,8 +143,8 @@ pub(crate) struct PanelKernels {
     pub arrangement: Arrangement,
     /// Bytes of activations that the L2 cache keeps while panel after panel passes by: tokens beyond go after them.
     pub input_bytes: usize,
-    /// Unpacks a tile of `cols` columns.
-    pub unpack: unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]),
+    /// Unpacks the weights.
+    pub unpack: UnpackPanel,
     /// Products of a panel with a pass of tokens.
     pub multiply: MultiplyPanel,
 }
@@ -166,9 +171,10 @@ impl TernaryKernel {
         }
     }
 
-    /// What the kernel is called by `ROTOR_KERNEL`: the name of its layout.
+    /// What the kernel is called by `ROTOR_KERNEL`: the name of its layout, and of what it does with many tokens where
+    /// another kernel of the same layout does something else.
     pub fn name(&self) -> &'static str {
-        self.layout.name
+        self.name
     }
 
     /// Bits of a packed weight, padding left out of account.

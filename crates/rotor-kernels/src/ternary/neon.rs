@@ -17,27 +17,32 @@
 //!
 //! The code of 4 trits is `40 + t0 + 3 t1 + 9 t2 + 27 t3`, 0 to 80. Entry `code` of a table is the signed sum of the 4
 //! activations for each of 16 tokens, int16 in two registers. 8 tables of 2592 bytes (32 columns) stay in the L1 cache while
-//! every row adds its 8 entries. 7 chunks are `224 * 128 = 28672`, within int16; then the partial sums are added to int32.
+//! every row adds its 8 entries; [`super::lookup`] sees that int16 holds their sums.
 
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, LookupWork, TOKEN_TILE};
-use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, Step, TokenTile};
+use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 pub(crate) static FAMILY: TernaryFamily =
     TernaryFamily { pack_row, dot_rows: super::neon_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
 
 // By count of instructions, lookups for 16 tokens do 16 products each where the few-token kernel does 7.
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
+    name: "planes",
     layout: &layout::PLANES,
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
-    many: &[Many::Lookup(LookupKernels { min_tokens: 8, decode, transpose, run })],
+    many: &[Many::Lookup(LookupKernels { min_tokens: 8, decode, wide: &TOKENS_16, narrow: &TOKENS_16 })],
 };
+
+static TOKENS_16: TokenTile = TokenTile { tokens: TOKENS, transpose, tabulate, add, turn };
+
+/// Tokens that share a lookup.
+const TOKENS: usize = 16;
 
 /// Adds and widens 16 bytes at a time once compiled.
 #[target_feature(enable = "neon")]
@@ -52,8 +57,6 @@ static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, f
 const TABLE_BYTES: usize = 32;
 /// Pairs of units (16 columns) whose sums fit int16.
 const PAIRS_PER_FLUSH: usize = 15;
-/// Chunks whose sums fit int16.
-const CHUNKS_PER_FLUSH: usize = 7;
 
 #[inline]
 #[target_feature(enable = "neon")]
@@ -199,8 +202,8 @@ fn widen_add(sums: &mut [int16x8_t; 2], low: int8x16_t, high: int8x16_t) {
 
 /// The planes of whole tiles as codes of 4 trits, `codes[chunk][row][8]`.
 #[target_feature(enable = "neon")]
-fn decode(tiles: &[u8], units: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
-    let zero = [0u8; UNIT_BYTES];
+fn decode(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
+    let (zero, units) = ([0u8; UNIT_BYTES], padded_cols(cols) / UNIT_COLS);
     for (index, tile) in tiles.chunks_exact(units * UNIT_BYTES).enumerate() {
         let units = tile.as_chunks::<UNIT_BYTES>().0;
         let first_row = row + index * TILE_ROWS;
@@ -253,7 +256,7 @@ fn decode_half(units: [&[u8; UNIT_BYTES]; 4], half: usize, codes: &mut [u8; 16 *
 /// `transposed[column][token]`, absent tokens as zeros.
 #[target_feature(enable = "neon")]
 fn transpose(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]) {
-    let out = transposed.as_chunks_mut::<TOKEN_TILE>().0;
+    let out = transposed.as_chunks_mut::<TOKENS>().0;
     // Columns come in whole chunks, to which activations are padded.
     assert!(out.len() <= stride, "{} columns of {stride}", out.len());
     for half in [0, 8] {
@@ -294,115 +297,119 @@ fn store_8(value: int16x8_t, out: &mut [i16; 8]) {
     unsafe { vst1q_s16(out.as_mut_ptr(), value) };
 }
 
-/// Sums of the rows `rows` for 16 tokens, left in `work.sums[row - rows.start][16]`.
-#[target_feature(enable = "neon")]
-fn run(codes: &[u8], code_rows: usize, rows: Range<usize>, transposed: &[i16], work: &mut LookupWork) {
-    let columns = transposed.as_chunks::<{ CHUNK_COLS * TOKEN_TILE }>().0;
-    let LookupWork { tables, partial, sums } = work;
-    let tables: &mut Tables = (&mut tables[..]).try_into().expect("8 tables of 81 x 16");
-    let sums = &mut sums.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];
-    let partial = &mut partial.as_chunks_mut::<TOKEN_TILE>().0[..rows.len()];
-    sums.as_flattened_mut().fill(0);
-    for (chunk, chunk_columns) in columns.iter().enumerate() {
-        build_tables(chunk_columns, tables);
-        let codes = &codes.as_chunks::<CHUNK_CODES>().0[chunk * code_rows + rows.start..][..rows.len()];
-        let first = chunk % CHUNKS_PER_FLUSH == 0;
-        let last = chunk % CHUNKS_PER_FLUSH == CHUNKS_PER_FLUSH - 1 || chunk + 1 == columns.len();
-        match (first, last) {
-            (true, true) => add_rows::<true, true>(codes, tables, partial, sums),
-            (true, false) => add_rows::<true, false>(codes, tables, partial, sums),
-            (false, true) => add_rows::<false, true>(codes, tables, partial, sums),
-            (false, false) => add_rows::<false, false>(codes, tables, partial, sums),
-        }
-    }
-}
-
-/// 8 tables of 81 entries of 16 tokens.
-type Tables = [i16; CHUNK_CODES * ENTRIES * TOKEN_TILE];
+type Tables = [i16; CHUNK_CODES * ENTRIES * TOKENS];
 
 /// 16 tokens' int16.
 type Tokens = int16x8x2_t;
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_tokens(values: &[i16; TOKEN_TILE]) -> Tokens {
+fn load_tokens(values: &[i16; TOKENS]) -> Tokens {
     // SAFETY: 32 readable bytes; the load needs no alignment.
     unsafe { vld1q_s16_x2(values.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn store_tokens(values: Tokens, out: &mut [i16; TOKEN_TILE]) {
+fn store_tokens(values: Tokens, out: &mut [i16; TOKENS]) {
     // SAFETY: 32 writable bytes; the store needs no alignment.
     unsafe { vst1q_s16_x2(out.as_mut_ptr(), values) };
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn add(a: Tokens, b: Tokens) -> Tokens {
+fn add_tokens(a: Tokens, b: Tokens) -> Tokens {
     int16x8x2_t(vaddq_s16(a.0, b.0), vaddq_s16(a.1, b.1))
 }
 
 /// Entry by entry: `T[code of -1 -1 -1 -1]` first, then each trit doubles and triples what is there.
-#[inline]
 #[target_feature(enable = "neon")]
-fn build_tables(columns: &[i16; CHUNK_COLS * TOKEN_TILE], tables: &mut Tables) {
-    let columns = columns.as_chunks::<{ 4 * TOKEN_TILE }>().0;
-    for (columns, table) in columns.iter().zip(tables.as_chunks_mut::<{ ENTRIES * TOKEN_TILE }>().0) {
-        let x: [Tokens; 4] = std::array::from_fn(|i| load_tokens(&columns.as_chunks().0[i]));
-        let table = table.as_chunks_mut::<TOKEN_TILE>().0;
-        let all = add(add(x[0], x[1]), add(x[2], x[3]));
+fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
+    let columns = columns.as_chunks::<TOKENS>().0.as_chunks::<4>().0;
+    let zero = vdupq_n_s16(0);
+    let mut sizes = int16x8x2_t(zero, zero);
+    for (columns, table) in columns.iter().zip(tables.as_chunks_mut::<{ ENTRIES * TOKENS }>().0) {
+        let x = [0, 1, 2, 3].map(|i: usize| load_tokens(&columns[i]));
+        for x in x {
+            sizes = add_tokens(sizes, int16x8x2_t(vabsq_s16(x.0), vabsq_s16(x.1)));
+        }
+        let table = table.as_chunks_mut::<TOKENS>().0;
+        let all = add_tokens(add_tokens(x[0], x[1]), add_tokens(x[2], x[3]));
         store_tokens(int16x8x2_t(vnegq_s16(all.0), vnegq_s16(all.1)), &mut table[0]);
         let mut filled = 1;
         for x in x {
             for entry in 0..filled {
-                let zero = add(load_tokens(&table[entry]), x);
+                let zero = add_tokens(load_tokens(&table[entry]), x);
                 store_tokens(zero, &mut table[filled + entry]);
-                store_tokens(add(zero, x), &mut table[2 * filled + entry]);
+                store_tokens(add_tokens(zero, x), &mut table[2 * filled + entry]);
             }
             filled *= 3;
         }
     }
+    i32::from(vmaxvq_s16(vmaxq_s16(sizes.0, sizes.1)))
 }
 
-/// Adds each row's 8 entries: to nothing where `FIRST`, into the int32 sums where `LAST`, else into the int16 partial sums.
+#[target_feature(enable = "neon")]
+fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]) {
+    let tables = tables.try_into().expect("8 tables of 81 entries of 16 tokens");
+    let partial = partial.as_chunks_mut().0;
+    match step {
+        Step::Begin => add_rows::<true>(codes, tables, partial, |_, _| {}),
+        Step::Add => add_rows::<false>(codes, tables, partial, |_, _| {}),
+        Step::SpillFirst | Step::Spill => {
+            let (sums, first) = (sums.as_chunks_mut().0, step == Step::SpillFirst);
+            add_rows::<true>(codes, tables, partial, |row, partial| spill(partial, first, &mut sums[row]));
+        }
+    }
+}
+
+/// Adds each row's 8 entries: to nothing where they are `NEW`, else to the partial sums. `before(row, partial)` comes first.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_rows<const FIRST: bool, const LAST: bool>(
+fn add_rows<const NEW: bool>(
     codes: &[[u8; CHUNK_CODES]],
     tables: &Tables,
-    partial: &mut [[i16; TOKEN_TILE]],
-    sums: &mut [[i32; TOKEN_TILE]],
+    partial: &mut [[i16; TOKENS]],
+    mut before: impl FnMut(usize, &[i16; TOKENS]),
 ) {
-    for ((codes, partial), sums) in codes.iter().zip(partial).zip(sums) {
+    for (row, (codes, partial)) in codes.iter().zip(partial).enumerate() {
         let codes = u64::from_le_bytes(*codes);
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
             debug_assert!(code < ENTRIES, "code {code}");
-            // SAFETY: `decode` writes codes below 81, so the entry lies inside the 8 tables. (A byte that is no code could
-            // reach at most entry 255 of the last table; `codes` come from `decode` alone, which lookup.rs ensures.)
-            unsafe { vld1q_s16_x2(tables.as_ptr().add((table * ENTRIES + code) * TOKEN_TILE)) }
+            // SAFETY: codes are below 81 (`TokenTile::add`), so the entry lies inside the 8 tables.
+            unsafe { vld1q_s16_x2(tables.as_ptr().add((table * ENTRIES + code) * TOKENS)) }
         };
-        let a = add(add(entry(0), entry(1)), add(entry(2), entry(3)));
-        let b = add(add(entry(4), entry(5)), add(entry(6), entry(7)));
-        let mut sum = add(a, b);
-        if !FIRST {
-            sum = add(sum, load_tokens(partial));
+        let a = add_tokens(add_tokens(entry(0), entry(1)), add_tokens(entry(2), entry(3)));
+        let b = add_tokens(add_tokens(entry(4), entry(5)), add_tokens(entry(6), entry(7)));
+        let mut sum = add_tokens(a, b);
+        before(row, partial);
+        if !NEW {
+            sum = add_tokens(sum, load_tokens(partial));
         }
-        if LAST {
-            add_sums(sum, sums);
-        } else {
-            store_tokens(sum, partial);
-        }
+        store_tokens(sum, partial);
     }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_sums(sum: Tokens, sums: &mut [i32; TOKEN_TILE]) {
-    let parts = [vget_low_s16(sum.0), vget_high_s16(sum.0), vget_low_s16(sum.1), vget_high_s16(sum.1)];
-    for (part, sums) in parts.into_iter().zip(sums.as_chunks_mut::<4>().0) {
-        // SAFETY: 16 readable and writable bytes; neither access needs alignment.
-        unsafe { vst1q_s32(sums.as_mut_ptr(), vaddw_s16(vld1q_s32(sums.as_ptr()), part)) };
+fn spill(partial: &[i16; TOKENS], first: bool, sums: &mut [i32; TOKENS]) {
+    for (partial, sums) in partial.as_chunks::<4>().0.iter().zip(sums.as_chunks_mut::<4>().0) {
+        // SAFETY: 8 and 16 readable bytes, 16 writable ones; no access needs alignment.
+        unsafe {
+            let before = if first { vdupq_n_s32(0) } else { vld1q_s32(sums.as_ptr()) };
+            vst1q_s32(sums.as_mut_ptr(), vaddw_s16(before, vld1_s16(partial.as_ptr())));
+        }
+    }
+}
+
+/// An element at a time: it is a small part of a product.
+#[target_feature(enable = "neon")]
+fn turn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]) {
+    let rows = partial.len() / TOKENS;
+    for (row, partial) in partial.as_chunks::<TOKENS>().0.iter().enumerate() {
+        for (token, partial) in partial.iter().enumerate() {
+            by_token[token * rows + row] = i32::from(*partial) + sums.map_or(0, |sums| sums[row * TOKENS + token]);
+        }
     }
 }

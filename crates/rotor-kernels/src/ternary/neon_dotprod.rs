@@ -35,6 +35,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
 
 // By count of instructions: unpacking a panel is 80, and saves 64 of the few-token kernel's for every 4 tokens.
 static CODES: TernaryKernel = TernaryKernel {
+    name: "codes",
     layout: &layout::CODES,
     preparation: None,
     few_tokens: 4,

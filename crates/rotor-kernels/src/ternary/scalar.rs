@@ -21,7 +21,7 @@ static TRIOS: TernaryKernel =
     kernel(&layout::TRIOS, |tile, cols, tokens, out| by_trits(&layout::TRIOS, tile, cols, tokens, out));
 
 const fn kernel(layout: &'static Layout, few: FewTokens) -> TernaryKernel {
-    TernaryKernel { layout, preparation: None, few_tokens: 4, few, many: &[] }
+    TernaryKernel { name: layout.name, layout, preparation: None, few_tokens: 4, few, many: &[] }
 }
 
 fn sum(q: &[i8]) -> i32 {
