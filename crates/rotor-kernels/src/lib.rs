@@ -19,6 +19,7 @@ mod isa;
 mod lines;
 pub mod matrix;
 pub mod measure;
+mod noise;
 pub mod planes;
 mod pool;
 pub mod quantized;

@@ -12,6 +12,7 @@ use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
 use crate::isa::Isa;
+use crate::noise::Noise;
 use crate::planes::Strided;
 use crate::pool::Pool;
 use crate::quantized::{BlockActivations, takes_blocks};
@@ -111,37 +112,13 @@ fn first_sound<'a>(
     candidates.find(|kernels| is_sound(kernels))
 }
 
-/// Numbers that look random and are the same everywhere.
-struct Noise(u32);
-
-impl Noise {
-    fn next(&mut self) -> u32 {
-        // The generator of Numerical Recipes; its high bits are good enough here.
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.0 >> 8
-    }
-
-    fn trits(&mut self, len: usize) -> Vec<i8> {
-        (0..len).map(|_| (self.next() % 3) as i8 - 1).collect()
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-
-    /// Between -4 and 4.
-    fn floats(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| (self.next() % 8192) as f32 / 1024.0 - 4.0).collect()
-    }
-}
-
 /// Rows and columns of the ternary case: a whole tile and a part of one, a flush of int16 sums and a tail.
 const SHAPE: (usize, usize) = (37, 786);
 
 fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), String> {
     let (rows, cols) = SHAPE;
     let pool = Pool::new(1);
-    let mut noise = Noise(1);
+    let mut noise = Noise::new(1);
     let mut trits = noise.trits(rows * cols);
     // The worst case of every int16 and int8 sum: all weights of one sign.
     trits[..cols].fill(1);
@@ -178,7 +155,7 @@ fn definition(trits: &[i8], x: &[i8], cols: usize) -> Vec<i32> {
 
 fn stored_planes(kernels: &Kernels) -> Result<(), String> {
     let (rows, cols) = (19, 8 * 37);
-    let mut noise = Noise(2);
+    let mut noise = Noise::new(2);
     let trits = noise.trits(rows * cols);
     let x: Vec<i8> = noise.bytes(cols).into_iter().map(u8::cast_signed).collect();
     let plane = |sign: i8| -> Vec<u8> {
@@ -192,7 +169,7 @@ fn stored_planes(kernels: &Kernels) -> Result<(), String> {
 }
 
 fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
-    let mut noise = Noise(3);
+    let mut noise = Noise::new(3);
     let plane_bytes = 96;
     let (codes, planes) = (noise.bytes(2 * plane_bytes), [noise.bytes(plane_bytes), noise.bytes(plane_bytes)]);
     let trits: Vec<i8> = noise.trits(8 * plane_bytes);
@@ -224,7 +201,7 @@ fn codes_and_planes(kernels: &Kernels) -> Result<(), String> {
 }
 
 fn quantisation(kernels: &Kernels) -> Result<(), String> {
-    let mut x = Noise(4).floats(101);
+    let mut x = Noise::new(4).floats(101);
     // A scale of 1 and ties: 0.5 rounds to 0, 1.5 to 2, -2.5 to -2.
     x[..5].copy_from_slice(&[127.0, 0.5, 1.5, -2.5, -127.0]);
     let mut not_finite = x.clone();
@@ -243,7 +220,7 @@ fn quantisation(kernels: &Kernels) -> Result<(), String> {
 }
 
 fn floats(kernels: &Kernels) -> Result<(), String> {
-    let mut noise = Noise(5);
+    let mut noise = Noise::new(5);
     let (a, b) = (noise.floats(83), noise.floats(83));
     let run = |kernels: &Kernels| {
         let mut out = vec![vec![0.0; a.len()], a.clone(), a.clone(), a.clone(), [&a[..], &b[..]].concat(), Vec::new()];
@@ -264,7 +241,7 @@ fn floats(kernels: &Kernels) -> Result<(), String> {
 
 /// Scales of one kind and the other, divisors that may be multiplied by and one that may not.
 fn outputs(kernels: &Kernels) -> Result<(), String> {
-    let mut noise = Noise(8);
+    let mut noise = Noise::new(8);
     let sums: Vec<i32> = (0..53).map(|_| noise.next().cast_signed() % 40_000 - 20_000).collect();
     let (before, scales) = (noise.floats(sums.len()), noise.floats(sums.len()));
     for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
@@ -284,7 +261,7 @@ fn outputs(kernels: &Kernels) -> Result<(), String> {
 
 /// Rows of every type that is multiplied in blocks, for more tokens than share an unpacking.
 fn stored_blocks(kernels: &Kernels) -> Result<(), String> {
-    let (mut noise, cols, tokens) = (Noise(9), 512, 5);
+    let (mut noise, cols, tokens) = (Noise::new(9), 512, 5);
     let x = noise.floats(tokens * cols);
     for dtype in DenseType::ALL.into_iter().filter(|dtype| takes_blocks(*dtype)) {
         let bytes = 2 * dtype.row_bytes(cols).unwrap_or(0);
@@ -304,7 +281,7 @@ fn stored_blocks(kernels: &Kernels) -> Result<(), String> {
 }
 
 fn stored_rows(kernels: &Kernels) -> Result<(), String> {
-    let mut noise = Noise(6);
+    let mut noise = Noise::new(6);
     for dtype in DenseType::ALL {
         let (blocks, len) = (3, 3 * dtype.block_len());
         // Exponents of every field that may be a float stay small: bytes below 0x40 at odd places, wherever it begins.
@@ -329,7 +306,7 @@ fn stored_rows(kernels: &Kernels) -> Result<(), String> {
 fn attention_of_two_segments(kernels: &Kernels) -> Result<(), String> {
     let (positions, dims, group) = (260, 40, 2);
     let run = |kernels: &Kernels| -> Result<Vec<f32>, String> {
-        let mut noise = Noise(7);
+        let mut noise = Noise::new(7);
         let failed = |error: std::io::Error| error.to_string();
         let mut keys = KvRows::keys(KvType::F16, 1, positions, dims).map_err(failed)?;
         let mut values = KvRows::values(KvType::F16, 1, positions, dims).map_err(failed)?;

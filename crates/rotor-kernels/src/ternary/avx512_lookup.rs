@@ -18,8 +18,7 @@ const TOKENS: usize = 32;
 /// Lanes of int32 in a vector.
 const LANES: usize = 16;
 
-static TOKENS_32: TokenTile =
-    TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, turn };
+static TOKENS_32: TokenTile = TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, turn };
 
 /// For planes, where no dot products are.
 pub(super) const PLANES: LookupKernels = LookupKernels { min_tokens: 16, decode, wide: &TOKENS_32, narrow: &TOKENS_16 };

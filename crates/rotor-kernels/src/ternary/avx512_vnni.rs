@@ -16,9 +16,9 @@
 //! vectors of weights and a broadcast, which leaves the two dot products a cycle as the only limit.
 
 use super::TILE_ROWS;
-use super::{avx512, avx512_lookup};
 use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token, UnpackPanel};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
+use super::{avx512, avx512_lookup};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {

@@ -2,13 +2,15 @@
 //!
 //! What is best depends on how many bytes a second a core gets from memory and on how fast it multiplies: a denser packing
 //! costs instructions and saves bytes. So for large models the kernels of an ISA are tried, once, on matrices like the
-//! model's. All of them give the same bits; a trial that chooses badly costs time and nothing else.
+//! model's: first the packed layouts by one token, then, where kernels of the winner's layout differ in what they do with
+//! many tokens, those by a prompt. All of them give the same bits; a trial that chooses badly costs time and nothing else.
 
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
 use crate::buffer::{Buffer, Pages};
 use crate::dispatch::Kernels;
+use crate::noise::Noise;
 use crate::pool::Pool;
 use std::fmt;
 use std::time::Instant;
@@ -17,6 +19,8 @@ use std::time::Instant;
 const TRIAL_BYTES: usize = 128 << 20;
 /// Rounds of a trial, in each of which every kernel has its turn.
 const TRIAL_ROUNDS: usize = 4;
+/// Tokens and rows of the trial of prompts.
+const PROMPT: (usize, usize) = (128, 2048);
 
 /// The kernels chosen for the ternary matrices of a model, by their shape.
 #[derive(Clone, Debug)]
@@ -54,8 +58,8 @@ impl Choice {
         self.named || self.kernels.ternary_kernels().len() == 1
     }
 
-    /// Takes for each of `shapes` (`[rows, cols]`) the kernel that multiplies one token fastest, the weights coming from
-    /// memory. It takes some tenths of a second.
+    /// Takes for each of `shapes` (`[rows, cols]`) a kernel of the layout that is multiplied by one token fastest, the weights
+    /// coming from memory, and of these the one that multiplies a prompt fastest. It takes some tenths of a second.
     ///
     /// # Errors
     /// Where the system refuses the memory for the trial.
@@ -81,7 +85,7 @@ impl Choice {
                 None => {
                     let (kernel, memory) = fastest(kernels, pool, shape.1, tiles);
                     tiles = memory;
-                    kernel
+                    fastest_for_prompts(kernels, pool, shape.1, kernel)?
                 }
             };
             choice.measured.push((shape, fastest));
@@ -116,32 +120,84 @@ impl Choice {
     }
 }
 
-/// The kernel that takes the least time for as many rows of `cols` weights as `tiles` holds, all of them reading the same
-/// memory in turn. What it holds does not matter: no kernel's time depends on the weights.
+/// The first kernel of the layout that takes the least time for as many rows of `cols` weights as `tiles` holds, all of them
+/// reading the same memory in turn. What it holds does not matter: no kernel's time for one token depends on the weights.
 fn fastest(
     kernels: &'static Kernels,
     pool: &Pool,
     cols: usize,
     mut tiles: Buffer<u8>,
 ) -> (&'static TernaryKernel, Buffer<u8>) {
-    let candidates = kernels.ternary_kernels();
-    let mut best = vec![f64::INFINITY; candidates.len()];
+    let all = kernels.ternary_kernels();
+    let is_first =
+        |(at, kernel): &(usize, &&'static TernaryKernel)| !all[..*at].iter().any(|k| k.shares_layout(kernel));
+    let candidates: Vec<_> = all.iter().enumerate().filter(is_first).map(|(_, kernel)| *kernel).collect();
     let mut activations = Activations::new(kernels);
     activations.set(kernels, &vec![1; cols], cols);
     let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+    let mut memory = Some(tiles);
+    let fastest = least(&candidates, |kernel| {
+        let tiles = memory.take().expect("given back after each turn");
+        let rows = tiles.len() / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
+        out.resize(rows, 0);
+        let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
+        let start = Instant::now();
+        matrix.dot(kernels, pool, &mut activations, &mut scratch, &mut out);
+        let seconds = start.elapsed().as_secs_f64() / rows.max(1) as f64;
+        memory = Some(matrix.into_tiles());
+        seconds
+    });
+    tiles = memory.expect("given back after each turn");
+    (fastest, tiles)
+}
+
+/// The kernel of `kernel`'s layout that multiplies many tokens fastest. Weights and activations are random, because the time
+/// of looking up depends on where the entries are.
+fn fastest_for_prompts(
+    kernels: &'static Kernels,
+    pool: &Pool,
+    cols: usize,
+    kernel: &'static TernaryKernel,
+) -> std::io::Result<&'static TernaryKernel> {
+    let candidates: Vec<_> =
+        kernels.ternary_kernels().iter().copied().filter(|other| other.shares_layout(kernel)).collect();
+    if candidates.len() == 1 {
+        return Ok(kernel);
+    }
+    let (tokens, rows) = PROMPT;
+    let mut x = Activations::new(kernels);
+    x.set(kernels, &Noise::new(1).activations(tokens * cols), cols);
+    let read_row = |row: usize, trits: &mut [i8]| -> std::io::Result<()> {
+        Noise::new(row as u32).fill_trits(trits);
+        Ok(())
+    };
+    let packed = TernaryMatrix::pack((rows, cols), kernels, kernel, pool, |error| error, read_row)?;
+    let (mut scratch, mut out) = (Scratch::default(), vec![0; tokens * rows]);
+    let mut memory = Some(packed.into_tiles());
+    Ok(least(&candidates, |kernel| {
+        let tiles = memory.take().expect("given back after each turn");
+        let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
+        let start = Instant::now();
+        matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out);
+        let seconds = start.elapsed().as_secs_f64();
+        memory = Some(matrix.into_tiles());
+        seconds
+    }))
+}
+
+/// The candidate with the least of the times that `seconds` takes of each in turn, the first turns being to warm up.
+fn least(
+    candidates: &[&'static TernaryKernel],
+    mut seconds: impl FnMut(&'static TernaryKernel) -> f64,
+) -> &'static TernaryKernel {
+    let mut best = vec![f64::INFINITY; candidates.len()];
     for _ in 0..TRIAL_ROUNDS {
         for (kernel, best) in candidates.iter().zip(&mut best) {
-            let rows = tiles.len() / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
-            out.resize(rows, 0);
-            let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
-            let start = Instant::now();
-            matrix.dot(kernels, pool, &mut activations, &mut scratch, &mut out);
-            *best = best.min(start.elapsed().as_secs_f64() / rows.max(1) as f64);
-            tiles = matrix.into_tiles();
+            *best = best.min(seconds(kernel));
         }
     }
     let least = candidates.iter().zip(&best).min_by(|(_, a), (_, b)| a.total_cmp(b));
-    (least.map_or(candidates[0], |(kernel, _)| kernel), tiles)
+    least.map_or(candidates[0], |(kernel, _)| kernel)
 }
 
 /// `ROTOR_KERNEL` names a kernel that is not there.

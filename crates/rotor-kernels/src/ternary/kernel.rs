@@ -177,6 +177,11 @@ impl TernaryKernel {
         self.name
     }
 
+    /// Whether one's packed weights are the other's.
+    pub(super) fn shares_layout(&self, other: &TernaryKernel) -> bool {
+        std::ptr::eq(self.layout, other.layout)
+    }
+
     /// Bits of a packed weight, padding left out of account.
     pub fn bits_per_weight(&self) -> f64 {
         (self.layout.block_bytes * 8) as f64 / (self.layout.block_cols * super::TILE_ROWS) as f64

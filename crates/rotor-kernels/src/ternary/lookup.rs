@@ -58,10 +58,13 @@ pub(crate) struct TokenTile {
     pub tabulate: unsafe fn(columns: &[i16], tables: &mut [i16]) -> i32,
     /// Adds the entries that each row's codes name to `partial[row][T]`, as `step` says; spilled sums go to `sums[row][T]`.
     /// Codes are below 81.
-    pub add: unsafe fn(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]),
+    pub add: AddEntries,
     /// `by_token[T][rows]` from partial sums and, where there are any, spilled ones; `rows` in whole tiles.
     pub turn: unsafe fn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]),
 }
+
+type AddEntries =
+    unsafe fn(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]);
 
 /// What becomes of the partial sums that are there before a chunk's entries are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +177,8 @@ impl TernaryMatrix {
                 for (block, scales) in scales.chunks(TURN_ROWS).enumerate() {
                     let padded = scales.len().next_multiple_of(TILE_ROWS);
                     lookup.turn(worker, block * TURN_ROWS, padded);
-                    for (sums, totals) in worker.by_token.chunks_exact(padded).zip(worker.totals.chunks_exact_mut(rows)) {
+                    for (sums, totals) in worker.by_token.chunks_exact(padded).zip(worker.totals.chunks_exact_mut(rows))
+                    {
                         for ((total, sum), scale) in totals[block * TURN_ROWS..].iter_mut().zip(sums).zip(scales) {
                             *total += *sum as f32 * scale;
                         }
