@@ -1,7 +1,7 @@
 //! Linear layers, packed for the kernels.
 //!
 //! A ternary linear multiplies int8 activations with one scale per token; a dense one multiplies f32, or, if its own type is
-//! quantised, activations of two int8 digits. [`Input`] keeps all views of one input, each made at most once: q, k and v share
+//! quantised, activations of 15 bits. [`Input`] keeps all views of one input, each made at most once: q, k and v share
 //! it, as do gate and up.
 
 use crate::error::FormatError;
@@ -483,7 +483,7 @@ impl Input {
     fn in_blocks(&mut self, runtime: &Runtime) -> &BlockActivations {
         if !self.is_in_blocks {
             assert!(self.has_values, "an input that was quantised for ternary linears alone");
-            self.blocks.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
+            self.blocks.quantize(&runtime.pool, &self.values, self.cols);
             self.is_in_blocks = true;
         }
         &self.blocks

@@ -281,13 +281,6 @@ impl Kernels {
         unsafe { (self.float.dot_row)(dtype, row, x) }
     }
 
-    /// Quantises up to 256 values in blocks of 32.
-    pub(crate) fn quantize_panel(&self, x: &[f32], panel: &mut Panel) {
-        assert!(x.len() <= quantized::PANEL && x.len().is_multiple_of(quantized::BLOCK), "whole blocks of a panel");
-        // SAFETY: as in `quantize`.
-        unsafe { (self.quantized.quantize)(x, panel) }
-    }
-
     /// `out[row][token]`: products of consecutive stored rows with each token's panels.
     pub(crate) fn block_products(
         &self,

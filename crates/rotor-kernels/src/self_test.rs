@@ -269,10 +269,10 @@ fn stored_blocks(kernels: &Kernels) -> Result<(), String> {
         let rows: Vec<u8> = noise.bytes(bytes).into_iter().map(|byte| byte & 0x3f).collect();
         let run = |kernels: &Kernels| {
             let mut activations = BlockActivations::default();
-            activations.quantize(kernels, &Pool::new(1), &x, cols);
-            let digits: Vec<_> = (0..2 * tokens).map(|number| activations.digit(number)).collect();
-            let mut out = vec![f32::NAN; 2 * digits.len()];
-            kernels.block_products((dtype, cols), &rows, &digits, &mut out);
+            activations.quantize(&Pool::new(1), &x, cols);
+            let panels: Vec<_> = (0..tokens).map(|token| activations.token(token)).collect();
+            let mut out = vec![f32::NAN; 2 * tokens];
+            kernels.block_products((dtype, cols), &rows, &panels, &mut out);
             out
         };
         near(dtype.name(), &run(Kernels::reference()), &run(kernels))?;

@@ -45,7 +45,7 @@ pub struct LoadOptions {
 pub enum DenseActivations {
     /// f32, as they are.
     F32,
-    /// 16 bits, two int8 digits, a scale to every 32: several times as fast as f32.
+    /// int16, 15 bits of it, a scale to every 256: several times as fast as f32.
     #[default]
     Int16,
 }

@@ -1,20 +1,20 @@
 //! Blocks for AVX-512 with VNNI: 64 codes to a register, two blocks side by side, four products to an instruction.
 //!
-//! `vpdpbusd` adds four products of an unsigned and a signed byte to an i32, so nothing saturates; times a stored scale the
-//! sums stay below 2^24 (see the AVX2 file), so that the conversion to f32 is exact. Four products of codes up to 63 fit an
-//! i16, which lets `madd` multiply them by the stored scale. Q8_0's codes are signed: 128 is added to the activations
-//! instead, and 128 times the sum of the codes taken away again.
+//! `vpdpbusd` adds four products of an unsigned and a signed byte to an i32, so nothing saturates. Four products of codes up
+//! to 63 fit an i16, which lets `vpdpwssd` multiply them by the stored scale and add them up over a panel (for the bounds see
+//! the AVX2 file). Q8_0's codes are signed: 128 is added to the activations instead, and 128 times the sum of the codes taken
+//! away again.
 //!
 //! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every pair of blocks, in order.
 
-use super::avx2::{prefetch, quantize, scales_and_minima, small_codes};
-use super::{BLOCK, Panel, QuantizedKernels};
+use super::avx2::{prefetch, scales_and_minima, small_codes};
+use super::{BASE, BLOCK, Panel, QuantizedKernels};
 use crate::dense::DenseType;
 use crate::encode;
 use crate::float::avx2_rows::{half_at, load_bytes};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::avx512 };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::avx512 };
 
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 4;
@@ -61,9 +61,13 @@ fn dot<const TYPE: usize, const BYTES: usize, const T: usize>(row: &[[u8; BYTES]
     if DenseType::ALL[TYPE].block_len() == BLOCK {
         for (index, blocks) in row.chunks(8).enumerate() {
             let panels = super::panels(x, index);
+            let mut parts = [_mm512_setzero_ps(); T];
             for (pair, blocks) in blocks.chunks(2).enumerate() {
                 prefetch(&blocks[0]);
-                small_pair::<TYPE, BYTES, T>(blocks, &panels, pair, &mut sums, &mut minima);
+                small_pair::<TYPE, BYTES, T>(blocks, &panels, pair, &mut parts, &mut minima);
+            }
+            for ((sum, part), panel) in sums.iter_mut().zip(parts).zip(panels) {
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(panel.scale), part, *sum);
             }
         }
     } else {
@@ -86,16 +90,9 @@ fn dot<const TYPE: usize, const BYTES: usize, const T: usize>(row: &[[u8; BYTES]
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn load_q(panel: &Panel, pair: usize) -> __m512i {
+fn load_digits(digits: &[[i8; BLOCK]; 8], pair: usize) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(panel.q.as_chunks::<2>().0[pair].as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn load_scales(panel: &Panel, pair: usize) -> __m512 {
-    // SAFETY: 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(panel.scales.as_chunks::<2>().0[pair].as_ptr().cast()) }
+    unsafe { _mm512_loadu_si512(digits.as_chunks::<2>().0[pair].as_ptr().cast()) }
 }
 
 #[inline]
@@ -111,7 +108,10 @@ fn spread(low: f32, high: f32) -> __m512 {
     _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high))
 }
 
-/// Adds 64 codes, times `stored` (an integer scale in the lower half of every i32), times each token's scales.
+/// Sums of products of codes with the two digits of a token's activations.
+type Digits = [__m512i; 2];
+
+/// Adds 64 codes, times `stored` (an integer scale in the lower half of every i32), times each token's pair of blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn add_codes<const T: usize>(
@@ -119,12 +119,29 @@ fn add_codes<const T: usize>(
     stored: __m512i,
     panels: &[&Panel; T],
     pair: usize,
-    sums: &mut [__m512; T],
+    sums: &mut [Digits; T],
 ) {
-    for (sum, panel) in sums.iter_mut().zip(panels) {
-        let fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, load_q(panel, pair));
-        let scaled = _mm512_cvtepi32_ps(_mm512_madd_epi16(fours, stored));
-        *sum = _mm512_fmadd_ps(scaled, load_scales(panel, pair), *sum);
+    for (sums, panel) in sums.iter_mut().zip(panels) {
+        for (sum, digits) in sums.iter_mut().zip([&panel.high, &panel.low]) {
+            let fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, load_digits(digits, pair));
+            *sum = _mm512_dpwssd_epi32(*sum, fours, stored);
+        }
+    }
+}
+
+/// Both digits' sums as one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn joined([high, low]: Digits) -> __m512 {
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(f32::from(BASE)), _mm512_cvtepi32_ps(low))
+}
+
+/// Adds a super-block's sums, times `d`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn add_scaled<const T: usize>(d: f32, products: [Digits; T], panels: &[&Panel; T], sums: &mut [__m512; T]) {
+    for ((sum, products), panel) in sums.iter_mut().zip(products).zip(panels) {
+        *sum = _mm512_fmadd_ps(_mm512_set1_ps(d * panel.scale), joined(products), *sum);
     }
 }
 
@@ -148,16 +165,18 @@ fn small_pair<const TYPE: usize, const BYTES: usize, const T: usize>(
         let extra = _mm512_dpbusd_epi32(_mm512_setzero_si512(), bias, codes);
         let less = _mm512_sub_epi32(_mm512_setzero_si512(), extra);
         for (sum, panel) in sums.iter_mut().zip(panels) {
-            let fours = _mm512_dpbusd_epi32(less, _mm512_xor_si512(load_q(panel, pair), bias), codes);
-            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fours), _mm512_mul_ps(a, load_scales(panel, pair)), *sum);
+            let products = [&panel.high, &panel.low]
+                .map(|digits| _mm512_dpbusd_epi32(less, _mm512_xor_si512(load_digits(digits, pair), bias), codes));
+            *sum = _mm512_fmadd_ps(a, joined(products), *sum);
         }
         return;
     }
     let ((low, m), (high, n)) = (small_codes::<TYPE>(first, d), small_codes::<TYPE>(second, e));
     let codes = both(low, high);
     for ((sum, minimum), panel) in sums.iter_mut().zip(minima).zip(panels) {
-        let fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, load_q(panel, pair));
-        *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fours), _mm512_mul_ps(a, load_scales(panel, pair)), *sum);
+        let products = [&panel.high, &panel.low]
+            .map(|digits| _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, load_digits(digits, pair)));
+        *sum = _mm512_fmadd_ps(a, joined(products), *sum);
         *minimum = m.mul_add(panel.sums[2 * pair], *minimum);
         *minimum = n.mul_add(panel.sums[2 * pair + 1], *minimum);
     }
@@ -184,7 +203,7 @@ fn q45_k<const TYPE: usize, const T: usize>(block: &[u8], panels: &[&Panel; T], 
     let high = both(high, high);
     // The second block of a pair is in the high nibbles.
     let down = _mm512_mask_blend_epi16(0xffff_0000, _mm512_setzero_si512(), _mm512_set1_epi16(4));
-    let mut parts = [_mm512_setzero_ps(); T];
+    let mut products = [[_mm512_setzero_si512(); 2]; T];
     for (pair, bytes) in nibbles.as_chunks::<32>().0.iter().enumerate() {
         let bytes = load_bytes(bytes);
         let mut codes = _mm512_and_si512(_mm512_srlv_epi16(both(bytes, bytes), down), _mm512_set1_epi8(15));
@@ -195,12 +214,11 @@ fn q45_k<const TYPE: usize, const T: usize>(block: &[u8], panels: &[&Panel; T], 
             let set = _mm512_test_epi8_mask(high, bits);
             codes = _mm512_mask_add_epi8(codes, set, codes, _mm512_set1_epi8(16));
         }
-        add_codes(codes, _mm512_permutexvar_epi32(pick_blocks(pair), scales), panels, pair, &mut parts);
+        add_codes(codes, _mm512_permutexvar_epi32(pick_blocks(pair), scales), panels, pair, &mut products);
     }
-    let (d, dmin) = (_mm512_set1_ps(half_at(block, 0)), _mm512_set1_ps(half_at(block, 2)));
-    let minima = _mm512_mul_ps(_mm512_cvtepi32_ps(minima), dmin);
-    for ((sum, part), panel) in sums.iter_mut().zip(parts).zip(panels) {
-        *sum = _mm512_fmadd_ps(d, part, *sum);
+    add_scaled(half_at(block, 0), products, panels, sums);
+    let minima = _mm512_mul_ps(_mm512_cvtepi32_ps(minima), _mm512_set1_ps(half_at(block, 2)));
+    for (sum, panel) in sums.iter_mut().zip(panels) {
         // Eight minima, in the lower eight lanes.
         // SAFETY: 32 readable bytes; the load needs no alignment.
         let block_sums = _mm512_zextps256_ps512(unsafe { _mm256_loadu_ps(panel.sums.as_ptr()) });
@@ -214,14 +232,15 @@ fn q45_k<const TYPE: usize, const T: usize>(block: &[u8], panels: &[&Panel; T], 
 fn q6_k<const T: usize>(block: &[u8], panels: &[&Panel; T], sums: &mut [__m512; T]) {
     // SAFETY: 16 readable bytes; the load needs no alignment.
     let scales = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) });
-    let minima = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(-32.0));
+    let d = half_at(block, 208);
+    let minima = _mm512_mul_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(-32.0 * d));
+    for (sum, panel) in sums.iter_mut().zip(panels) {
+        // SAFETY: 64 readable bytes; the load needs no alignment.
+        *sum = _mm512_fmadd_ps(minima, unsafe { _mm512_loadu_ps(panel.half_sums.as_ptr()) }, *sum);
+    }
     // Only the lower half of an i32 is to multiply.
     let stored = _mm512_and_si512(scales, _mm512_set1_epi32(0xffff));
-    let mut parts = [_mm512_setzero_ps(); T];
-    for (part, panel) in parts.iter_mut().zip(panels) {
-        // SAFETY: 64 readable bytes; the load needs no alignment.
-        *part = _mm512_mul_ps(minima, unsafe { _mm512_loadu_ps(panel.half_sums.as_ptr()) });
-    }
+    let mut products = [[_mm512_setzero_si512(); 2]; T];
     let first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     // The high bits of a pair's first block lie two below those of its second.
     let up = _mm512_mask_blend_epi16(0xffff_0000, _mm512_set1_epi16(4), _mm512_set1_epi16(2));
@@ -237,11 +256,8 @@ fn q6_k<const T: usize>(block: &[u8], panels: &[&Panel; T], sums: &mut [__m512; 
             let codes = _mm512_or_si512(_mm512_and_si512(low, low_mask), _mm512_and_si512(high, high_mask));
             let pair = 2 * half + i;
             let pick = _mm512_add_epi32(first, _mm512_set1_epi32(4 * pair as i32));
-            add_codes(codes, _mm512_permutexvar_epi32(pick, stored), panels, pair, &mut parts);
+            add_codes(codes, _mm512_permutexvar_epi32(pick, stored), panels, pair, &mut products);
         }
     }
-    let d = _mm512_set1_ps(half_at(block, 208));
-    for (sum, part) in sums.iter_mut().zip(parts) {
-        *sum = _mm512_fmadd_ps(d, part, *sum);
-    }
+    add_scaled(d, products, panels, sums);
 }

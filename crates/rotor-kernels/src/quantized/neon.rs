@@ -1,62 +1,22 @@
 //! Blocks for NEON: 16 codes to a register.
 //!
 //! No step can overflow. Codes are at most 63, or Q8_0's at most 128 in size, so that two products in an i16 are at most
-//! `2 * 128 * 127 = 32512`; pairs of those are added in an i32, at most 65024, which f32 holds exactly.
+//! `2 * 128 * 127 = 32512`; pairs of those are added in an i32, and the four products of both digits together are at most
+//! `4 * 128 * 16256`, less than 2^24, which f32 holds exactly.
 //!
 //! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every block, in order.
 
-use super::{BLOCK, PANEL, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels};
 use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
 use crate::float::neon::{load, sum_lanes};
 use crate::float::neon_rows::{Codes, bits, fifth_bits, half_at, load_bytes, nibbles, or, q6_k_codes, sub_block};
 use std::arch::aarch64::*;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::plain };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::plain };
 
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 4;
-
-#[target_feature(enable = "neon")]
-fn quantize(x: &[f32], panel: &mut Panel) {
-    let infinity = vdupq_n_f32(f32::INFINITY);
-    for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let mut largest = vdupq_n_f32(0.0);
-        let mut finite = vdupq_n_u32(u32::MAX);
-        for x in x.as_chunks().0 {
-            let magnitude = vabsq_f32(load(x));
-            finite = vandq_u32(finite, vcltq_f32(magnitude, infinity));
-            largest = vmaxq_f32(largest, magnitude);
-        }
-        let largest = vmaxvq_f32(largest);
-        let (scale, inverse) = match (vminvq_u32(finite) != 0, largest < 1e-30) {
-            (false, _) => (f32::NAN, 0.0),
-            (true, true) => (0.0, 0.0),
-            (true, false) => (largest / 127.0, 127.0 / largest),
-        };
-        let mut sums = [0.0; 2];
-        for ((x, q), sum) in x.as_chunks::<16>().0.iter().zip(panel.q[b].as_chunks_mut::<16>().0).zip(&mut sums) {
-            // What is not finite has a scale that says so.
-            let rounded = if scale.is_nan() { vdupq_n_s8(0) } else { rounded(x, inverse) };
-            // SAFETY: 16 writable bytes; the store needs no alignment.
-            unsafe { vst1q_s8(q.as_mut_ptr(), rounded) };
-            *sum = f32::from(vaddlvq_s8(rounded));
-        }
-        panel.scales[b] = [scale; 8];
-        (panel.half_sums[2 * b], panel.half_sums[2 * b + 1]) = (sums[0] * scale, sums[1] * scale);
-        panel.sums[b] = (sums[0] + sums[1]) * scale;
-    }
-}
-
-/// 16 values times `inverse`, to nearest even, as bytes; at most 127 by the choice of `inverse`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn rounded(x: &[f32; 16], inverse: f32) -> int8x16_t {
-    let fours = x.as_chunks().0;
-    let words = |i: usize| vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(load(&fours[i]), inverse)));
-    let bytes = |i: usize| vqmovn_s16(vcombine_s16(words(i), words(i + 1)));
-    vcombine_s8(bytes(0), bytes(2))
-}
 
 #[target_feature(enable = "neon")]
 fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
@@ -104,10 +64,11 @@ fn dot<const TYPE: usize, const T: usize>(row: &[u8], x: &[&[Panel]; T]) -> [f32
             let b = column % PANEL / BLOCK;
             let block = block(dtype, bytes, part);
             for ((sums, minimum), panel) in sums.iter_mut().zip(&mut minima).zip(panels) {
-                let halves = panel.q[b].as_chunks().0;
+                let (high, low) = (panel.high[b].as_chunks().0, panel.low[b].as_chunks().0);
                 for half in 0..2 {
-                    let exact = vcvtq_f32_s32(dot_16(block.codes[half], &halves[half]));
-                    sums[half] = vfmaq_n_f32(sums[half], exact, block.a[half] * panel.scales[b][0]);
+                    let high = dot_16(block.codes[half], &high[half]);
+                    let exact = vmlaq_n_s32(dot_16(block.codes[half], &low[half]), high, i32::from(BASE));
+                    sums[half] = vfmaq_n_f32(sums[half], vcvtq_f32_s32(exact), block.a[half] * panel.scale);
                     *minimum += block.m[half] * panel.half_sums[2 * b + half];
                 }
             }

@@ -1,31 +1,11 @@
 //! The reference: one half block at a time, by the formulas of docs/formats.md.
 
-use super::{BLOCK, PANEL, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels};
 use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
 use half::f16;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { quantize, products, encode: encode::plain };
-
-fn quantize(x: &[f32], panel: &mut Panel) {
-    for (b, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-        let finite = x.iter().all(|x| x.is_finite());
-        let (scale, inverse) = match (finite, largest < 1e-30) {
-            (false, _) => (f32::NAN, 0.0),
-            (true, true) => (0.0, 0.0),
-            (true, false) => (largest / 127.0, 127.0 / largest),
-        };
-        for (q, x) in panel.q[b].iter_mut().zip(x) {
-            // What is not finite has a scale that says so.
-            *q = if finite { (x * inverse).round_ties_even() as i8 } else { 0 };
-        }
-        panel.scales[b].fill(scale);
-        let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32 * scale;
-        (panel.half_sums[2 * b], panel.half_sums[2 * b + 1]) = (sum(&panel.q[b][..16]), sum(&panel.q[b][16..]));
-        panel.sums[b] = sum(&panel.q[b]);
-    }
-}
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::plain };
 
 fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
     for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_exact_mut(x.len())) {
@@ -42,9 +22,12 @@ fn dot(dtype: DenseType, row: &[u8], panels: &[Panel]) -> f32 {
             let column = index * dtype.block_len() + part * BLOCK;
             let (panel, b) = (&panels[column / PANEL], column % PANEL / BLOCK);
             for (half, run) in runs(dtype, bytes, part).into_iter().enumerate() {
-                let q = &panel.q[b][16 * half..][..16];
-                let exact: i32 = run.codes.iter().zip(q).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum();
-                sum += run.a * panel.scales[b][0] * exact as f32 + run.m * panel.half_sums[2 * b + half];
+                let product = |digits: &[[i8; BLOCK]; 8]| -> i32 {
+                    let digits = &digits[b][16 * half..][..16];
+                    run.codes.iter().zip(digits).map(|(code, digit)| i32::from(*code) * i32::from(*digit)).sum()
+                };
+                let exact = i32::from(BASE) * product(&panel.high) + product(&panel.low);
+                sum += run.a * panel.scale * exact as f32 + run.m * panel.half_sums[2 * b + half];
             }
         }
     }

@@ -45,7 +45,7 @@ pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TAB
 pub(super) const TABLE_BYTES: usize = 32;
 /// How far ahead of the multiplication weights are fetched to L2, in bytes. With 1.5 KB, to L1, a Zen 5 core waits half of its
 /// time.
-const PREFETCH: usize = 8192;
+pub(super) const PREFETCH: usize = 8192;
 /// Pairs of units (16 columns) whose sums fit int16.
 const PAIRS_PER_FLUSH: usize = 15;
 

@@ -3,7 +3,7 @@
 //! The code of 4 trits is `40 + t0 + 3 t1 + 9 t2 + 27 t3`, 0 to 80. Entry `code` of a table is the signed sum of the 4
 //! activations for each of 16 tokens, int16 in one vector of 32 bytes; a table has 2592 bytes.
 
-use super::avx2::load;
+use super::avx2::{PREFETCH, load};
 use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, Step, TokenTile};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
@@ -25,6 +25,9 @@ pub(super) fn decode(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_
         let first_row = row + index * TILE_ROWS;
         // The last chunk may be half a chunk: columns are padded to 16 only.
         for (chunk, units) in units.chunks(CHUNK_COLS / UNIT_COLS).enumerate() {
+            for unit in units {
+                _mm_prefetch::<_MM_HINT_T1>(unit.as_ptr().wrapping_add(PREFETCH).cast());
+            }
             let unit = |i: usize| units.get(i).unwrap_or(&zero);
             let at = (chunk * code_rows + first_row) * CHUNK_CODES;
             // SAFETY: these rows of every chunk belong to this call alone (the kernel's contract).
