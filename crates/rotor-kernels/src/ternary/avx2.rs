@@ -36,7 +36,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
 };
 
 const LOOKUP: LookupKernels =
-    LookupKernels { min_tokens: 16, decode: avx2_lookup::decode, wide: &TOKENS_16, narrow: &TOKENS_16 };
+    LookupKernels { min_tokens: 16, min_filled: 0, decode: avx2_lookup::decode, wide: &TOKENS_16, narrow: &TOKENS_16 };
 
 /// The tables of 16 sums.
 pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, fill: prepare };

@@ -21,12 +21,13 @@ const LANES: usize = 16;
 static TOKENS_32: TokenTile = TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, turn };
 
 /// For planes, where no dot products are.
-pub(super) const PLANES: LookupKernels = LookupKernels { min_tokens: 16, decode, wide: &TOKENS_32, narrow: &TOKENS_16 };
+pub(super) const PLANES: LookupKernels =
+    LookupKernels { min_tokens: 16, min_filled: 0, decode, wide: &TOKENS_32, narrow: &TOKENS_16 };
 
 /// For codes and trios, which have dot products for fewer tokens.
-pub(super) const CODES: LookupKernels = LookupKernels { min_tokens: MIN_TOKENS, decode: decode_codes, ..PLANES };
-pub(super) const TRIOS: LookupKernels = LookupKernels { min_tokens: MIN_TOKENS, decode: decode_trios, ..PLANES };
-const MIN_TOKENS: usize = 48;
+pub(super) const CODES: LookupKernels =
+    LookupKernels { min_tokens: 26, min_filled: 80, decode: decode_codes, ..PLANES };
+pub(super) const TRIOS: LookupKernels = LookupKernels { decode: decode_trios, ..CODES };
 
 /// Columns that are unpacked on the way from one packed form to the other: whole blocks of each, and whole chunks.
 const BLOCK_COLS: usize = 96;

@@ -43,7 +43,7 @@ pub struct TernaryKernel {
     pub(crate) few_tokens: usize,
     /// Products of one tile with a few tokens.
     pub(crate) few: FewTokens,
-    /// Faster ways for many tokens, those for more tokens last.
+    /// Faster ways for many tokens, the best last.
     pub(crate) many: &'static [Many],
 }
 
@@ -123,11 +123,11 @@ pub(crate) enum Many {
 }
 
 impl Many {
-    /// Smallest number of tokens for which this pays.
-    fn min_tokens(&self) -> usize {
+    /// Whether this beats fewer tokens at a time.
+    fn pays(&self, tokens: usize) -> bool {
         match self {
-            Many::Lookup(lookup) => lookup.min_tokens,
-            Many::Panel(panel) => panel.min_tokens,
+            Many::Lookup(lookup) => lookup.pays(tokens),
+            Many::Panel(panel) => tokens >= panel.min_tokens,
         }
     }
 }
@@ -152,7 +152,7 @@ pub(crate) struct PanelKernels {
 impl TernaryKernel {
     /// The way for so many tokens, where there is a faster one than `few`.
     fn many(&self, tokens: usize) -> Option<&'static Many> {
-        self.many.iter().rfind(|many| tokens >= many.min_tokens())
+        self.many.iter().rfind(|many| many.pays(tokens))
     }
 
     /// The panel kernels, where they are the way for so many tokens.

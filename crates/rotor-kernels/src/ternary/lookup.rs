@@ -33,6 +33,8 @@ const TASK_ROWS: usize = 3584;
 pub(crate) struct LookupKernels {
     /// Smallest number of tokens for which they beat the other ways.
     pub min_tokens: usize,
+    /// How many tokens there must be for 100 places in tiles, since a tile takes its time whether it is full or not.
+    pub min_filled: usize,
     /// Turns whole tiles of so many columns, the first of which begins at `row`, into `codes[chunk][row][8]` with `code_rows`
     /// rows per chunk. Writes those rows only, and only chunks that hold some of the columns.
     pub decode: unsafe fn(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize),
@@ -43,6 +45,13 @@ pub(crate) struct LookupKernels {
 }
 
 impl LookupKernels {
+    /// Whether they beat the other ways for so many tokens.
+    pub(super) fn pays(&self, tokens: usize) -> bool {
+        let (wide, rest) = (tokens / self.wide.tokens * self.wide.tokens, tokens % self.wide.tokens);
+        let places = wide + if rest == 0 { 0 } else { self.tile(rest).tokens };
+        tokens >= self.min_tokens && 100 * tokens >= self.min_filled * places
+    }
+
     fn tile(&self, tokens: usize) -> &'static TokenTile {
         if tokens <= self.narrow.tokens { self.narrow } else { self.wide }
     }

@@ -36,7 +36,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
-    many: &[Many::Lookup(LookupKernels { min_tokens: 8, decode, wide: &TOKENS_16, narrow: &TOKENS_16 })],
+    many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, decode, wide: &TOKENS_16, narrow: &TOKENS_16 })],
 };
 
 static TOKENS_16: TokenTile = TokenTile { tokens: TOKENS, transpose, tabulate, add, turn };
