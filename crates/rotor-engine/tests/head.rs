@@ -1,4 +1,4 @@
-//! Quantised heads: encoded at load or on disk they are the same, and activations of two digits change little.
+//! Quantised heads: encoded at load or on disk they are the same, and activations of 15 bits change little.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! What both ladders are made of: steps, which are checked against the plain one, timed in turn, and listed.
+//! What the ladders are made of: steps, which are checked against the plain one, timed in turn, and listed.
 
 use anyhow::{Context, Result, bail};
 use rotor_kernels::ternary::{Activations, Scratch, TernaryMatrix};

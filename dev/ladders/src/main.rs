@@ -1,4 +1,4 @@
-//! The ladders of the two kernels that matter most: each step from a plain version to the one that is used.
+//! The ladders of the kernels that matter most: each step from a plain version to the one that is used.
 //!
 //! A step that was replaced would be gone, and with it the reason for what replaced it. Here the earlier steps stay; those in
 //! use are called where they live. Every step must give the same integers as the plain one before it is timed.
@@ -9,10 +9,12 @@ mod decode;
 mod ladder;
 #[cfg(target_arch = "x86_64")]
 mod prompt;
+#[cfg(target_arch = "x86_64")]
+mod tables;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const USAGE: &str = "usage: rotor-ladders [decode|prompt] [--rounds N]";
+const USAGE: &str = "usage: rotor-ladders [decode|prompt|tables] [--rounds N]";
 /// The fewest rounds whose median says something.
 const MIN_ROUNDS: usize = 7;
 const DEFAULT_ROUNDS: usize = 31;
@@ -24,6 +26,8 @@ enum Name {
     Decode,
     /// Many tokens, weights from the L2 cache.
     Prompt,
+    /// Many tokens, many rows.
+    Tables,
 }
 
 fn main() -> Result<()> {
@@ -31,13 +35,14 @@ fn main() -> Result<()> {
     run(&names, rounds)
 }
 
-/// The ladders asked for, both where none is named, and the number of rounds.
+/// The ladders asked for, all where none is named, and the number of rounds.
 fn parse(mut words: impl Iterator<Item = String>) -> Result<(Vec<Name>, usize)> {
     let (mut names, mut rounds) = (Vec::new(), DEFAULT_ROUNDS);
     while let Some(word) = words.next() {
         match word.as_str() {
             "decode" => names.push(Name::Decode),
             "prompt" => names.push(Name::Prompt),
+            "tables" => names.push(Name::Tables),
             "--rounds" => {
                 let number =
                     words.next().with_context(|| format!("--rounds: expected a number, found nothing\n{USAGE}"))?;
@@ -46,11 +51,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Vec<Name>, usize)> 
                     .with_context(|| format!("--rounds: expected a number, found {number:?}\n{USAGE}"))?;
                 ensure!(rounds >= MIN_ROUNDS, "--rounds: expected at least {MIN_ROUNDS}, found {rounds}");
             }
-            _ => bail!("expected decode, prompt or --rounds, found {word:?}\n{USAGE}"),
+            _ => bail!("expected decode, prompt, tables or --rounds, found {word:?}\n{USAGE}"),
         }
     }
     if names.is_empty() {
-        names = vec![Name::Decode, Name::Prompt];
+        names = vec![Name::Decode, Name::Prompt, Name::Tables];
     }
     Ok((names, rounds))
 }
@@ -63,6 +68,7 @@ fn run(names: &[Name], rounds: usize) -> Result<()> {
         match name {
             Name::Decode => decode::climb(rounds)?,
             Name::Prompt => prompt::climb(rounds)?,
+            Name::Tables => tables::climb(rounds)?,
         }
     }
     Ok(())
@@ -83,12 +89,13 @@ mod tests {
     fn every_step_multiplies_exactly() {
         decode::check().unwrap();
         prompt::check().unwrap();
+        tables::check().unwrap();
     }
 
     #[test]
     fn an_unknown_word_is_an_error_that_names_it() {
         let parse = |words: &[&str]| parse(words.iter().map(|word| String::from(*word)));
-        assert_eq!(parse(&[]).unwrap(), (vec![Name::Decode, Name::Prompt], DEFAULT_ROUNDS));
+        assert_eq!(parse(&[]).unwrap(), (vec![Name::Decode, Name::Prompt, Name::Tables], DEFAULT_ROUNDS));
         assert_eq!(parse(&["prompt", "--rounds", "9"]).unwrap(), (vec![Name::Prompt], 9));
         for (words, named) in [(&["decoed"][..], "decoed"), (&["--rounds", "many"], "many"), (&["--rounds", "3"], "3")]
         {

@@ -9,9 +9,10 @@
 //! - *Tables of 16 sums* (planes; AVX2, AVX-512, NEON): every 4 activations have 16 subset sums. A nibble of `P` picks the sum of
 //!   the activations its row adds, the same nibble of `N` the sum it subtracts; one byte shuffle looks up many rows at once.
 //!   The sums do not fit a byte, so a table is split into `31 * high + low` and both halves are accumulated as bytes.
-//! - *Tables of 81 sums* (planes, many tokens; AVX2, NEON): for each 4 columns, the 81 possible signed sums of 16 tokens are
-//!   tabulated as vectors of int16; a weight code (one byte, 4 trits) then costs one vector load and one add for all 16
-//!   tokens, and no multiplication. The planes are turned into codes on the way in, so one packed copy serves both.
+//! - *Tables of 81 sums* (many tokens; AVX2 and NEON 16, AVX-512 32 of them): for each 4 columns, the 81 possible signed sums of
+//!   those tokens are tabulated as vectors of int16; a weight code (one byte, 4 trits) then costs one vector load and one
+//!   add for all of them, and no multiplication. Packed weights are turned into codes on the way in, so one packed copy
+//!   serves both.
 //! - *Products in pairs* (planes, some tokens; AVX2): too few for those tables, they share weights unpacked to bytes, which an
 //!   instruction multiplies by activations and adds in pairs.
 //! - *Integer dot products* (codes and trios; AVX-VNNI, AVX-512 VNNI, NEON with dot products): an instruction multiplies four

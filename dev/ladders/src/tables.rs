@@ -1,0 +1,48 @@
+//! Many tokens times many rows: dot products beside tables of sums, which need rows to pay for the tables.
+//!
+//! The steps are whole products as they are in use, because what decides is how tables, partial sums and codes share the
+//! caches. An integer dot product of a vector is 64 multiply-adds; a load and an addition of a table's entry are 4 for each
+//! token that it holds.
+
+use crate::ladder::{self, Prepared, Step, VNNI};
+use anyhow::Result;
+use rotor_kernels::Isa;
+
+/// Eight tiles of 16 tokens, four of 32.
+const TOKENS: usize = 128;
+const MATRIX_ROWS: usize = 1280;
+const COLS: usize = 2560;
+
+/// Checks the steps, times them and prints the ladder.
+pub(crate) fn climb(rounds: usize) -> Result<()> {
+    check()?;
+    println!("\ntables: {TOKENS} tokens times {MATRIX_ROWS} rows of {COLS} columns");
+    let (weights, x) = ladder::random(MATRIX_ROWS * COLS, TOKENS * COLS);
+    let expected = ladder::by_definition(&weights, &x, COLS);
+    ladder::time(&mut steps((&weights, &x, COLS))?, &expected, TOKENS * MATRIX_ROWS * COLS, rounds)
+}
+
+/// Whether every step is exact.
+pub(crate) fn check() -> Result<()> {
+    let (rows, tokens, cols) = (64, 64, 288);
+    for (weights, x) in ladder::cases(rows * cols, tokens * cols) {
+        let expected = ladder::by_definition(&weights, &x, cols);
+        ladder::check(&mut steps((&weights, &x, cols))?, &expected)?;
+    }
+    Ok(())
+}
+
+fn steps<'a>(case: (&'a [i8], &'a [i8], usize)) -> Result<Vec<Step<'a>>> {
+    let product = |isa, kernel| ladder::product((isa, kernel), case, 1, Prepared::ForEach);
+    let step = |name, change, needs, work| Step { name, change, needs, work };
+    Ok(vec![
+        step(
+            "16 tokens",
+            "AVX2: 81 sums of 4 columns in a table, for 16 tokens",
+            Isa::Avx2,
+            product(Isa::Avx2, "planes")?,
+        ),
+        step("dot products", "AVX-512 VNNI: no tables", VNNI, product(VNNI, "codes")?),
+        step("32 tokens", "AVX-512: tables again, for 32 tokens", VNNI, product(VNNI, "codes-lookup")?),
+    ])
+}
