@@ -1,7 +1,7 @@
 //! Activations of 15 bits, a scale to every 256.
 //!
-//! int8 with a scale to every 32, as in ggml, leaves an error of a 254th of the largest of them: enough to turn a close decision of a
-//! model with a few large activations. 15 bits leave a 32,000th, and need no second pass over the weights.
+//! int8 with a scale to every 32, as in ggml, leaves an error of a 254th of the largest of them: enough to turn a close
+//! decision of a model with a few large activations. 15 bits leave a 32,000th, and need no second pass over the weights.
 
 use super::{BASE, BLOCK, LARGEST, PANEL, Panel};
 use crate::pool::Pool;

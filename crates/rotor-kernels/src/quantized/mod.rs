@@ -1,8 +1,8 @@
 //! Dense matrices stored in blocks, times activations in integers: the fast way through a quantised head.
 //!
 //! Every quantised type is a sum of `a * code + m` over short runs of columns, with small unsigned codes (Q8_0's are signed
-//! and have no `m`); in the K types `a` is a stored integer times the block's `d`. With activations in panels of 256, `scale * x`
-//! with integers `x` of 15 bits, a row's product splits into two sums:
+//! and have no `m`); in the K types `a` is a stored integer times the block's `d`. With activations in panels of 256, each
+//! an integer `x` of 15 bits times the panel's `scale`, a row's product splits into two sums:
 //!
 //! ```text
 //! sum over panels of   scale * (sum over runs of a * (sum of code * x))   +   sum over runs of   m * (scale * sum of x)
@@ -12,9 +12,9 @@
 //! integers: 4 products of at most 63 * 127 (or 128 * 127, signed) never leave an i16, and times a 6- or 8-bit stored scale a
 //! panel of them stays far below 2^31. What a row adds for its `m` needs only the activations' sums, made once per token.
 //!
-//! The weights are read from memory once. Codes are unpacked once for four tokens, whose panels stay in the L1 cache while a run of rows
-//! passes by; the next four read the run again from the L2 cache. A token's sums run in the same order whatever the number
-//! of tokens.
+//! The weights are read from memory once. Codes are unpacked once for four tokens, whose panels stay in the L1 cache while a
+//! run of rows passes by; the next four read the run again from the L2 cache. A token's sums run in the same order whatever
+//! the number of tokens.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
 //! Many tokens with AVX-512: tables of 81 sums for 32 tokens (see [`super::lookup`]).
 //!
 //! As in [`super::avx2_lookup`], but an entry is a cache line, which has 32 tokens. A load and an addition are 128
-//! multiply-adds then, where an integer dot product is 64. On a CPU whose 512-bit registers go through units of 256, such as Zen 4, that is the
-//! faster way for a prompt: a load of 64 bytes takes a cycle there, and so does a dot product of 64. 8 tables are 41 KB,
-//! more than some L1 caches; fewer at a time, which they would keep, were slower.
+//! multiply-adds then, where an integer dot product is 64. On a CPU whose 512-bit registers go through units of 256, such as
+//! Zen 4, that is the faster way for a prompt: a load of 64 bytes takes a cycle there, and so does a dot product of 64. 8
+//! tables are 41 KB, more than some L1 caches; fewer at a time, which they would keep, were slower.
 
 use super::avx2_lookup::{TOKENS_16, decode, transpose};
 use super::kernel::UnpackPanel;

@@ -5,9 +5,10 @@
 //! and all tokens of the tile, and no multiplication.
 //!
 //! A chunk of 32 columns has 8 tables, which the L1 cache keeps (of the widest tiles most of it) while every row of the task
-//! adds its 8 entries to an int16 sum per token. How long those cannot overflow is known: a chunk moves the sum of a token by at most the
-//! sum of its activations' sizes. Before the largest of these bounds, added up, passes [`i16::MAX`], the sums are spilled to
-//! int32. No chunk passes it alone, `32 * 128 = 4096`; the worst input spills every seventh chunk, most inputs hardly ever.
+//! adds its 8 entries to an int16 sum per token. How long those cannot overflow is known: a chunk moves the sum of a token
+//! by at most the sum of its activations' sizes. Before the largest of these bounds, added up, passes [`i16::MAX`], the sums
+//! are spilled to int32. No chunk passes it alone, `32 * 128 = 4096`; the worst input spills every seventh chunk, most
+//! inputs hardly ever.
 
 use super::grouped::GroupScales;
 use super::matrix::{Scratch, Sums, TernaryMatrix};
