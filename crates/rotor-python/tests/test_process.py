@@ -108,8 +108,10 @@ print(os.waitstatus_to_exitcode(status))
     assert python(code, tiny) == "0"
 
 
+# What a shell starts in the background ignores SIGINT, and so would this process.
 INTERRUPTED = """
-import sys, time, rotor
+import signal, sys, time, rotor
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = rotor.Model.load(sys.argv[1], context=200000)
 before = model.generate("Once", max_tokens=4)
 print("ready", flush=True)
