@@ -265,3 +265,16 @@ fn transposed(lines: [__m512i; LANES]) -> [__m512i; LANES] {
         if second == 0 { _mm512_shuffle_i32x4::<0x88>(a, b) } else { _mm512_shuffle_i32x4::<0xdd>(a, b) }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_for_tiles_that_are_nearly_full() {
+        let pays = |tokens: &usize| TRIOS.pays(*tokens);
+        assert!([26, 32, 45, 48, 52, 64, 72, 96, 128, 512].iter().all(pays));
+        assert!(![1, 16, 25, 33, 40, 44, 49, 51, 65, 70].iter().any(pays));
+        assert!([16, 17, 33, 48].iter().all(|tokens| PLANES.pays(*tokens)) && !PLANES.pays(15));
+    }
+}

@@ -34,7 +34,8 @@ const TASK_ROWS: usize = 3584;
 pub(crate) struct LookupKernels {
     /// Smallest number of tokens for which they beat the other ways.
     pub min_tokens: usize,
-    /// How many tokens there must be for 100 places in tiles, since a tile takes its time whether it is full or not.
+    /// How many tokens there must be for 100 places in tiles: a tile takes its time whether it is full or not, a narrow one
+    /// some three quarters of what a wide one takes, as which it counts.
     pub min_filled: usize,
     /// Turns whole tiles of so many columns, the first of which begins at `row`, into `codes[chunk][row][8]` with `code_rows`
     /// rows per chunk. Writes those rows only, and only chunks that hold some of the columns.
@@ -48,8 +49,13 @@ pub(crate) struct LookupKernels {
 impl LookupKernels {
     /// Whether they beat the other ways for so many tokens.
     pub(super) fn pays(&self, tokens: usize) -> bool {
-        let (wide, rest) = (tokens / self.wide.tokens * self.wide.tokens, tokens % self.wide.tokens);
-        let places = wide + if rest == 0 { 0 } else { self.tile(rest).tokens };
+        let wide = self.wide.tokens;
+        let last = match tokens % wide {
+            0 => 0,
+            rest if rest <= self.narrow.tokens => wide * 3 / 4,
+            _ => wide,
+        };
+        let places = tokens / wide * wide + last;
         tokens >= self.min_tokens && 100 * tokens >= self.min_filled * places
     }
 
