@@ -4,7 +4,7 @@
 //! activations for each of 16 tokens, int16 in one vector of 32 bytes; a table has 2592 bytes.
 
 use super::avx2::{PREFETCH, load};
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, Step, TokenTile};
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, TokenTile};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
 use std::arch::x86_64::*;
@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 const TOKENS: usize = 16;
 
 pub(super) static TOKENS_16: TokenTile =
-    TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, turn };
+    TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, spill, turn };
 
 /// Planes to codes, 32 rows by 32 columns at a time: `code = 40 + F[plus] - F[minus]`, `F` the base-3 value of a nibble's
 /// bits, then an 8 x 32 byte transposition so that a row's 8 codes lie together.
@@ -174,33 +174,21 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
 }
 
 #[target_feature(enable = "avx2")]
-fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]) {
+fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]) {
     let tables = tables.try_into().expect("8 tables of 81 entries of 16 tokens");
     let partial = partial.as_chunks_mut().0;
-    match step {
-        Step::Begin => add_rows::<true>(codes, tables, partial, |_, _| {}),
-        Step::Add => add_rows::<false>(codes, tables, partial, |_, _| {}),
-        Step::SpillFirst | Step::Spill => {
-            let (sums, first) = (sums.as_chunks_mut().0, step == Step::SpillFirst);
-            add_rows::<true>(codes, tables, partial, |row, partial| spill(partial, first, &mut sums[row]));
-        }
-    }
+    if begins { add_rows::<true>(codes, tables, partial) } else { add_rows::<false>(codes, tables, partial) }
 }
 
 type Tables = [i16; CHUNK_CODES * ENTRIES * TOKENS];
 
-/// Adds each row's 8 entries: to nothing where they are `NEW`, else to the partial sums. `before(row, partial)` comes first.
+/// Adds each row's 8 entries: to nothing where it `BEGINS`, else to the partial sums.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_rows<const NEW: bool>(
-    codes: &[[u8; CHUNK_CODES]],
-    tables: &Tables,
-    partial: &mut [[i16; TOKENS]],
-    mut before: impl FnMut(usize, &[i16; TOKENS]),
-) {
+fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, partial: &mut [[i16; TOKENS]]) {
     let base: *const u8 = tables.as_ptr().cast();
     const ENTRY_BYTES: usize = 2 * TOKENS;
-    for (row, (codes, partial)) in codes.iter().zip(partial).enumerate() {
+    for (codes, partial) in codes.iter().zip(partial) {
         let codes = u64::from_le_bytes(*codes);
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
@@ -211,8 +199,7 @@ fn add_rows<const NEW: bool>(
         let a = _mm256_add_epi16(_mm256_add_epi16(entry(0), entry(1)), _mm256_add_epi16(entry(2), entry(3)));
         let b = _mm256_add_epi16(_mm256_add_epi16(entry(4), entry(5)), _mm256_add_epi16(entry(6), entry(7)));
         let mut sum = _mm256_add_epi16(a, b);
-        before(row, partial);
-        if !NEW {
+        if !BEGINS {
             sum = _mm256_add_epi16(sum, load_tokens(partial));
         }
         store_tokens(sum, partial);
@@ -227,9 +214,8 @@ fn widened(partial: &[i16; 8]) -> __m256i {
     _mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(partial.as_ptr().cast()) })
 }
 
-#[inline]
 #[target_feature(enable = "avx2")]
-fn spill(partial: &[i16; TOKENS], first: bool, sums: &mut [i32; TOKENS]) {
+fn spill(partial: &[i16], first: bool, sums: &mut [i32]) {
     for (partial, sums) in partial.as_chunks().0.iter().zip(sums.as_chunks_mut::<8>().0) {
         let at: *mut __m256i = sums.as_mut_ptr().cast();
         let mut sum = widened(partial);

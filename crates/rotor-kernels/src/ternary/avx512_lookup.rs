@@ -8,7 +8,7 @@
 use super::avx2_lookup::{TOKENS_16, decode, transpose};
 use super::kernel::UnpackPanel;
 use super::layout::{self, Layout};
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, Step, TokenTile};
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, TokenTile};
 use super::{TILE_ROWS, avx512_vbmi, avx512_vnni};
 use crate::pool::SharedMut;
 use std::arch::x86_64::*;
@@ -18,7 +18,7 @@ const TOKENS: usize = 32;
 /// Lanes of int32 in a vector.
 const LANES: usize = 16;
 
-static TOKENS_32: TokenTile = TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, turn };
+static TOKENS_32: TokenTile = TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, spill, turn };
 
 /// For planes, where no dot products are.
 pub(super) const PLANES: LookupKernels =
@@ -144,33 +144,21 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]) {
+fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]) {
     let tables = tables.try_into().expect("8 tables of 81 entries of 32 tokens");
     let partial = partial.as_chunks_mut().0;
-    match step {
-        Step::Begin => add_rows::<true>(codes, tables, partial, |_, _| {}),
-        Step::Add => add_rows::<false>(codes, tables, partial, |_, _| {}),
-        Step::SpillFirst | Step::Spill => {
-            let (sums, first) = (sums.as_chunks_mut().0, step == Step::SpillFirst);
-            add_rows::<true>(codes, tables, partial, |row, partial| spill(partial, first, &mut sums[row]));
-        }
-    }
+    if begins { add_rows::<true>(codes, tables, partial) } else { add_rows::<false>(codes, tables, partial) }
 }
 
 type Tables = [i16; CHUNK_CODES * ENTRIES * TOKENS];
 
-/// Adds each row's 8 entries: to nothing where they are `NEW`, else to the partial sums. `before(row, partial)` comes first.
+/// Adds each row's 8 entries: to nothing where it `BEGINS`, else to the partial sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn add_rows<const NEW: bool>(
-    codes: &[[u8; CHUNK_CODES]],
-    tables: &Tables,
-    partial: &mut [[i16; TOKENS]],
-    mut before: impl FnMut(usize, &[i16; TOKENS]),
-) {
+fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, partial: &mut [[i16; TOKENS]]) {
     let base: *const u8 = tables.as_ptr().cast();
     const ENTRY_BYTES: usize = 2 * TOKENS;
-    for (row, (codes, partial)) in codes.iter().zip(partial).enumerate() {
+    for (codes, partial) in codes.iter().zip(partial) {
         let codes = u64::from_le_bytes(*codes);
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
@@ -181,8 +169,7 @@ fn add_rows<const NEW: bool>(
         let a = _mm512_add_epi16(_mm512_add_epi16(entry(0), entry(1)), _mm512_add_epi16(entry(2), entry(3)));
         let b = _mm512_add_epi16(_mm512_add_epi16(entry(4), entry(5)), _mm512_add_epi16(entry(6), entry(7)));
         let mut sum = _mm512_add_epi16(a, b);
-        before(row, partial);
-        if !NEW {
+        if !BEGINS {
             sum = _mm512_add_epi16(sum, load_tokens(partial));
         }
         store_tokens(sum, partial);
@@ -211,9 +198,8 @@ fn store_sums(values: __m512i, sums: &mut [i32; LANES]) {
     unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), values) };
 }
 
-#[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn spill(partial: &[i16; TOKENS], first: bool, sums: &mut [i32; TOKENS]) {
+fn spill(partial: &[i16], first: bool, sums: &mut [i32]) {
     for (partial, sums) in partial.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
         let partial = widened(partial);
         store_sums(if first { partial } else { _mm512_add_epi32(partial, load_sums(sums)) }, sums);

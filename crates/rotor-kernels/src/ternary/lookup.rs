@@ -72,28 +72,15 @@ pub(crate) struct TokenTile {
     pub transpose: unsafe fn(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]),
     /// Fills `tables[8][81][T]` from `columns[32][T]`; returns the largest sum of a token's sizes.
     pub tabulate: unsafe fn(columns: &[i16], tables: &mut [i16]) -> i32,
-    /// Adds the entries that each row's codes name to `partial[row][T]`, as `step` says; spilled sums go to `sums[row][T]`.
-    /// Codes are below 81.
+    /// Adds the entries that each row's codes, below 81, name to `partial[row][T]`, or puts them there where it `begins`.
     pub add: AddEntries,
+    /// Adds partial sums to `sums[row][T]`, or puts them there where it is the `first` time.
+    pub spill: unsafe fn(partial: &[i16], first: bool, sums: &mut [i32]),
     /// `by_token[T][rows]` from partial sums and, where there are any, spilled ones; `rows` in whole tiles.
     pub turn: unsafe fn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]),
 }
 
-type AddEntries =
-    unsafe fn(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]);
-
-/// What becomes of the partial sums that are there before a chunk's entries are added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// There are none.
-    Begin,
-    /// They are added to.
-    Add,
-    /// They become the spilled sums, and the entries new partial sums.
-    SpillFirst,
-    /// They are added to the spilled sums.
-    Spill,
-}
+type AddEntries = unsafe fn(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]);
 
 /// One worker's memory.
 #[derive(Debug, Default)]
@@ -278,16 +265,14 @@ impl Lookup<'_> {
             // (`Worker::reserve`), and codes come from `decode`.
             unsafe {
                 let moved = (self.tile.tabulate)(columns, tables);
-                let step = match (chunk == chunks.start, reach + moved > limit) {
-                    (true, _) => Step::Begin,
-                    (false, false) => Step::Add,
-                    (false, true) if *spilled => Step::Spill,
-                    (false, true) => Step::SpillFirst,
-                };
-                let keeps = step == Step::Add;
-                reach = moved + if keeps { reach } else { 0 };
-                *spilled |= step == Step::SpillFirst;
-                (self.tile.add)(codes, tables, step, partial, sums);
+                let overflows = reach + moved > limit;
+                if overflows {
+                    (self.tile.spill)(partial, !*spilled, sums);
+                    *spilled = true;
+                }
+                let begins = overflows || chunk == chunks.start;
+                reach = moved + if begins { 0 } else { reach };
+                (self.tile.add)(codes, tables, begins, partial);
             }
         }
     }

@@ -21,7 +21,7 @@
 
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, Step, TokenTile};
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, TokenTile};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
 use std::arch::aarch64::*;
@@ -39,7 +39,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, decode, wide: &TOKENS_16, narrow: &TOKENS_16 })],
 };
 
-static TOKENS_16: TokenTile = TokenTile { tokens: TOKENS, transpose, tabulate, add, turn };
+static TOKENS_16: TokenTile = TokenTile { tokens: TOKENS, transpose, tabulate, add, spill, turn };
 
 /// Tokens that share a lookup.
 const TOKENS: usize = 16;
@@ -350,29 +350,17 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
 }
 
 #[target_feature(enable = "neon")]
-fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], step: Step, partial: &mut [i16], sums: &mut [i32]) {
+fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]) {
     let tables = tables.try_into().expect("8 tables of 81 entries of 16 tokens");
     let partial = partial.as_chunks_mut().0;
-    match step {
-        Step::Begin => add_rows::<true>(codes, tables, partial, |_, _| {}),
-        Step::Add => add_rows::<false>(codes, tables, partial, |_, _| {}),
-        Step::SpillFirst | Step::Spill => {
-            let (sums, first) = (sums.as_chunks_mut().0, step == Step::SpillFirst);
-            add_rows::<true>(codes, tables, partial, |row, partial| spill(partial, first, &mut sums[row]));
-        }
-    }
+    if begins { add_rows::<true>(codes, tables, partial) } else { add_rows::<false>(codes, tables, partial) }
 }
 
-/// Adds each row's 8 entries: to nothing where they are `NEW`, else to the partial sums. `before(row, partial)` comes first.
+/// Adds each row's 8 entries: to nothing where it `BEGINS`, else to the partial sums.
 #[inline]
 #[target_feature(enable = "neon")]
-fn add_rows<const NEW: bool>(
-    codes: &[[u8; CHUNK_CODES]],
-    tables: &Tables,
-    partial: &mut [[i16; TOKENS]],
-    mut before: impl FnMut(usize, &[i16; TOKENS]),
-) {
-    for (row, (codes, partial)) in codes.iter().zip(partial).enumerate() {
+fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, partial: &mut [[i16; TOKENS]]) {
+    for (codes, partial) in codes.iter().zip(partial) {
         let codes = u64::from_le_bytes(*codes);
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
@@ -383,17 +371,15 @@ fn add_rows<const NEW: bool>(
         let a = add_tokens(add_tokens(entry(0), entry(1)), add_tokens(entry(2), entry(3)));
         let b = add_tokens(add_tokens(entry(4), entry(5)), add_tokens(entry(6), entry(7)));
         let mut sum = add_tokens(a, b);
-        before(row, partial);
-        if !NEW {
+        if !BEGINS {
             sum = add_tokens(sum, load_tokens(partial));
         }
         store_tokens(sum, partial);
     }
 }
 
-#[inline]
 #[target_feature(enable = "neon")]
-fn spill(partial: &[i16; TOKENS], first: bool, sums: &mut [i32; TOKENS]) {
+fn spill(partial: &[i16], first: bool, sums: &mut [i32]) {
     for (partial, sums) in partial.as_chunks::<4>().0.iter().zip(sums.as_chunks_mut::<4>().0) {
         // SAFETY: 8 and 16 readable bytes, 16 writable ones; no access needs alignment.
         unsafe {
