@@ -1,26 +1,17 @@
 //! The KV cache of one sequence.
 
 use crate::config::Config;
-use rotor_kernels::attention::{KvRows, KvType};
+use rotor_kernels::attention::{KvShape, KvStore, KvType};
 
 /// Keys and values of every layer, and the tokens they belong to.
 ///
 /// Memory is reserved for the whole capacity and taken only as positions are written.
 #[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<LayerCache>,
+    store: KvStore,
     tokens: Vec<u32>,
     capacity: usize,
     kind: KvType,
-}
-
-/// One layer's part of a cache.
-#[derive(Debug)]
-pub struct LayerCache {
-    /// Keys, rotated.
-    pub keys: KvRows,
-    /// Values.
-    pub values: KvRows,
 }
 
 impl KvCache {
@@ -29,14 +20,10 @@ impl KvCache {
     /// # Errors
     /// Where the system refuses to reserve the memory.
     pub fn new(config: &Config, capacity: usize, kind: KvType) -> std::io::Result<KvCache> {
-        let (heads, dim) = (config.num_key_value_heads, config.head_dim);
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| {
-                let keys = KvRows::keys(kind, heads, capacity, dim)?;
-                Ok(LayerCache { keys, values: KvRows::values(kind, heads, capacity, dim)? })
-            })
-            .collect::<std::io::Result<_>>()?;
-        Ok(KvCache { layers, tokens: Vec::with_capacity(capacity), capacity, kind })
+        let shape =
+            KvShape { layers: config.num_hidden_layers, heads: config.num_key_value_heads, head_dim: config.head_dim };
+        let store = KvStore::new(kind, shape, capacity)?;
+        Ok(KvCache { store, tokens: Vec::with_capacity(capacity), capacity, kind })
     }
 
     /// Bytes one token takes.
@@ -85,20 +72,17 @@ impl KvCache {
     /// If the caches are of different models or types, or `len` exceeds what `from` holds or this can hold.
     pub fn copy_prefix(&mut self, from: &KvCache, len: usize) {
         assert!(len <= from.len() && len <= self.capacity, "{len} tokens");
-        for (to, from) in self.layers.iter_mut().zip(&from.layers) {
-            to.keys.copy_prefix(&from.keys, len);
-            to.values.copy_prefix(&from.values, len);
-        }
+        self.store.copy_prefix(&from.store, len);
         self.tokens.clear();
         self.tokens.extend_from_slice(&from.tokens[..len]);
     }
 
-    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
-        &self.layers[layer]
+    pub(crate) fn store(&self) -> &KvStore {
+        &self.store
     }
 
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut LayerCache {
-        &mut self.layers[layer]
+    pub(crate) fn store_mut(&mut self) -> &mut KvStore {
+        &mut self.store
     }
 
     pub(crate) fn push(&mut self, tokens: &[u32]) {

@@ -401,10 +401,9 @@ impl Model {
         let mut rows = k.chunks_exact(width).zip(v.chunks_exact(width));
         for step in steps {
             let held = step.cache.len();
-            let cache = step.cache.layer_mut(layer);
+            let store = step.cache.store_mut();
             for (i, (k, v)) in rows.by_ref().take(step.tokens.len()).enumerate() {
-                cache.keys.write(self.runtime.kernels, held + i, k);
-                cache.values.write(self.runtime.kernels, held + i, v);
+                store.write(self.runtime.kernels, layer, held + i, k, v);
             }
         }
     }
@@ -421,10 +420,9 @@ fn select_wanted(steps: &[Step<'_>], wanted: &mut Vec<usize>) {
 }
 
 fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, number: usize) -> Sequence<'a> {
-    let cache = steps[number].cache.layer(layer);
     Sequence {
-        keys: &cache.keys,
-        values: &cache.values,
+        store: steps[number].cache.store(),
+        layer,
         position: steps[number].cache.len(),
         row: steps[..number].iter().map(|step| step.tokens.len()).sum(),
         tokens: steps[number].tokens.len(),

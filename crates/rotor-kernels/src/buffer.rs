@@ -1,7 +1,7 @@
 //! Large zeroed memory: packed weights, the KV cache.
 //!
-//! Weights are streamed once per token, so they want huge pages (one TLB entry per 2 MiB). The KV cache is reserved for
-//! the whole context and must cost nothing until it is used. Anonymous mappings give both.
+//! Both are streamed once per token, so they want huge pages (one TLB entry per 2 MiB); and the KV cache is reserved for the
+//! whole context and must cost nothing until it is used. Anonymous mappings give both.
 
 use memmap2::MmapMut;
 use std::marker::PhantomData;
@@ -25,15 +25,6 @@ impl Plain for u16 {}
 impl Plain for i32 {}
 impl Plain for f32 {}
 
-/// Whether memory will be used as a whole or little by little.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pages {
-    /// All of it, soon: huge pages where the system offers them.
-    Huge,
-    /// From the front, maybe never to the end: small pages, each of which costs nothing until it is touched.
-    Small,
-}
-
 /// Zeroed, page-aligned memory for `len` numbers.
 pub struct Buffer<T> {
     map: MmapMut,
@@ -46,14 +37,12 @@ impl<T: Plain> Buffer<T> {
     ///
     /// # Errors
     /// Where the system refuses the memory.
-    pub fn zeroed(len: usize, pages: Pages) -> std::io::Result<Buffer<T>> {
+    pub fn zeroed(len: usize) -> std::io::Result<Buffer<T>> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         let map = MmapMut::map_anon(bytes.max(1))?;
         // Advice: a system without huge pages is slower, not wrong.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(if pages == Pages::Huge { memmap2::Advice::HugePage } else { memmap2::Advice::NoHugePage });
-        #[cfg(not(target_os = "linux"))]
-        let _ = pages;
+        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Buffer { map, len, element: PhantomData })
     }
 }

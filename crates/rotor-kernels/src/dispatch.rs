@@ -24,7 +24,7 @@
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
 
-use crate::attention::{self, AttentionKernels, BLOCK, Numbers, Softmax};
+use crate::attention::{self, AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::dense::DenseType;
 use crate::epilogue::{Finish, RowScale};
 use crate::float::{self, FloatKernels};
@@ -315,10 +315,10 @@ impl Kernels {
     }
 
     /// Scores of some heads' queries against a block of keys.
-    pub(crate) fn scores(&self, q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+    pub(crate) fn scores(&self, q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
         assert_eq!(q.len() * BLOCK, keys.len() * scores.len(), "queries as wide as the keys");
         // SAFETY: as in `quantize`.
-        unsafe { (self.attention.scores)(q, keys, scores) }
+        unsafe { (self.attention.scores)(q, keys, next, scores) }
     }
 
     /// One step of a streaming softmax over the first `n` scores; see [`AttentionKernels::softmax`].
@@ -329,12 +329,19 @@ impl Kernels {
     }
 
     /// Adds a block's weighted values to the outputs of some heads; see [`AttentionKernels::accumulate`].
-    pub(crate) fn accumulate(&self, out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+    pub(crate) fn accumulate(
+        &self,
+        out: &mut [f32],
+        shrink: &[f32],
+        p: &[[f32; BLOCK]],
+        values: Numbers<'_>,
+        next: Next<'_>,
+    ) {
         let dims = out.len() / shrink.len().max(1);
         assert!(p.len() == shrink.len() && out.len() == dims * p.len(), "an output and a factor per head");
         assert!(dims > 0 && values.len().is_multiple_of(dims) && values.len() <= dims * BLOCK, "whole rows of a block");
         // SAFETY: as in `quantize`.
-        unsafe { (self.attention.accumulate)(out, shrink, p, values) }
+        unsafe { (self.attention.accumulate)(out, shrink, p, values, next) }
     }
 
     /// Stored numbers as f32.

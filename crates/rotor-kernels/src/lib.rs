@@ -26,7 +26,7 @@ pub mod quantized;
 mod self_test;
 pub mod ternary;
 
-pub use buffer::{Buffer, Pages, Plain};
+pub use buffer::{Buffer, Plain};
 pub use cpu::{cpu_features, cpu_name};
 pub use dense::DenseType;
 pub use dispatch::Kernels;

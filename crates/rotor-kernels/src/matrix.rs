@@ -1,6 +1,6 @@
 //! Dense matrices: embeddings, heads, and the linears of ordinary models.
 
-use crate::buffer::{Buffer, Pages};
+use crate::buffer::Buffer;
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
@@ -40,7 +40,7 @@ impl DenseMatrix {
     ) -> Result<DenseMatrix, E> {
         let row_bytes = dtype.row_bytes(cols).expect("columns in whole blocks");
         let len = rows.checked_mul(row_bytes).expect("a matrix that fits the address space");
-        let mut bytes = Buffer::zeroed(len, Pages::Huge).map_err(memory)?;
+        let mut bytes = Buffer::zeroed(len).map_err(memory)?;
         let failure = std::sync::Mutex::new(None::<E>);
         let chunk_rows = ((4 << 20) / row_bytes.max(1)).max(1);
         pool.for_each_chunk(&mut bytes, chunk_rows * row_bytes.max(1), |chunk, bytes| {

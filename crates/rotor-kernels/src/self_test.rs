@@ -7,7 +7,7 @@
 //!
 //! An instruction the CPU does not have ends the process; to find that out, run the tests in a child first.
 
-use crate::attention::{AttentionScratch, KvRows, KvType, Sequence, Sequences, attention};
+use crate::attention::{AttentionScratch, KvShape, KvStore, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
@@ -308,15 +308,14 @@ fn attention_of_two_segments(kernels: &Kernels) -> Result<(), String> {
     let run = |kernels: &Kernels| -> Result<Vec<f32>, String> {
         let mut noise = Noise::new(7);
         let failed = |error: std::io::Error| error.to_string();
-        let mut keys = KvRows::keys(KvType::F16, 1, positions, dims).map_err(failed)?;
-        let mut values = KvRows::values(KvType::F16, 1, positions, dims).map_err(failed)?;
+        let shape = KvShape { layers: 1, heads: 1, head_dim: dims };
+        let mut store = KvStore::new(KvType::F16, shape, positions).map_err(failed)?;
         for position in 0..positions {
-            keys.write(kernels, position, &noise.floats(dims));
-            values.write(kernels, position, &noise.floats(dims));
+            store.write(kernels, 0, position, &noise.floats(dims), &noise.floats(dims));
         }
         let q = noise.floats(group * dims);
         let mut out = vec![0.0; group * dims];
-        let sequence = |_| Sequence { keys: &keys, values: &values, position: positions - 1, row: 0, tokens: 1 };
+        let sequence = |_| Sequence { store: &store, layer: 0, position: positions - 1, row: 0, tokens: 1 };
         let sequences = Sequences::new(1, &sequence);
         attention(kernels, &Pool::new(1), sequences, group, &q, &mut AttentionScratch::default(), &mut out);
         Ok(out)

@@ -1,6 +1,8 @@
 //! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
 
-use crate::attention::{AttentionScratch, BLOCK, KvRows, KvType, Numbers, Sequence, Sequences, Softmax, attention};
+use crate::attention::{
+    AttentionScratch, BLOCK, KvShape, KvStore, KvType, Numbers, Sequence, Sequences, Softmax, attention,
+};
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
@@ -496,39 +498,42 @@ fn exp_is_accurate_over_its_range() {
 }
 
 struct Attended {
-    keys: KvRows,
-    values: KvRows,
+    store: KvStore,
     q: Vec<f32>,
 }
+
+const LAYERS: usize = 3;
+/// The layer that is attended to; what the others hold must not matter.
+const LAYER: usize = 1;
 
 const HEADS: usize = 2;
 /// Four heads that are taken together, and one that is left.
 const GROUP: usize = 5;
 
+fn empty(kind: KvType, positions: usize, head_dim: usize) -> KvStore {
+    KvStore::new(kind, KvShape { layers: LAYERS, heads: HEADS, head_dim }, positions).unwrap()
+}
+
 fn attended(kernels: &Kernels, kind: KvType, positions: usize, dim: usize) -> Attended {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
-    let mut keys = KvRows::keys(kind, HEADS, positions, dim).unwrap();
-    let mut values = KvRows::values(kind, HEADS, positions, dim).unwrap();
+    let mut store = empty(kind, positions, dim);
     for position in 0..positions {
-        keys.write(kernels, position, &numbers(HEADS * dim));
-        values.write(kernels, position, &numbers(HEADS * dim));
+        let (keys, values) = (numbers(HEADS * dim), numbers(HEADS * dim));
+        store.write(kernels, LAYER, position, &keys, &values);
+        store.write(kernels, LAYER - 1, position, &vec![f32::NAN; HEADS * dim], &vec![f32::NAN; HEADS * dim]);
+        store.write(kernels, LAYER + 1, position, &vec![f32::NAN; HEADS * dim], &vec![f32::NAN; HEADS * dim]);
     }
     let q = numbers(positions * HEADS * GROUP * dim);
-    Attended { keys, values, q }
+    Attended { store, q }
 }
 
 impl Attended {
     fn run(&self, kernels: &Kernels, pool: &Pool, dim: usize, positions: std::ops::Range<usize>) -> Vec<f32> {
         let width = HEADS * GROUP * dim;
         let q = &self.q[positions.start * width..positions.end * width];
-        let sequence = Sequence {
-            keys: &self.keys,
-            values: &self.values,
-            position: positions.start,
-            row: 0,
-            tokens: positions.len(),
-        };
+        let (position, tokens) = (positions.start, positions.len());
+        let sequence = Sequence { store: &self.store, layer: LAYER, position, row: 0, tokens };
         let mut out = vec![f32::NAN; q.len()];
         attention(
             kernels,
@@ -598,11 +603,9 @@ fn a_copied_cache_gives_the_same_attention() {
     for kernels in kernels() {
         for kind in [KvType::F16, KvType::F32, KvType::Int8] {
             let from = attended(kernels, kind, positions, dim);
-            let mut keys = KvRows::keys(kind, HEADS, positions + 300, dim).unwrap();
-            let mut values = KvRows::values(kind, HEADS, positions + 300, dim).unwrap();
-            keys.copy_prefix(&from.keys, positions);
-            values.copy_prefix(&from.values, positions);
-            let copy = Attended { keys, values, q: from.q.clone() };
+            let mut store = empty(kind, positions + 300, dim);
+            store.copy_prefix(&from.store, positions);
+            let copy = Attended { store, q: from.q.clone() };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, positions - 1..positions);
             assert!(run(&copy) == run(&from), "{kind:?} on {}", kernels.isa());
         }
@@ -622,26 +625,16 @@ fn stored_numbers_are_what_they_were_rounded_to() {
         for kernels in kernels() {
             let mut rng = fastrand::Rng::with_seed(31);
             let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
-            let cache = |kind| {
-                [
-                    KvRows::keys(kind, HEADS, positions, dim).unwrap(),
-                    KvRows::values(kind, HEADS, positions, dim).unwrap(),
-                ]
-            };
-            let (mut stored, mut plain) = (cache(kind), cache(KvType::F32));
+            let (mut stored, mut plain) = (empty(kind, positions, dim), empty(KvType::F32, positions, dim));
             for position in 0..positions {
-                for (stored, plain) in stored.iter_mut().zip(&mut plain) {
-                    let rows = numbers(HEADS * dim);
-                    stored.write(kernels, position, &rows);
-                    let rows: Vec<f32> = rows.chunks(dim).flat_map(rounded).collect();
-                    plain.write(kernels, position, &rows);
-                }
+                let rows = [numbers(HEADS * dim), numbers(HEADS * dim)];
+                stored.write(kernels, LAYER, position, &rows[0], &rows[1]);
+                let rows = rows.map(|rows| rows.chunks(dim).flat_map(rounded).collect::<Vec<f32>>());
+                plain.write(kernels, LAYER, position, &rows[0], &rows[1]);
             }
             let q = numbers(positions * HEADS * GROUP * dim);
-            let [keys, values] = stored;
-            let stored = Attended { keys, values, q: q.clone() };
-            let [keys, values] = plain;
-            let plain = Attended { keys, values, q };
+            let stored = Attended { store: stored, q: q.clone() };
+            let plain = Attended { store: plain, q };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, 0..positions);
             for (found, expected) in run(&stored).iter().zip(run(&plain)) {
                 assert!((found - expected).abs() < 2e-5, "{kind:?} on {}: {found} and {expected}", kernels.isa());
@@ -668,9 +661,9 @@ fn attention_kernels_agree() {
         for (keys, values) in all.into_iter().zip(some) {
             let run = |kernels: &Kernels| {
                 let mut scores = vec![[f32::NAN; BLOCK]; heads];
-                kernels.scores(&q, keys, &mut scores);
+                kernels.scores(&q, keys, Some(values), &mut scores);
                 let mut out = q.clone();
-                kernels.accumulate(&mut out, &shrink, &p, values);
+                kernels.accumulate(&mut out, &shrink, &p, values, Some(keys));
                 let mut decoded = vec![f32::NAN; values.len()];
                 kernels.decode_numbers(values, &mut decoded);
                 let (raw, mut weights) = (scores.clone(), Vec::new());

@@ -6,7 +6,7 @@
 
 use crate::ladder::{self, HALF, LINE, Prepared, ROWS, Step, VNNI, Work};
 use anyhow::Result;
-use rotor_kernels::{Buffer, Isa, Kernels, Pages};
+use rotor_kernels::{Buffer, Isa, Kernels};
 use std::arch::x86_64::*;
 
 /// Rows and columns of a matrix: those of BitNet-b1.58-2B-4T's attention.
@@ -67,7 +67,7 @@ impl Case {
             }
             // Memory of the kind that packed matrices have.
             let copy = |_| {
-                let mut buffer = Buffer::zeroed(packed.len(), Pages::Huge)?;
+                let mut buffer = Buffer::zeroed(packed.len())?;
                 buffer.copy_from_slice(&packed);
                 Ok(buffer)
             };

@@ -6,7 +6,7 @@
 
 use crate::ladder::{self, HALF, LINE, Prepared, ROWS, Step, VNNI, Work};
 use anyhow::Result;
-use rotor_kernels::{Buffer, Isa, Kernels, Pages};
+use rotor_kernels::{Buffer, Isa, Kernels};
 use std::arch::x86_64::*;
 
 /// The tokens of a prompt's chunk, as whole passes.
@@ -50,7 +50,7 @@ pub(crate) fn check() -> Result<()> {
 
 impl Case {
     fn new((weights, x): (Vec<i8>, Vec<i8>), cols: usize) -> Result<Case> {
-        let mut panels = Buffer::zeroed(weights.len(), Pages::Huge)?;
+        let mut panels = Buffer::zeroed(weights.len())?;
         for (at, weight) in weights.iter().enumerate() {
             let (row, col) = (at / cols, at % cols);
             panels[row / ROWS * ROWS * cols + col / 4 * 4 * ROWS + row % ROWS * 4 + col % 4] =

@@ -3,7 +3,7 @@
 //! A score is summed over its dimensions in order, an output over its positions in order, each by fused multiply-adds, so
 //! that neither the number of heads nor the width of vectors changes a bit of them.
 
-use super::{AttentionKernels, BLOCK, Numbers, Softmax};
+use super::{AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::float::avx2::{exp, load, max_lanes, store, sum_lanes};
 use std::arch::x86_64::*;
 
@@ -33,48 +33,70 @@ unsafe fn load_eight<const KIND: u8>(base: *const u8, at: usize) -> __m256 {
     }
 }
 
-/// How far ahead of their use a cache's numbers are asked for, in bytes.
-const AHEAD: usize = 4096;
+/// How far ahead of their use a cache's numbers are asked for, in bytes: measured, and half a block exactly is slower.
+const AHEAD: usize = 7 << 10;
 
-/// Asks for what lies ahead of `len` numbers from `at` on, where these come from a cache in memory: a block that was converted
-/// to f32 is in the L1 cache.
+/// The stretch of memory that a kernel reads, and the one that will be read then.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    base: *const u8,
+    bytes: usize,
+    next: *const u8,
+}
+
+impl Stretch {
+    /// `len` numbers at `base`, of the type that `KIND` names.
+    pub(super) fn new<const KIND: u8>(base: *const u8, len: usize, next: Numbers<'_>) -> Stretch {
+        Stretch { base, bytes: len * size::<KIND>(), next: next.address() }
+    }
+}
+
+const fn size<const KIND: u8>() -> usize {
+    match KIND {
+        F16 => 2,
+        F32 => 4,
+        _ => 1,
+    }
+}
+
+/// Asks for what lies ahead of `len` numbers from index `at` on. It goes to the L2 cache: few lines can be on their way to L1
+/// at a time.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn ask_ahead<const KIND: u8>(base: *const u8, at: usize, len: usize) {
-    let size = match KIND {
-        F16 => 2,
-        F32 => return,
-        _ => 1,
-    };
-    for byte in (at * size..(at + len) * size).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(byte + AHEAD).cast());
+pub(super) fn ask_ahead<const KIND: u8>(stretch: Option<Stretch>, at: usize, len: usize) {
+    let Some(Stretch { base, bytes, next }) = stretch else { return };
+    let size = size::<KIND>();
+    for byte in (at * size + AHEAD..(at + len) * size + AHEAD).step_by(64) {
+        let place = if byte < bytes { base.wrapping_add(byte) } else { next.wrapping_add(byte - bytes) };
+        _mm_prefetch::<_MM_HINT_T1>(place.cast());
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scores(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+fn scores(q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     match keys {
-        Numbers::F16(bits) => scores_of::<F16>(q, bits.as_ptr().cast(), bits.len(), scores),
-        Numbers::F32(values) => scores_of::<F32>(q, values.as_ptr().cast(), values.len(), scores),
-        Numbers::Int8(bytes) => scores_of::<INT8>(q, bytes.as_ptr().cast(), bytes.len(), scores),
+        Numbers::F16(bits) => scores_of::<F16>(q, bits.as_ptr().cast(), bits.len(), next, scores),
+        Numbers::F32(values) => scores_of::<F32>(q, values.as_ptr().cast(), values.len(), next, scores),
+        Numbers::Int8(bytes) => scores_of::<INT8>(q, bytes.as_ptr().cast(), bytes.len(), next, scores),
     }
 }
 
 /// `keys` points to `len` numbers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, scores: &mut [[f32; BLOCK]]) {
+fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     let dims = len / BLOCK;
+    let mut stretch = next.map(|next| Stretch::new::<KIND>(keys, len, next));
     assert!(q.len() == dims * scores.len(), "a query of {dims} for each row of scores");
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (q_fours, q_rest) = q.split_at(4 * dims * fours.len());
     for (q, scores) in q_fours.chunks_exact(4 * dims).zip(fours) {
         // SAFETY: `keys` has `dims * BLOCK` numbers, and every query `dims`.
-        unsafe { score_heads::<KIND, 4, 2>(q, keys, dims, scores) };
+        unsafe { score_heads::<KIND, 4, 2>(q, keys, dims, stretch.take(), scores) };
     }
     for (q, scores) in q_rest.chunks_exact(dims).zip(rest) {
         // SAFETY: as above.
-        unsafe { score_heads::<KIND, 1, 8>(q, keys, dims, std::array::from_mut(scores)) };
+        unsafe { score_heads::<KIND, 1, 8>(q, keys, dims, stretch.take(), std::array::from_mut(scores)) };
     }
 }
 
@@ -88,13 +110,14 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     q: &[f32],
     keys: *const u8,
     dims: usize,
+    stretch: Option<Stretch>,
     scores: &mut [[f32; BLOCK]; HEADS],
 ) {
     for first in (0..BLOCK).step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for dim in 0..dims {
             if first == 0 {
-                ask_ahead::<KIND>(keys, dim * BLOCK, BLOCK);
+                ask_ahead::<KIND>(stretch, dim * BLOCK, BLOCK);
             }
             let mut column = [_mm256_setzero_ps(); VECTORS];
             for (i, column) in column.iter_mut().enumerate() {
@@ -139,12 +162,20 @@ pub(super) fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &m
     shrink
 }
 
+/// A block's values: `base` points to `positions * dims` numbers of the type that goes with it.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) base: *const u8,
+    pub(super) dims: usize,
+    pub(super) positions: usize,
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
-fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>, next: Next<'_>) {
     match values {
-        Numbers::F16(bits) => accumulate_of::<F16>(out, shrink, p, bits.as_ptr().cast(), values),
-        Numbers::F32(floats) => accumulate_of::<F32>(out, shrink, p, floats.as_ptr().cast(), values),
-        Numbers::Int8(bytes) => accumulate_of::<INT8>(out, shrink, p, bytes.as_ptr().cast(), values),
+        Numbers::F16(bits) => accumulate_of::<F16>(out, shrink, p, bits.as_ptr().cast(), values, next),
+        Numbers::F32(floats) => accumulate_of::<F32>(out, shrink, p, floats.as_ptr().cast(), values, next),
+        Numbers::Int8(bytes) => accumulate_of::<INT8>(out, shrink, p, bytes.as_ptr().cast(), values, next),
     }
 }
 
@@ -157,19 +188,21 @@ fn accumulate_of<const KIND: u8>(
     p: &[[f32; BLOCK]],
     base: *const u8,
     values: Numbers<'_>,
+    next: Next<'_>,
 ) {
     let dims = out.len() / shrink.len();
-    let positions = values.len() / dims;
+    let mut stretch = next.map(|next| Stretch::new::<KIND>(base, values.len(), next));
+    let rows = Rows { base, dims, positions: values.len() / dims };
     let (fours, rest) = p.as_chunks::<4>();
     let (out_fours, out_rest) = out.split_at_mut(4 * dims * fours.len());
     let (shrink_fours, shrink_rest) = shrink.split_at(4 * fours.len());
     let whole = dims / LANES * LANES;
     for ((out, p), shrink) in out_fours.chunks_exact_mut(4 * dims).zip(fours).zip(shrink_fours.as_chunks::<4>().0) {
         let wide = whole / (2 * LANES) * (2 * LANES);
-        // SAFETY: `base` has `positions` rows of `dims` numbers, every output `dims`.
+        // SAFETY: `rows` are those of `values`, and every output has `dims` numbers.
         unsafe {
-            add_values::<KIND, 4, 2>(out, dims, 0..wide, shrink, p, base, positions);
-            add_values::<KIND, 4, 1>(out, dims, wide..whole, shrink, p, base, positions);
+            add_values::<KIND, 4, 2>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
+            add_values::<KIND, 4, 1>(out, wide..whole, shrink, p, rows, stretch.take());
         }
     }
     for ((out, p), shrink) in out_rest.chunks_exact_mut(dims).zip(rest).zip(shrink_rest) {
@@ -177,13 +210,13 @@ fn accumulate_of<const KIND: u8>(
         let wide = whole / (8 * LANES) * (8 * LANES);
         // SAFETY: as above.
         unsafe {
-            add_values::<KIND, 1, 8>(out, dims, 0..wide, shrink, p, base, positions);
-            add_values::<KIND, 1, 1>(out, dims, wide..whole, shrink, p, base, positions);
+            add_values::<KIND, 1, 8>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
+            add_values::<KIND, 1, 1>(out, wide..whole, shrink, p, rows, stretch.take());
         }
     }
     for ((out, p), shrink) in out.chunks_exact_mut(dims).zip(p).zip(shrink) {
         for (dim, out) in out.iter_mut().enumerate().skip(whole) {
-            *out = (0..positions).fold(*out * shrink, |sum, at| p[at].mul_add(values.get(at * dims + dim), sum));
+            *out = (0..rows.positions).fold(*out * shrink, |sum, at| p[at].mul_add(values.get(at * dims + dim), sum));
         }
     }
 }
@@ -191,19 +224,19 @@ fn accumulate_of<const KIND: u8>(
 /// Adds the values of some dimensions, whole runs of `VECTORS` times eight, to the outputs of `HEADS` heads.
 ///
 /// # Safety
-/// - `out` must hold `HEADS * dims` numbers, `range` lie within `0..dims`, and `base` point to `positions * dims` numbers.
+/// - `out` must hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     out: &mut [f32],
-    dims: usize,
     range: std::ops::Range<usize>,
     shrink: &[f32; HEADS],
     p: &[[f32; BLOCK]; HEADS],
-    base: *const u8,
-    positions: usize,
+    rows: Rows,
+    stretch: Option<Stretch>,
 ) {
-    let (start, end) = (range.start, range.end);
+    let Rows { base, dims, positions } = rows;
+    let start = range.start;
     for first in range.step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for (head, sums) in sums.iter_mut().enumerate() {
@@ -213,7 +246,7 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
         }
         for position in 0..positions.min(BLOCK) {
             if first == start {
-                ask_ahead::<KIND>(base, position * dims + start, end - start);
+                ask_ahead::<KIND>(stretch, position * dims, dims);
             }
             let mut row = [_mm256_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {

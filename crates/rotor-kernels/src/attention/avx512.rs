@@ -1,7 +1,7 @@
 //! Attention for AVX-512: sixteen positions or dimensions to a vector; otherwise as for AVX2, with the same bits.
 
-use super::avx2::{F16, F32, INT8, ask_ahead, decode};
-use super::{AttentionKernels, BLOCK, Numbers, Softmax};
+use super::avx2::{F16, F32, INT8, Rows, Stretch, ask_ahead, decode};
+use super::{AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::float::avx512::{LANES, exp, load};
 use std::arch::x86_64::*;
 
@@ -25,29 +25,30 @@ unsafe fn load_sixteen<const KIND: u8>(base: *const u8, at: usize, mask: __mmask
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn scores(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+fn scores(q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     match keys {
-        Numbers::F16(bits) => scores_of::<F16>(q, bits.as_ptr().cast(), bits.len(), scores),
-        Numbers::F32(values) => scores_of::<F32>(q, values.as_ptr().cast(), values.len(), scores),
-        Numbers::Int8(bytes) => scores_of::<INT8>(q, bytes.as_ptr().cast(), bytes.len(), scores),
+        Numbers::F16(bits) => scores_of::<F16>(q, bits.as_ptr().cast(), bits.len(), next, scores),
+        Numbers::F32(values) => scores_of::<F32>(q, values.as_ptr().cast(), values.len(), next, scores),
+        Numbers::Int8(bytes) => scores_of::<INT8>(q, bytes.as_ptr().cast(), bytes.len(), next, scores),
     }
 }
 
 /// `keys` points to `len` numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, scores: &mut [[f32; BLOCK]]) {
+fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     let dims = len / BLOCK;
+    let mut stretch = next.map(|next| Stretch::new::<KIND>(keys, len, next));
     assert!(q.len() == dims * scores.len(), "a query of {dims} for each row of scores");
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (q_fours, q_rest) = q.split_at(4 * dims * fours.len());
     for (q, scores) in q_fours.chunks_exact(4 * dims).zip(fours) {
         // SAFETY: `keys` has `dims * BLOCK` numbers, and every query `dims`.
-        unsafe { score_heads::<KIND, 4>(q, keys, dims, scores) };
+        unsafe { score_heads::<KIND, 4>(q, keys, dims, stretch.take(), scores) };
     }
     for (q, scores) in q_rest.chunks_exact(dims).zip(rest) {
         // SAFETY: as above.
-        unsafe { score_heads::<KIND, 1>(q, keys, dims, std::array::from_mut(scores)) };
+        unsafe { score_heads::<KIND, 1>(q, keys, dims, stretch.take(), std::array::from_mut(scores)) };
     }
 }
 
@@ -61,12 +62,13 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize>(
     q: &[f32],
     keys: *const u8,
     dims: usize,
+    stretch: Option<Stretch>,
     scores: &mut [[f32; BLOCK]; HEADS],
 ) {
     const VECTORS: usize = BLOCK / LANES;
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEADS];
     for dim in 0..dims {
-        ask_ahead::<KIND>(keys, dim * BLOCK, BLOCK);
+        ask_ahead::<KIND>(stretch, dim * BLOCK, BLOCK);
         let mut column = [_mm512_setzero_ps(); VECTORS];
         for (i, column) in column.iter_mut().enumerate() {
             // SAFETY: `dim < dims`, and the positions are below BLOCK.
@@ -111,38 +113,46 @@ fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>, next: Next<'_>) {
     match values {
-        Numbers::F16(bits) => accumulate_of::<F16>(out, shrink, p, bits.as_ptr().cast(), bits.len()),
-        Numbers::F32(floats) => accumulate_of::<F32>(out, shrink, p, floats.as_ptr().cast(), floats.len()),
-        Numbers::Int8(bytes) => accumulate_of::<INT8>(out, shrink, p, bytes.as_ptr().cast(), bytes.len()),
+        Numbers::F16(bits) => accumulate_of::<F16>(out, shrink, p, bits.as_ptr().cast(), bits.len(), next),
+        Numbers::F32(floats) => accumulate_of::<F32>(out, shrink, p, floats.as_ptr().cast(), floats.len(), next),
+        Numbers::Int8(bytes) => accumulate_of::<INT8>(out, shrink, p, bytes.as_ptr().cast(), bytes.len(), next),
     }
 }
 
 /// `values` points to `len` numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn accumulate_of<const KIND: u8>(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: *const u8, len: usize) {
+fn accumulate_of<const KIND: u8>(
+    out: &mut [f32],
+    shrink: &[f32],
+    p: &[[f32; BLOCK]],
+    values: *const u8,
+    len: usize,
+    next: Next<'_>,
+) {
     let dims = out.len() / shrink.len();
-    let positions = len / dims;
-    assert!(positions <= BLOCK && out.len() == dims * p.len(), "outputs of {dims} for each row of weights");
+    let mut stretch = next.map(|next| Stretch::new::<KIND>(values, len, next));
+    let rows = Rows { base: values, dims, positions: len / dims };
+    assert!(rows.positions <= BLOCK && out.len() == dims * p.len(), "outputs of {dims} for each row of weights");
     let (fours, rest) = p.as_chunks::<4>();
     let (out_fours, out_rest) = out.split_at_mut(4 * dims * fours.len());
     let (shrink_fours, shrink_rest) = shrink.split_at(4 * fours.len());
     let wide = dims / (4 * LANES) * (4 * LANES);
     for ((out, p), shrink) in out_fours.chunks_exact_mut(4 * dims).zip(fours).zip(shrink_fours.as_chunks::<4>().0) {
-        // SAFETY: `values` has `positions` rows of `dims` numbers, every output `dims`.
+        // SAFETY: `rows` are those of `values`, and every output has `dims` numbers.
         unsafe {
-            add_values::<KIND, 4, 4>(out, dims, 0..wide, shrink, p, values, positions);
-            add_values::<KIND, 4, 1>(out, dims, wide..dims, shrink, p, values, positions);
+            add_values::<KIND, 4, 4>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
+            add_values::<KIND, 4, 1>(out, wide..dims, shrink, p, rows, stretch.take());
         }
     }
     for ((out, p), shrink) in out_rest.chunks_exact_mut(dims).zip(rest).zip(shrink_rest) {
         let (p, shrink) = (std::array::from_ref(p), std::array::from_ref(shrink));
         // SAFETY: as above.
         unsafe {
-            add_values::<KIND, 1, 4>(out, dims, 0..wide, shrink, p, values, positions);
-            add_values::<KIND, 1, 1>(out, dims, wide..dims, shrink, p, values, positions);
+            add_values::<KIND, 1, 4>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
+            add_values::<KIND, 1, 1>(out, wide..dims, shrink, p, rows, stretch.take());
         }
     }
 }
@@ -151,19 +161,19 @@ fn accumulate_of<const KIND: u8>(out: &mut [f32], shrink: &[f32], p: &[[f32; BLO
 /// at the end where `VECTORS` is 1.
 ///
 /// # Safety
-/// - `out` must hold `HEADS * dims` numbers, `range` lie within `0..dims`, and `values` point to `positions * dims` numbers.
+/// - `out` must hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
 /// - `range` must be whole runs of `16 * VECTORS`, or `VECTORS` be 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     out: &mut [f32],
-    dims: usize,
     range: std::ops::Range<usize>,
     shrink: &[f32; HEADS],
     p: &[[f32; BLOCK]; HEADS],
-    values: *const u8,
-    positions: usize,
+    rows: Rows,
+    stretch: Option<Stretch>,
 ) {
+    let Rows { base, dims, positions } = rows;
     let (start, end) = (range.start, range.end);
     for first in range.step_by(VECTORS * LANES) {
         // Whole runs need no mask, and storing under one takes long on some CPUs.
@@ -178,12 +188,12 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
         }
         for position in 0..positions.min(BLOCK) {
             if first == start {
-                ask_ahead::<KIND>(values, position * dims + start, end - start);
+                ask_ahead::<KIND>(stretch, position * dims, dims);
             }
             let mut row = [_mm512_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {
                 // SAFETY: the position is one of `positions`, the dimensions within `range` where the mask is set.
-                *row = unsafe { load_sixteen::<KIND>(values, position * dims + first + i * LANES, mask) };
+                *row = unsafe { load_sixteen::<KIND>(base, position * dims + first + i * LANES, mask) };
             }
             for (sums, p) in sums.iter_mut().zip(p) {
                 let p = _mm512_set1_ps(p[position]);

@@ -12,10 +12,10 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
-mod rows;
 pub(crate) mod scalar;
+mod store;
 
-pub use rows::{KvRows, KvType};
+pub use store::{KvShape, KvStore, KvType};
 
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
@@ -66,6 +66,15 @@ impl<'a> Numbers<'a> {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
+    fn address(self) -> *const u8 {
+        match self {
+            Numbers::F16(values) => values.as_ptr().cast(),
+            Numbers::F32(values) => values.as_ptr().cast(),
+            Numbers::Int8(values) => values.as_ptr().cast(),
+        }
+    }
+
     fn first(self, len: usize) -> Numbers<'a> {
         match self {
             Numbers::F16(values) => Numbers::F16(&values[..len]),
@@ -75,13 +84,20 @@ impl<'a> Numbers<'a> {
     }
 }
 
+/// What will be read next, of the type of what is at hand, for a kernel to ask for while it computes: a block is a short
+/// stretch of memory, of which the CPU foresees neither the begin nor the end.
+pub(crate) type Next<'a> = Option<Numbers<'a>>;
+
+/// Scores of some heads' queries.
+type Scores = unsafe fn(q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOCK]]);
+
 /// Adds a block's weighted values to the outputs of some heads.
-type Accumulate = unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>);
+type Accumulate = unsafe fn(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>, next: Next<'_>);
 
 /// The attention kernels of one ISA. Lengths are the callers' (dispatch.rs) to check.
 pub(crate) struct AttentionKernels {
     /// `scores[head][j] = sum over dims of q[head][dim] * keys[dim][j]`, for all positions of a block.
-    pub scores: unsafe fn(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]),
+    pub scores: Scores,
     /// Replaces the first `n` scores `s` by `exp(s * scale - max)` with the new running maximum, the rest by zeros; returns
     /// the factor by which what was accumulated so far must shrink.
     pub softmax: unsafe fn(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax) -> f32,
@@ -94,10 +110,10 @@ pub(crate) struct AttentionKernels {
 /// Some consecutive tokens of one sequence, in a batch that may hold several.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a> {
-    /// Keys of this layer, these tokens' included.
-    pub keys: &'a KvRows,
-    /// Values of this layer, these tokens' included.
-    pub values: &'a KvRows,
+    /// Keys and values, these tokens' included.
+    pub store: &'a KvStore,
+    /// Which layer's to attend to.
+    pub layer: usize,
     /// Position of the first token.
     pub position: usize,
     /// Row of the first token in the batch.
@@ -179,8 +195,9 @@ impl Shape<'_> {
         &self.q[at..at + self.group * self.head_dim]
     }
 
-    /// Attends the tokens of `part` to the positions of one segment, leaving states and outputs in `work`.
-    fn segment(&self, sequence: &Sequence<'_>, part: Part, segment: usize, work: &mut Work) {
+    /// Attends the tokens of `part` to the positions of one segment, leaving states and outputs in `work`. `next` are the keys
+    /// that this worker is likely to read then.
+    fn segment(&self, sequence: &Sequence<'_>, part: Part, segment: usize, next: Next<'_>, work: &mut Work) {
         let lanes = part.tokens * self.group;
         work.states.clear();
         work.states.resize(lanes, Softmax::EMPTY);
@@ -189,15 +206,19 @@ impl Shape<'_> {
         let last = sequence.position + part.first + part.tokens;
         let end = ((segment + 1) * SEGMENT).min(last);
         for start in (segment * SEGMENT..end).step_by(BLOCK) {
-            self.block(sequence, part, start..end.min(start + BLOCK), work);
+            let next = if start + BLOCK < end { first_keys(sequence, part, start + BLOCK) } else { next };
+            self.block(sequence, part, start..end.min(start + BLOCK), next, work);
         }
     }
 
-    fn block(&self, sequence: &Sequence<'_>, part: Part, positions: Range<usize>, work: &mut Work) {
+    fn block(&self, sequence: &Sequence<'_>, part: Part, positions: Range<usize>, next: Next<'_>, work: &mut Work) {
         let Work { keys, values, scores, shrinks, states, outputs, .. } = work;
         let (group, head_dim) = (self.group, self.head_dim);
-        let stored_keys = sequence.keys.block(part.head, positions.start / BLOCK);
-        let stored_values = sequence.values.rows(part.head, positions.clone());
+        let stored_keys = sequence.store.keys(sequence.layer, part.head, positions.start / BLOCK);
+        let stored_values = sequence.store.values(sequence.layer, part.head, positions.start / BLOCK);
+        // Where many tokens share a block, little of the time is spent reading it.
+        let (mut values_next, mut keys_next) =
+            if part.tokens < CONVERT_FOR { (Some(stored_values.numbers), next) } else { (None, None) };
         let keys = self.converted(stored_keys.numbers, part.tokens, keys);
         let values = self.converted(stored_values.numbers, part.tokens, values);
         scores.resize(part.tokens * group, [0.0; BLOCK]);
@@ -210,7 +231,7 @@ impl Shape<'_> {
                 continue;
             }
             let queries = self.queries(sequence.row + part.first + token, part.head);
-            self.kernels.scores(queries, keys, &mut scores[lanes.clone()]);
+            self.kernels.scores(queries, keys, values_next.take(), &mut scores[lanes.clone()]);
             for lane in lanes {
                 stored_keys.scale(&mut scores[lane]);
                 shrinks[lane] = self.kernels.softmax(&mut scores[lane], seen, self.scale, &mut states[lane]);
@@ -222,7 +243,8 @@ impl Shape<'_> {
             let seen = seen(sequence, part, token, &positions);
             if seen > 0 {
                 let out = &mut outputs[lanes.start * head_dim..lanes.end * head_dim];
-                self.kernels.accumulate(out, &shrinks[lanes.clone()], &scores[lanes], values.first(seen * head_dim));
+                let values = values.first(seen * head_dim);
+                self.kernels.accumulate(out, &shrinks[lanes.clone()], &scores[lanes], values, keys_next.take());
             }
         }
     }
@@ -258,6 +280,11 @@ fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usi
     (own + 1).saturating_sub(positions.start).min(positions.len())
 }
 
+/// A head's keys from `position` on, as far as their block goes.
+fn first_keys<'a>(sequence: &Sequence<'a>, part: Part, position: usize) -> Next<'a> {
+    Some(sequence.store.keys(sequence.layer, part.head, position / BLOCK).numbers)
+}
+
 fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
     (sequence.position + part.first + part.tokens).div_ceil(SEGMENT)
 }
@@ -278,7 +305,7 @@ pub fn attention(
     if sequences.count == 0 {
         return;
     }
-    let (heads, head_dim) = (sequences.get(0).keys.heads(), sequences.get(0).keys.head_dim());
+    let KvShape { heads, head_dim, .. } = sequences.get(0).store.shape();
     let width = heads * group * head_dim;
     assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
     let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
@@ -287,9 +314,7 @@ pub fn attention(
     parts.clear();
     for (index, sequence) in sequences.iter().enumerate() {
         assert!((sequence.row + sequence.tokens) * width <= q.len(), "rows of the batch");
-        for rows in [sequence.keys, sequence.values] {
-            assert!(rows.heads() == heads && rows.head_dim() == head_dim, "caches of one shape");
-        }
+        assert_eq!(sequence.store.shape(), sequences.get(0).store.shape(), "caches of one shape");
         for first in (0..sequence.tokens).step_by(TOKENS_PER_TASK) {
             let tokens = TOKENS_PER_TASK.min(sequence.tokens - first);
             parts.extend((0..heads).map(|head| Part { sequence: index, head, first, tokens }));
@@ -302,26 +327,32 @@ pub fn attention(
     if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest > SEGMENT {
         return by_segments(&shape, pool, sequences, parts, part_states, part_outputs, &work, &out);
     }
-    pool.run(parts.len(), |worker, task| {
-        let part = parts[task];
-        let sequence = &sequences.get(part.sequence);
-        // SAFETY: a worker runs one task at a time.
-        let work = unsafe { &mut work.slice(worker, 1)[0] };
-        work.merged.clear();
-        work.merged.resize(part.tokens * group, Softmax::EMPTY);
-        for segment in 0..segments(sequence, part) {
-            shape.segment(sequence, part, segment, work);
-            for lane in 0..part.tokens * group {
-                let out = output(&shape, &out, sequence, part, lane);
-                if segment == 0 {
-                    out.fill(0.0);
+    pool.run_ranges(parts.len(), |worker, range| {
+        for task in range {
+            let part = parts[task];
+            let sequence = &sequences.get(part.sequence);
+            let following = parts.get(task + 1).and_then(|part| first_keys(&sequences.get(part.sequence), *part, 0));
+            // SAFETY: a worker runs one task at a time.
+            let work = unsafe { &mut work.slice(worker, 1)[0] };
+            work.merged.clear();
+            work.merged.resize(part.tokens * group, Softmax::EMPTY);
+            let segments = segments(sequence, part);
+            for segment in 0..segments {
+                let later = (segment + 1) * SEGMENT;
+                let next = if segment + 1 < segments { first_keys(sequence, part, later) } else { following };
+                shape.segment(sequence, part, segment, next, work);
+                for lane in 0..part.tokens * group {
+                    let out = output(&shape, &out, sequence, part, lane);
+                    if segment == 0 {
+                        out.fill(0.0);
+                    }
+                    let output = &work.outputs[lane * head_dim..(lane + 1) * head_dim];
+                    shape.merge(&mut work.merged[lane], out, work.states[lane], output);
                 }
-                let output = &work.outputs[lane * head_dim..(lane + 1) * head_dim];
-                shape.merge(&mut work.merged[lane], out, work.states[lane], output);
             }
-        }
-        for lane in 0..part.tokens * group {
-            divide(output(&shape, &out, sequence, part, lane), work.merged[lane].sum);
+            for lane in 0..part.tokens * group {
+                divide(output(&shape, &out, sequence, part, lane), work.merged[lane].sum);
+            }
         }
     });
 }
@@ -365,23 +396,29 @@ fn by_segments(
     part_states.resize(parts.len() * most * lanes, Softmax::EMPTY);
     part_outputs.resize((parts.len() * most * lanes * shape.head_dim).max(part_outputs.len()), 0.0);
     let (states, outputs) = (SharedMut::new(part_states), SharedMut::new(part_outputs));
-    pool.run(parts.len() * most, |worker, task| {
-        let part = parts[task / most];
-        let sequence = &sequences.get(part.sequence);
-        if task % most >= segments(sequence, part) {
-            return;
+    // Of a task with this number, if there is one: the part and the segment.
+    let task_at = |task: usize| {
+        let part = *parts.get(task / most)?;
+        (task % most < segments(&sequences.get(part.sequence), part)).then_some((part, task % most))
+    };
+    pool.run_ranges(parts.len() * most, |worker, range| {
+        for task in range {
+            let Some((part, segment)) = task_at(task) else { continue };
+            let sequence = &sequences.get(part.sequence);
+            let next = task_at(task + 1)
+                .and_then(|(part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
+            // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
+            let (work, states, outputs) = unsafe {
+                (
+                    &mut work.slice(worker, 1)[0],
+                    states.slice(task * lanes, part.tokens * shape.group),
+                    outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
+                )
+            };
+            shape.segment(sequence, part, segment, next, work);
+            states.copy_from_slice(&work.states);
+            outputs.copy_from_slice(&work.outputs);
         }
-        // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
-        let (work, states, outputs) = unsafe {
-            (
-                &mut work.slice(worker, 1)[0],
-                states.slice(task * lanes, part.tokens * shape.group),
-                outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
-            )
-        };
-        shape.segment(sequence, part, task % most, work);
-        states.copy_from_slice(&work.states);
-        outputs.copy_from_slice(&work.outputs);
     });
     pool.run(parts.len(), |_, index| {
         let part = parts[index];

@@ -1,9 +1,10 @@
 //! Attention for NEON: up to four query heads meet each vector of keys or values while it is in a register.
 //!
 //! A score is summed over its dimensions in order, an output over its positions in order, each by fused multiply-adds, so
-//! that neither the number of heads nor the width of vectors changes a bit of them.
+//! that neither the number of heads nor the width of vectors changes a bit of them. What will be read next is left to the
+//! CPU to foresee: asking for it has no stable intrinsic.
 
-use super::{AttentionKernels, BLOCK, Numbers, Softmax};
+use super::{AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::float::neon::{exp, load, store, sum_lanes};
 use std::arch::aarch64::*;
 
@@ -68,7 +69,7 @@ fn store_eight(values: Eight, out: &mut [f32; LANES]) {
 }
 
 #[target_feature(enable = "neon")]
-fn scores(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+fn scores(q: &[f32], keys: Numbers<'_>, _: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     match keys {
         Numbers::F16(bits) => scores_of::<F16>(q, bits.as_ptr().cast(), bits.len(), scores),
         Numbers::F32(values) => scores_of::<F32>(q, values.as_ptr().cast(), values.len(), scores),
@@ -156,7 +157,7 @@ fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax)
 }
 
 #[target_feature(enable = "neon")]
-fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>, _: Next<'_>) {
     match values {
         Numbers::F16(bits) => accumulate_of::<F16>(out, shrink, p, bits.as_ptr().cast(), values),
         Numbers::F32(floats) => accumulate_of::<F32>(out, shrink, p, floats.as_ptr().cast(), values),

@@ -1,10 +1,10 @@
 //! The reference: the sums in their plainest order, which every ISA keeps.
 
-use super::{AttentionKernels, BLOCK, Numbers, Softmax};
+use super::{AttentionKernels, BLOCK, Next, Numbers, Softmax};
 
 pub(crate) static KERNELS: AttentionKernels = AttentionKernels { scores, softmax, accumulate, decode };
 
-fn scores(q: &[f32], keys: Numbers<'_>, scores: &mut [[f32; BLOCK]]) {
+fn scores(q: &[f32], keys: Numbers<'_>, _: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     let dims = keys.len() / BLOCK;
     for (q, scores) in q.chunks_exact(dims).zip(scores) {
         scores.fill(0.0);
@@ -28,7 +28,7 @@ fn softmax(scores: &mut [f32; BLOCK], n: usize, scale: f32, state: &mut Softmax)
     shrink
 }
 
-fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>) {
+fn accumulate(out: &mut [f32], shrink: &[f32], p: &[[f32; BLOCK]], values: Numbers<'_>, _: Next<'_>) {
     let dims = out.len() / shrink.len();
     for ((out, shrink), p) in out.chunks_exact_mut(dims).zip(shrink).zip(p) {
         for out in out.iter_mut() {

@@ -21,7 +21,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use crate::buffer::{Buffer, Pages};
+use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
 use crate::pool::{Pool, SharedMut};
@@ -99,7 +99,7 @@ impl ReadBandwidth {
     /// # Errors
     /// Where the system refuses the memory.
     pub fn new(bytes: usize, pool: &Pool) -> std::io::Result<ReadBandwidth> {
-        let mut memory = Buffer::zeroed(bytes.next_multiple_of(TASK_BYTES).max(TASK_BYTES), Pages::Huge)?;
+        let mut memory = Buffer::zeroed(bytes.next_multiple_of(TASK_BYTES).max(TASK_BYTES))?;
         pool.for_each_chunk(&mut memory, TASK_BYTES, |task, chunk| chunk.fill(task as u8 | 1));
         Ok(ReadBandwidth { memory })
     }

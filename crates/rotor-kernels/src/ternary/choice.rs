@@ -8,7 +8,7 @@
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
-use crate::buffer::{Buffer, Pages};
+use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::noise::Noise;
 use crate::pool::Pool;
@@ -74,7 +74,7 @@ impl Choice {
         shapes: &[(usize, usize)],
     ) -> std::io::Result<Choice> {
         let mut choice = Choice::unmeasured(kernels);
-        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
+        let mut tiles = Buffer::zeroed(bytes)?;
         // Pages that were never written are not read from memory.
         pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
         for &shape in shapes {

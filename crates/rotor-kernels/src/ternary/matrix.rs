@@ -8,7 +8,7 @@ use super::linears::{Product, TernaryLinear, linears};
 use super::lookup::LookupScratch;
 use super::tiles::{PassSums, Tiles, Weights};
 use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
-use crate::buffer::{Buffer, Pages};
+use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
 use crate::lines::Lines;
@@ -154,7 +154,7 @@ impl TernaryMatrix {
         assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, kernel)), "a kernel of {}", kernels.isa);
         let tile_bytes = kernel.layout.tile_bytes(cols);
         let bytes = rows.div_ceil(TILE_ROWS).checked_mul(tile_bytes).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        let mut tiles = Buffer::zeroed(bytes, Pages::Huge)?;
+        let mut tiles = Buffer::zeroed(bytes)?;
         let planes_bytes = PLANES.tile_bytes(cols);
         let mut planes = vec![Vec::new(); pool.threads()];
         let (planes, out) = (SharedMut::new(&mut planes), SharedMut::new(&mut tiles[..bytes]));
