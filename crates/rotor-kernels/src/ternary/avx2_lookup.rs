@@ -102,7 +102,9 @@ pub(super) fn transpose<const T: usize>(q: &[i8], stride: usize, tokens: usize, 
                 // SAFETY: 8 readable bytes either way.
                 unsafe { _mm_loadl_epi64(bytes.cast()) }
             };
-            let ab: [__m128i; 4] = std::array::from_fn(|i| _mm_unpacklo_epi8(row(2 * i), row(2 * i + 1)));
+            // Called from here, not from a function of the library that lacks the features and so cannot inline it.
+            let pair = |i: usize| _mm_unpacklo_epi8(row(2 * i), row(2 * i + 1));
+            let ab = [pair(0), pair(1), pair(2), pair(3)];
             let (c, d) = (_mm_unpacklo_epi16(ab[0], ab[1]), _mm_unpackhi_epi16(ab[0], ab[1]));
             let (e, f) = (_mm_unpacklo_epi16(ab[2], ab[3]), _mm_unpackhi_epi16(ab[2], ab[3]));
             let columns = [
