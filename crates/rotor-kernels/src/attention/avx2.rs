@@ -224,7 +224,7 @@ fn accumulate_of<const KIND: u8>(
 /// Adds the values of some dimensions, whole runs of `VECTORS` times eight, to the outputs of `HEADS` heads.
 ///
 /// # Safety
-/// - `out` must hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
+/// - `rows` must be what [`Rows`] says, `out` hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(

@@ -161,7 +161,7 @@ fn accumulate_of<const KIND: u8>(
 /// at the end where `VECTORS` is 1.
 ///
 /// # Safety
-/// - `out` must hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
+/// - `rows` must be what [`Rows`] says, `out` hold `HEADS * dims` numbers, and `range` lie within `0..dims`.
 /// - `range` must be whole runs of `16 * VECTORS`, or `VECTORS` be 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

@@ -85,7 +85,7 @@ impl<'a> Numbers<'a> {
 }
 
 /// What will be read next, of the type of what is at hand, for a kernel to ask for while it computes: a block is a short
-/// stretch of memory, of which the CPU foresees neither the begin nor the end.
+/// stretch of memory, of which the CPU foresees neither the beginning nor the end.
 pub(crate) type Next<'a> = Option<Numbers<'a>>;
 
 /// Scores of some heads' queries.
