@@ -327,32 +327,32 @@ pub fn attention(
     if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest > SEGMENT {
         return by_segments(&shape, pool, sequences, parts, part_states, part_outputs, &work, &out);
     }
-    pool.run_ranges(parts.len(), |worker, range| {
-        for task in range {
-            let part = parts[task];
-            let sequence = &sequences.get(part.sequence);
-            let following = parts.get(task + 1).and_then(|part| first_keys(&sequences.get(part.sequence), *part, 0));
-            // SAFETY: a worker runs one task at a time.
-            let work = unsafe { &mut work.slice(worker, 1)[0] };
-            work.merged.clear();
-            work.merged.resize(part.tokens * group, Softmax::EMPTY);
-            let segments = segments(sequence, part);
-            for segment in 0..segments {
-                let later = (segment + 1) * SEGMENT;
-                let next = if segment + 1 < segments { first_keys(sequence, part, later) } else { following };
-                shape.segment(sequence, part, segment, next, work);
-                for lane in 0..part.tokens * group {
-                    let out = output(&shape, &out, sequence, part, lane);
-                    if segment == 0 {
-                        out.fill(0.0);
-                    }
-                    let output = &work.outputs[lane * head_dim..(lane + 1) * head_dim];
-                    shape.merge(&mut work.merged[lane], out, work.states[lane], output);
-                }
-            }
+    // One at a time, because parts differ in cost: what a worker takes next is likely as far on as there are threads.
+    pool.run(parts.len(), |worker, task| {
+        let part = parts[task];
+        let sequence = &sequences.get(part.sequence);
+        let following = parts.get(task + pool.threads());
+        let following = following.and_then(|part| first_keys(&sequences.get(part.sequence), *part, 0));
+        // SAFETY: a worker runs one task at a time.
+        let work = unsafe { &mut work.slice(worker, 1)[0] };
+        work.merged.clear();
+        work.merged.resize(part.tokens * group, Softmax::EMPTY);
+        let segments = segments(sequence, part);
+        for segment in 0..segments {
+            let later = (segment + 1) * SEGMENT;
+            let next = if segment + 1 < segments { first_keys(sequence, part, later) } else { following };
+            shape.segment(sequence, part, segment, next, work);
             for lane in 0..part.tokens * group {
-                divide(output(&shape, &out, sequence, part, lane), work.merged[lane].sum);
+                let out = output(&shape, &out, sequence, part, lane);
+                if segment == 0 {
+                    out.fill(0.0);
+                }
+                let output = &work.outputs[lane * head_dim..(lane + 1) * head_dim];
+                shape.merge(&mut work.merged[lane], out, work.states[lane], output);
             }
+        }
+        for lane in 0..part.tokens * group {
+            divide(output(&shape, &out, sequence, part, lane), work.merged[lane].sum);
         }
     });
 }
@@ -401,24 +401,22 @@ fn by_segments(
         let part = *parts.get(task / most)?;
         (task % most < segments(&sequences.get(part.sequence), part)).then_some((part, task % most))
     };
-    pool.run_ranges(parts.len() * most, |worker, range| {
-        for task in range {
-            let Some((part, segment)) = task_at(task) else { continue };
-            let sequence = &sequences.get(part.sequence);
-            let next = task_at(task + 1)
-                .and_then(|(part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
-            // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
-            let (work, states, outputs) = unsafe {
-                (
-                    &mut work.slice(worker, 1)[0],
-                    states.slice(task * lanes, part.tokens * shape.group),
-                    outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
-                )
-            };
-            shape.segment(sequence, part, segment, next, work);
-            states.copy_from_slice(&work.states);
-            outputs.copy_from_slice(&work.outputs);
-        }
+    pool.run(parts.len() * most, |worker, task| {
+        let Some((part, segment)) = task_at(task) else { return };
+        let sequence = &sequences.get(part.sequence);
+        let next = task_at(task + pool.threads())
+            .and_then(|(part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
+        // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
+        let (work, states, outputs) = unsafe {
+            (
+                &mut work.slice(worker, 1)[0],
+                states.slice(task * lanes, part.tokens * shape.group),
+                outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
+            )
+        };
+        shape.segment(sequence, part, segment, next, work);
+        states.copy_from_slice(&work.states);
+        outputs.copy_from_slice(&work.outputs);
     });
     pool.run(parts.len(), |_, index| {
         let part = parts[index];

@@ -1,8 +1,8 @@
 //! The memory of attention: keys and values of one sequence, all layers.
 //!
 //! A block holds 64 positions of every layer and head, `[layer][head][keys, values]`, and blocks follow one another. So
-//! memory is used from the front however long the context it is reserved for, huge pages waste one page at most, and the
-//! first positions of a sequence are one stretch to copy.
+//! memory is used from the front however long the context it is reserved for, huge pages waste less than one page, two where
+//! scales are kept beside the numbers, and the first positions of a sequence are one stretch to copy.
 
 use super::{BLOCK, Numbers};
 use crate::buffer::Buffer;
