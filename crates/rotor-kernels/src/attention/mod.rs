@@ -396,27 +396,36 @@ fn by_segments(
     part_states.resize(parts.len() * most * lanes, Softmax::EMPTY);
     part_outputs.resize((parts.len() * most * lanes * shape.head_dim).max(part_outputs.len()), 0.0);
     let (states, outputs) = (SharedMut::new(part_states), SharedMut::new(part_outputs));
-    // Of a task with this number, if there is one: the part and the segment.
-    let task_at = |task: usize| {
-        let part = *parts.get(task / most)?;
-        (task % most < segments(&sequences.get(part.sequence), part)).then_some((part, task % most))
+    // Tasks cost about the same, so a worker takes a range of them, and what it reads next is known.
+    let total = parts.iter().map(|part| segments(&sequences.get(part.sequence), *part)).sum();
+    // Of a task with this number, if there is one: index of the part, the part, the segment.
+    let task_at = |mut task: usize| {
+        parts.iter().enumerate().find_map(|(index, part)| {
+            let segments = segments(&sequences.get(part.sequence), *part);
+            let found = (task < segments).then_some((index, *part, task));
+            task = task.saturating_sub(segments);
+            found
+        })
     };
-    pool.run(parts.len() * most, |worker, task| {
-        let Some((part, segment)) = task_at(task) else { return };
-        let sequence = &sequences.get(part.sequence);
-        let next = task_at(task + pool.threads())
-            .and_then(|(part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
-        // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own number.
-        let (work, states, outputs) = unsafe {
-            (
-                &mut work.slice(worker, 1)[0],
-                states.slice(task * lanes, part.tokens * shape.group),
-                outputs.slice(task * lanes * shape.head_dim, part.tokens * shape.group * shape.head_dim),
-            )
-        };
-        shape.segment(sequence, part, segment, next, work);
-        states.copy_from_slice(&work.states);
-        outputs.copy_from_slice(&work.outputs);
+    pool.run_ranges(total, |worker, range| {
+        for task in range {
+            let Some((index, part, segment)) = task_at(task) else { return };
+            let sequence = &sequences.get(part.sequence);
+            let next = task_at(task + 1)
+                .and_then(|(_, part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
+            let at = (index * most + segment) * lanes;
+            // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own part and segment.
+            let (work, states, outputs) = unsafe {
+                (
+                    &mut work.slice(worker, 1)[0],
+                    states.slice(at, part.tokens * shape.group),
+                    outputs.slice(at * shape.head_dim, part.tokens * shape.group * shape.head_dim),
+                )
+            };
+            shape.segment(sequence, part, segment, next, work);
+            states.copy_from_slice(&work.states);
+            outputs.copy_from_slice(&work.outputs);
+        }
     });
     pool.run(parts.len(), |_, index| {
         let part = parts[index];
