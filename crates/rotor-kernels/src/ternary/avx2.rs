@@ -19,7 +19,7 @@ use super::avx2_lookup::{self, TOKENS_16};
 use super::avx2_panel;
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
-use super::lookup::LookupKernels;
+use super::lookup::{LookupKernels, SUMS_81};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 use std::arch::x86_64::*;
 
@@ -36,7 +36,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
 };
 
 const LOOKUP: LookupKernels =
-    LookupKernels { min_tokens: 16, min_filled: 0, decode: avx2_lookup::decode, wide: &TOKENS_16, narrow: &TOKENS_16 };
+    LookupKernels { min_tokens: 16, min_filled: 0, chunk: SUMS_81, decode: avx2_lookup::decode, tiles: &[TOKENS_16] };
 
 /// The tables of 16 sums.
 pub(super) static TABLES: Preparation = Preparation { len: |cols| cols / 4 * TABLE_BYTES, fill: prepare };

@@ -12,8 +12,8 @@ use std::arch::x86_64::*;
 /// Tokens of a vector.
 const TOKENS: usize = 16;
 
-pub(super) static TOKENS_16: TokenTile =
-    TokenTile { tokens: TOKENS, transpose: transpose::<TOKENS>, tabulate, add, spill, turn };
+pub(super) const TOKENS_16: TokenTile =
+    TokenTile { tokens: TOKENS, places: TOKENS, arrange: transpose::<TOKENS>, tabulate, add, spill, turn };
 
 /// Planes to codes, 32 rows by 32 columns at a time: `code = 40 + F[plus] - F[minus]`, `F` the base-3 value of a nibble's
 /// bits, then an 8 x 32 byte transposition so that a row's 8 codes lie together.
@@ -176,7 +176,8 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
 }
 
 #[target_feature(enable = "avx2")]
-fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]) {
+fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
+    let codes = codes.as_chunks().0;
     let tables = tables.try_into().expect("8 tables of 81 entries of 16 tokens");
     let partial = partial.as_chunks_mut().0;
     if begins { add_rows::<true>(codes, tables, partial) } else { add_rows::<false>(codes, tables, partial) }

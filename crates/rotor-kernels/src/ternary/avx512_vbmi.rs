@@ -10,10 +10,10 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::avx512_lookup;
-use super::avx512_vnni::{CODES, CODES_LOOKUP, HALF, LINE, PREFETCH, add, broadcast, load, panel};
+use super::avx512_vnni::{CODES, CODES_LOOKUP, CODES_PERMUTE, HALF, LINE, PREFETCH, add, broadcast, load, panel};
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
+use super::{avx512_lookup, avx512_permute};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -21,7 +21,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
     planes: &PLANES,
-    kernels: &[&TRIOS, &TRIOS_LOOKUP, &CODES, &CODES_LOOKUP, &PLANES],
+    kernels: &[&TRIOS, &TRIOS_LOOKUP, &TRIOS_PERMUTE, &CODES, &CODES_LOOKUP, &CODES_PERMUTE, &PLANES],
 };
 
 static TRIOS: TernaryKernel = TernaryKernel {
@@ -39,8 +39,14 @@ static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
     ..TRIOS
 };
 
+static TRIOS_PERMUTE: TernaryKernel = TernaryKernel {
+    name: "trios-permute",
+    many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_permute::TRIOS)],
+    ..TRIOS
+};
+
 /// Indices of a block.
-const INDICES: usize = 8;
+pub(super) const INDICES: usize = 8;
 /// Blocks whose sums fit the accumulators.
 const SEGMENT: usize = 1 << 13;
 
@@ -61,7 +67,7 @@ const TABLE: [u8; 64] = {
 /// The eight vectors of indices of 16 rows, garbage above bit 4.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn indices(lines: &[[u8; LINE]]) -> [__m512i; INDICES] {
+pub(super) fn indices(lines: &[[u8; LINE]]) -> [__m512i; INDICES] {
     let b: [__m512i; 5] = [load(&lines[0]), load(&lines[1]), load(&lines[2]), load(&lines[3]), load(&lines[4])];
     let five = select(1 | 2 | 4, _mm512_srli_epi16::<5>(b[0]), _mm512_srli_epi16::<3>(b[1]));
     let upper = select(15, _mm512_srli_epi16::<4>(b[2]), _mm512_srli_epi16::<3>(b[3]));

@@ -4,10 +4,10 @@
 //! of columns, exact as ever. What follows is f32 and has one order, groups ascending: whatever the ISA, the number of
 //! tokens or of threads, `out = (dot_0 * scale_0 + dot_1 * scale_1 + ...) / s` comes out bit for bit the same.
 
-use super::kernel::TernaryKernel;
+use super::kernel::{Many, TernaryKernel};
 use super::lookup::CHUNK_COLS;
 
-/// What the columns of a group have to be a multiple of: the columns that the lookup kernels take at a time.
+/// What the columns of a group have to be a multiple of: the columns that tables of 81 sums take at a time.
 pub const GROUP_ALIGN: usize = CHUNK_COLS;
 
 /// Scales of a matrix's groups of columns.
@@ -64,8 +64,13 @@ impl GroupScales {
 }
 
 impl TernaryKernel {
-    /// Whether the kernel can multiply groups of so many columns one by one: whether its packed layout can be cut there.
+    /// Whether the kernel can multiply groups of so many columns one by one: whether its packed layout, and the chunks of its
+    /// tables, can be cut there.
     pub fn can_scale(&self, group_cols: usize) -> bool {
-        self.layout.divides(group_cols)
+        let divides = |many: &Many| match many {
+            Many::Lookup(lookup) => group_cols.is_multiple_of(lookup.chunk.cols),
+            Many::Panel(_) => true,
+        };
+        self.layout.divides(group_cols) && self.many.iter().all(divides)
     }
 }

@@ -1,13 +1,17 @@
 //! Many tokens by tables of sums, for kernels of [`Many::Lookup`](super::kernel::Many).
 //!
-//! The weights are decoded to codes of four trits once per product; then each task multiplies the rows it was given, a tile
-//! of tokens at a time, by looking each code up in tables of those tokens' sums: one load and one addition for four weights
-//! and all tokens of the tile, and no multiplication.
+//! The weights are decoded to codes of a few trits once per product; then each task multiplies the rows it was given, a tile
+//! of tokens at a time, by looking each code up in tables of those tokens' sums: no multiplication. Two kinds of tables:
 //!
-//! A chunk of 32 columns has 8 tables, which the L1 cache keeps (of the widest tiles most of it) while every row of the task
-//! adds its 8 entries to an int16 sum per token. How long those cannot overflow is known: a chunk moves the sum of a token
-//! by at most the sum of its activations' sizes. Before the largest of these bounds, added up, passes [`i16::MAX`], the sums
-//! are spilled to int32. No chunk passes it alone, `32 * 128 = 4096`; the worst input spills every seventh chunk, most
+//! - 81 sums of 4 columns, in memory ([`SUMS_81`]). An entry is a vector with all tokens of the tile; a load and an addition
+//!   are four weights of a row times all of them.
+//! - 27 sums of 3 columns, in a register (`avx512_permute.rs`). A table is of one token; a permutation and an addition are three
+//!   weights of each of 32 rows times that token.
+//!
+//! A chunk of columns has tables that the caches keep while every row of the task adds its entries to an int16 sum per
+//! token. How long those cannot overflow is known: a chunk moves the sum of a token by at most the sum of its activations'
+//! sizes. Before the largest of these bounds, added up, passes [`i16::MAX`], the sums are spilled to int32. No chunk passes
+//! it alone: of 32 columns `32 * 128 = 4096`, of 96 columns 12288; the worst input spills every seventh or second chunk, most
 //! inputs hardly ever.
 
 use super::grouped::GroupScales;
@@ -17,80 +21,94 @@ use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
 
-/// Columns whose tables are used together: 8 codes of 4.
+/// Columns whose tables are used together.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunk {
+    pub cols: usize,
+    /// Bytes of a row's codes.
+    pub codes: usize,
+    /// Numbers of a token's tables.
+    pub sums: usize,
+}
+
+/// 8 codes of 4 columns, a byte each, and 8 tables.
+pub(crate) const SUMS_81: Chunk = Chunk { cols: CHUNK_COLS, codes: CHUNK_CODES, sums: CHUNK_CODES * ENTRIES };
+/// Columns of a chunk of [`SUMS_81`].
 pub(crate) const CHUNK_COLS: usize = 32;
-/// Bytes of codes per row and chunk.
+/// Bytes of its codes per row.
 pub(crate) const CHUNK_CODES: usize = 8;
-/// Entries of a table.
+/// Entries of one of its tables.
 pub(crate) const ENTRIES: usize = 81;
 /// Tiles of a task that decodes.
 const RUN: usize = 4;
 /// Rows whose sums are turned at a time, so that outputs are whole cache lines.
 const TURN_ROWS: usize = 4 * TILE_ROWS;
-/// The most rows of a task: their sums, 6 bytes for each of 32 tokens, stay in the L2 cache.
-const TASK_ROWS: usize = 3584;
+/// The most sums of a task, those of 3584 rows with 32 tokens: 6 bytes each, they stay in the L2 cache.
+const TASK_SUMS: usize = 3584 * 32;
 
 /// The vector-lookup kernels of one ISA for one packed layout.
 pub(crate) struct LookupKernels {
     /// Smallest number of tokens for which they beat the other ways.
     pub min_tokens: usize,
-    /// How many tokens there must be for 100 places in tiles: a tile takes its time whether it is full or not, a narrow one
-    /// some three quarters of what a wide one takes, as which it counts.
+    /// How many tokens there must be for 100 places in tiles: a tile takes its time whether it is full or not.
     pub min_filled: usize,
-    /// Turns whole tiles of so many columns, the first of which begins at `row`, into `codes[chunk][row][8]` with `code_rows`
-    /// rows per chunk. Writes those rows only, and only chunks that hold some of the columns.
+    /// What `decode` and the tiles agree on.
+    pub chunk: Chunk,
+    /// Turns whole tiles of so many columns, the first of which begins at `row`, into codes: `code_rows` rows per chunk, the
+    /// codes of 32 rows side by side. Writes those rows only, and only chunks that hold some of the columns.
     pub decode: unsafe fn(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize),
-    /// For most tokens.
-    pub wide: &'static TokenTile,
-    /// For the last ones, where they fit it.
-    pub narrow: &'static TokenTile,
+    /// Ascending: the last one is for most tokens, and the first that has room for those that are left.
+    pub tiles: &'static [TokenTile],
 }
 
 impl LookupKernels {
     /// Whether they beat the other ways for so many tokens.
     pub(super) fn pays(&self, tokens: usize) -> bool {
-        let wide = self.wide.tokens;
-        let last = match tokens % wide {
-            0 => 0,
-            rest if rest <= self.narrow.tokens => wide * 3 / 4,
-            _ => wide,
-        };
-        let places = tokens / wide * wide + last;
+        let (most, left) = (self.most_tokens(), tokens % self.most_tokens());
+        let places = tokens / most * most + if left == 0 { 0 } else { self.tile(left).places };
         tokens >= self.min_tokens && 100 * tokens >= self.min_filled * places
     }
 
+    fn most_tokens(&self) -> usize {
+        self.tiles.last().map_or(1, |tile| tile.tokens)
+    }
+
     fn tile(&self, tokens: usize) -> &'static TokenTile {
-        if tokens <= self.narrow.tokens { self.narrow } else { self.wide }
+        self.tiles.iter().find(|tile| tokens <= tile.tokens).expect("a tile for as many tokens as a task has")
     }
 }
 
 /// The kernels for some tokens that share each lookup, `T` of them.
 pub(crate) struct TokenTile {
-    /// `T`, a multiple of 16.
+    /// `T`.
     pub tokens: usize,
-    /// Transposes that many tokens (`stride` apart in `q`, fewer where `tokens` says so) to `transposed[column][T]`.
-    pub transpose: unsafe fn(q: &[i8], stride: usize, tokens: usize, transposed: &mut [i16]),
-    /// Fills `tables[8][81][T]` from `columns[32][T]`; returns the largest sum of a token's sizes.
-    pub tabulate: unsafe fn(columns: &[i16], tables: &mut [i16]) -> i32,
-    /// Adds the entries that each row's codes, below 81, name to `partial[row][T]`, or puts them there where it `begins`.
+    /// How many tokens the widest tile could multiply in the same time, or about.
+    pub places: usize,
+    /// Arranges that many tokens (`stride` apart in `q`, fewer where `tokens` says so) as `tabulate` wants them, chunk by
+    /// chunk, in memory for a number of each column and token.
+    pub arrange: unsafe fn(q: &[i8], stride: usize, tokens: usize, arranged: &mut [i16]),
+    /// Fills the tables of a chunk from its arranged columns; returns the largest sum of a token's sizes.
+    pub tabulate: unsafe fn(arranged: &[i16], tables: &mut [i16]) -> i32,
+    /// Adds the entries that each row's codes, which come from `decode`, name to the rows' partial sums, or puts them there
+    /// where it `begins`. Those of 32 rows and all tokens lie side by side.
     pub add: AddEntries,
-    /// Adds partial sums to `sums[row][T]`, or puts them there where it is the `first` time.
+    /// Adds partial sums to `sums`, which lie as they do, or puts them there where it is the `first` time.
     pub spill: unsafe fn(partial: &[i16], first: bool, sums: &mut [i32]),
     /// `by_token[T][rows]` from partial sums and, where there are any, spilled ones; `rows` in whole tiles.
     pub turn: unsafe fn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]),
 }
 
-type AddEntries = unsafe fn(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]);
+type AddEntries = unsafe fn(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]);
 
 /// One worker's memory.
 #[derive(Debug, Default)]
 struct Worker {
-    transposed: Lines<i16>,
-    /// `[8][81][T]`. An entry is in one cache line.
+    arranged: Lines<i16>,
+    /// Of one chunk. A vector is in one cache line.
     tables: Lines<i16>,
-    /// `[rows][T]`.
+    /// One for each row and token.
     partial: Lines<i16>,
-    /// `[rows][T]`.
+    /// As many.
     sums: Lines<i32>,
     /// Whether `sums` holds any.
     spilled: bool,
@@ -103,21 +121,21 @@ struct Worker {
 /// Memory for products by lookup, grown to the largest matrix met and reused for all.
 #[derive(Debug, Default)]
 pub(crate) struct LookupScratch {
-    codes: Vec<u8>,
+    codes: Lines<u8>,
     workers: Vec<Worker>,
 }
 
 impl LookupScratch {
     fn reserve(&mut self, threads: usize, codes: usize) {
-        self.codes.resize(codes.max(self.codes.len()), 0);
+        self.codes.resize(codes);
         self.workers.resize_with(threads.max(self.workers.len()), Worker::default);
     }
 }
 
 impl Worker {
-    fn reserve(&mut self, columns: usize, rows: usize, tokens: usize) {
-        self.transposed.resize(columns * tokens);
-        self.tables.resize(CHUNK_CODES * ENTRIES * tokens);
+    fn reserve(&mut self, chunk: Chunk, columns: usize, rows: usize, tokens: usize) {
+        self.arranged.resize(columns * tokens);
+        self.tables.resize(chunk.sums * tokens);
         self.partial.resize(rows * tokens);
         self.sums.resize(rows * tokens);
         self.by_token.resize(tokens * TURN_ROWS);
@@ -127,7 +145,8 @@ impl Worker {
 /// A product by lookup whose codes are ready.
 struct Lookup<'a> {
     tile: &'static TokenTile,
-    codes: &'a [[u8; CHUNK_CODES]],
+    chunk: Chunk,
+    codes: &'a [u8],
     code_rows: usize,
     columns: usize,
 }
@@ -144,7 +163,7 @@ impl TernaryMatrix {
         finish: impl Fn(Sums<'_>, &mut [T]) + Sync,
     ) {
         self.by_lookup(kernels, pool, x, scratch, out, |lookup, worker, part, out| {
-            lookup.add_up(0..lookup.columns / CHUNK_COLS, part.rows.clone(), worker);
+            lookup.add_up(0..lookup.columns / lookup.chunk.cols, part.rows.clone(), worker);
             for first in part.live.clone().step_by(TURN_ROWS) {
                 let rows = first..(first + TURN_ROWS).min(part.live.end);
                 let padded = rows.len().next_multiple_of(TILE_ROWS);
@@ -174,7 +193,8 @@ impl TernaryMatrix {
             worker.totals.clear();
             worker.totals.resize(part.tokens * rows, 0.0);
             for group in 0..scales.groups() {
-                let chunks = group * scales.cols() / CHUNK_COLS..(group + 1) * scales.cols() / CHUNK_COLS;
+                let chunks = scales.cols() / lookup.chunk.cols;
+                let chunks = group * chunks..(group + 1) * chunks;
                 lookup.add_up(chunks, part.rows.clone(), worker);
                 let scales = &scales.group(group)[part.live.clone()];
                 for (block, scales) in scales.chunks(TURN_ROWS).enumerate() {
@@ -212,9 +232,9 @@ impl TernaryMatrix {
     ) {
         let scratch = &mut scratch.lookup;
         let codes_len = self.decode_codes(kernels, pool, scratch);
-        let parts = Parts::new(self, pool, kernels.wide.tokens, x.tokens());
-        let columns = self.cols().next_multiple_of(CHUNK_COLS);
-        let codes = scratch.codes[..codes_len].as_chunks::<CHUNK_CODES>().0;
+        let parts = Parts::new(self, pool, kernels.most_tokens(), x.tokens());
+        let columns = self.cols().next_multiple_of(kernels.chunk.cols);
+        let codes = &scratch.codes[..codes_len];
         let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
         pool.run(parts.tasks(x.tokens()), |worker, number| {
             let part = parts.part(number, x.tokens(), self.rows());
@@ -225,20 +245,20 @@ impl TernaryMatrix {
             // SAFETY: a worker runs one task at a time.
             let worker = unsafe { &mut workers.slice(worker, 1)[0] };
             let tile = kernels.tile(part.tokens);
-            worker.reserve(columns, part.rows.len(), tile.tokens);
+            worker.reserve(kernels.chunk, columns, part.rows.len(), tile.tokens);
             // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the buffer holds all columns, and
             // activations are padded to no fewer.
-            unsafe { (tile.transpose)(x.quantized_from(part.first), x.stride(), part.tokens, &mut worker.transposed) };
-            let lookup = Lookup { tile, codes, code_rows: parts.code_rows, columns };
+            unsafe { (tile.arrange)(x.quantized_from(part.first), x.stride(), part.tokens, &mut worker.arranged) };
+            let lookup = Lookup { tile, chunk: kernels.chunk, codes, code_rows: parts.code_rows, columns };
             task(&lookup, worker, &part, &out);
         });
     }
 
     /// Turns the weights into codes, in parallel; returns their length in the scratch memory.
     fn decode_codes(&self, kernels: &LookupKernels, pool: &Pool, scratch: &mut LookupScratch) -> usize {
-        let chunks = self.cols().div_ceil(CHUNK_COLS);
+        let chunks = self.cols().div_ceil(kernels.chunk.cols);
         let code_rows = self.tile_count() * TILE_ROWS;
-        let codes_len = chunks * code_rows * CHUNK_CODES;
+        let codes_len = chunks * code_rows * kernels.chunk.codes;
         scratch.reserve(pool.threads(), codes_len);
         let codes = SharedMut::new(&mut scratch.codes[..codes_len]);
         pool.run(self.tile_count().div_ceil(RUN), |_, task| {
@@ -255,12 +275,13 @@ impl Lookup<'_> {
     /// Adds up the columns of some chunks, into the worker's partial and spilled sums.
     fn add_up(&self, chunks: Range<usize>, rows: Range<usize>, worker: &mut Worker) {
         let (tokens, limit) = (self.tile.tokens, i32::from(i16::MAX));
-        let Worker { transposed, tables, partial, sums, spilled, .. } = worker;
+        let Worker { arranged, tables, partial, sums, spilled, .. } = worker;
         *spilled = false;
         let mut reach = 0;
         for chunk in chunks.clone() {
-            let columns = &transposed[chunk * CHUNK_COLS * tokens..(chunk + 1) * CHUNK_COLS * tokens];
-            let codes = &self.codes[chunk * self.code_rows..][rows.clone()];
+            let columns = &arranged[chunk * self.chunk.cols * tokens..(chunk + 1) * self.chunk.cols * tokens];
+            let row = |row: usize| (chunk * self.code_rows + row) * self.chunk.codes;
+            let codes = &self.codes[row(rows.start)..row(rows.end)];
             // SAFETY: the CPU has the ISA of these kernels, the buffers are of the size for these rows and tokens
             // (`Worker::reserve`), and codes come from `decode`.
             unsafe {
@@ -288,7 +309,7 @@ impl Lookup<'_> {
 }
 
 /// How a product is shared out: a tile of tokens to a task, and the rows in parts, as many as leave no thread without a task
-/// and no task with more than [`TASK_ROWS`].
+/// and no task with more than [`TASK_SUMS`].
 struct Parts {
     tokens: usize,
     row_parts: usize,
@@ -310,7 +331,7 @@ impl Parts {
     fn new(matrix: &TernaryMatrix, pool: &Pool, tile_tokens: usize, tokens: usize) -> Parts {
         let token_tiles = tokens.div_ceil(tile_tokens);
         let code_rows = matrix.tile_count() * TILE_ROWS;
-        let wanted = pool.threads().div_ceil(token_tiles).max(code_rows.div_ceil(TASK_ROWS));
+        let wanted = pool.threads().div_ceil(token_tiles).max((code_rows * tile_tokens).div_ceil(TASK_SUMS));
         let row_parts = wanted.min(matrix.tile_count());
         let part_rows = matrix.tile_count().div_ceil(row_parts) * TILE_ROWS;
         Parts { tokens: tile_tokens, row_parts, part_rows, code_rows }

@@ -36,6 +36,8 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_lookup;
 #[cfg(target_arch = "x86_64")]
+mod avx512_permute;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vbmi;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vnni;

@@ -21,7 +21,7 @@
 
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
-use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, TokenTile};
+use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, SUMS_81, TokenTile};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
 use std::arch::aarch64::*;
@@ -36,10 +36,11 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
-    many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, decode, wide: &TOKENS_16, narrow: &TOKENS_16 })],
+    many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, chunk: SUMS_81, decode, tiles: &[TOKENS_16] })],
 };
 
-static TOKENS_16: TokenTile = TokenTile { tokens: TOKENS, transpose, tabulate, add, spill, turn };
+const TOKENS_16: TokenTile =
+    TokenTile { tokens: TOKENS, places: TOKENS, arrange: transpose, tabulate, add, spill, turn };
 
 /// Tokens that share a lookup.
 const TOKENS: usize = 16;
@@ -350,7 +351,8 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
 }
 
 #[target_feature(enable = "neon")]
-fn add(codes: &[[u8; CHUNK_CODES]], tables: &[i16], begins: bool, partial: &mut [i16]) {
+fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
+    let codes = codes.as_chunks().0;
     let tables = tables.try_into().expect("8 tables of 81 entries of 16 tokens");
     let partial = partial.as_chunks_mut().0;
     if begins { add_rows::<true>(codes, tables, partial) } else { add_rows::<false>(codes, tables, partial) }
