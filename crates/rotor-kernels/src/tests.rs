@@ -101,6 +101,26 @@ fn ternary_products_are_exact_at_the_bounds() {
     }
 }
 
+/// As behind a squared ReLU: most activations are zero, and all of some tokens.
+#[test]
+fn ternary_products_are_exact_where_most_activations_are_zero() {
+    let pool = Pool::new(2);
+    let mut rng = fastrand::Rng::with_seed(11);
+    for (rows, cols) in [(545, 300), (1030, 97)] {
+        let trits = random_trits(&mut rng, rows * cols);
+        for tokens in [1, 5, 24, 37] {
+            let mut x = vec![0i8; tokens * cols];
+            for (token, x) in x.chunks_exact_mut(cols).enumerate().filter(|(token, _)| token % 7 != 3) {
+                let loud = if token % 2 == 0 { -128 } else { 127 };
+                x.iter_mut().filter(|_| rng.u8(..100) < 15).for_each(|x| *x = loud);
+            }
+            for kernel in ternary_kernels() {
+                check_dot(kernel, &pool, (rows, cols), &trits, &x);
+            }
+        }
+    }
+}
+
 /// Rows so long that scaled accumulators would overflow if they were not emptied in between.
 #[test]
 fn very_long_rows_are_exact() {

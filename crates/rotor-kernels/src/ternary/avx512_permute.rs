@@ -37,10 +37,16 @@ const LANES: usize = 32;
 const QUAD: usize = 4;
 /// Tiles of rows that are.
 const TILES: usize = 4;
+/// Tiles of rows that one token is multiplied with where many of its tables are zeros.
+const TILES_ALONE: usize = 16;
+/// The most tables of a quad's 128 that hold anything for it to pay to go by those alone.
+const MAX_FILLED: u32 = 76;
+/// int16 of a token's flags, a bit for each table that holds anything but zeros.
+const FLAGS: usize = 4;
 /// int16 that [`arrange`] makes of a token's 96 columns: for each `v` four pairs of bytes, then four more.
 const ARRANGED: usize = 64;
 
-const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: LINES * LINE / TILE_ROWS, sums: TABLES * LANES };
+const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: LINES * LINE / TILE_ROWS, sums: TABLES * LANES + FLAGS };
 
 /// More tokens share a chunk's codes once these are in the L2 cache; tables and partial sums of more would push them out.
 static TOKENS: [TokenTile; 2] = [tokens::<8>(), tokens::<16>()];
@@ -113,7 +119,7 @@ fn ask_ahead(line: &[u8; LINE]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn write_codes(indices: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
     let lines = codes.as_chunks_mut::<LINE>().0;
-    let field = |bits: __m512i, f: u32| _mm512_and_si512(bits, _mm512_set1_epi32(31 << (5 * f)));
+    let masked = |bits: __m512i, f: u32| _mm512_and_si512(bits, _mm512_set1_epi32(31 << (5 * f)));
     for (half, indices) in indices.into_iter().enumerate() {
         let mut store = |line: usize, words: __m512i| {
             let out = &mut lines[line].as_chunks_mut::<{ LINE / 2 }>().0[half];
@@ -122,9 +128,9 @@ fn write_codes(indices: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
         };
         for (v, index) in indices.into_iter().enumerate() {
             let (second, third) = (_mm512_srli_epi32::<3>(index), _mm512_srli_epi32::<6>(index));
-            store(v, _mm512_or_si512(field(index, 0), _mm512_or_si512(field(second, 1), field(third, 2))));
+            store(v, _mm512_or_si512(masked(index, 0), _mm512_or_si512(masked(second, 1), masked(third, 2))));
         }
-        let last = indices.map(|index| field(_mm512_srli_epi32::<24>(index), 0));
+        let last = indices.map(|index| masked(_mm512_srli_epi32::<24>(index), 0));
         for (line, last) in last.chunks(3).enumerate() {
             let mut words = last[0];
             words = _mm512_or_si512(words, _mm512_slli_epi32::<5>(last[1]));
@@ -189,12 +195,44 @@ const FACTORS: [[[i8; 2]; LANES]; 2] = {
     factors
 };
 
-/// `tables[T / 4][32 tables][4 tokens][32 entries]`.
+/// Where the table of index `v` of byte `j` is among the tables of its token.
+const fn place(v: usize, j: usize) -> usize {
+    if j < 3 { 3 * v + j } else { 3 * INDICES + v }
+}
+
+/// The table of each flag: of (`v`, `j`) it is bit `16 (v % 4) + 8 (v / 4) + 2j`.
+const FLAGGED: [u8; 64] = {
+    let mut flagged = [0; 64];
+    let mut v = 0;
+    while v < INDICES {
+        let mut j = 0;
+        while j < 4 {
+            flagged[v % 4 * 16 + v / 4 * 8 + 2 * j] = place(v, j) as u8;
+            j += 1;
+        }
+        v += 1;
+    }
+    flagged
+};
+
+/// The flags of the tables whose codes are first, second and third in a lane.
+const IN_LANE: [u64; 3] = {
+    let mut masks = [0; 3];
+    let mut flag = 0;
+    while flag < 64 {
+        masks[FLAGGED[flag] as usize % 3] |= 1 << flag;
+        flag += 2;
+    }
+    masks
+};
+
+/// `tables[T / 4][32 tables][4 tokens][32 entries]`, and behind them each token's [`FLAGS`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
     let tokens = tables.len() / CHUNK.sums;
     // SAFETY: 64 readable bytes each; the loads need no alignment.
     let [first, second] = FACTORS.each_ref().map(|factors| unsafe { _mm512_loadu_si512(factors.as_ptr().cast()) });
+    let (tables, nonzero) = tables.split_at_mut(tokens * TABLES * LANES);
     let tables = tables.as_chunks_mut::<LANES>().0.as_chunks_mut::<{ TABLES * QUAD }>().0;
     let mut largest = 0;
     for (token, arranged) in arranged.as_chunks::<ARRANGED>().0.iter().take(tokens).enumerate() {
@@ -207,11 +245,18 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
             for j in 0..4 {
                 let two = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[j]), first);
                 let third = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[4 + j]), second);
-                let index = if j < 3 { 3 * v + j } else { 3 * INDICES + v };
-                store_lanes(_mm512_add_epi16(two, third), &mut tables[QUAD * index + token % QUAD]);
+                store_lanes(_mm512_add_epi16(two, third), &mut tables[QUAD * place(v, j) + token % QUAD]);
             }
         }
         largest = largest.max(_mm_cvtsi128_si32(sizes) + _mm_extract_epi32::<2>(sizes));
+        let [first, second] = [0, 1].map(|half: usize| {
+            let bytes = load_lanes(&arranged.as_chunks().0[half]);
+            let nonzero = _mm512_cmpneq_epi8_mask(bytes, _mm512_set1_epi8(-128));
+            // Of four `v` 16 bits each: bit `2j` where one of a pair is not zero, or the third.
+            (nonzero | nonzero >> 1 | nonzero >> 8) & 0x0055_0055_0055_0055
+        });
+        let flags = first | second << 8;
+        nonzero.as_chunks_mut::<FLAGS>().0[token] = [0, 16, 32, 48].map(|shift: u32| (flags >> shift) as i16);
     }
     largest
 }
@@ -220,12 +265,27 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
     let tiles = codes.as_chunks::<LINE>().0.as_chunks::<LINES>().0;
+    let (tables, nonzero) = tables.split_at(tables.len() / CHUNK.sums * TABLES * LANES);
     let quads = tables.as_chunks::<LANES>().0.as_chunks::<{ TABLES * QUAD }>().0;
+    let nonzero = nonzero.as_chunks::<FLAGS>().0.as_chunks::<QUAD>().0;
     let partial = partial.as_chunks_mut::<LANES>().0.as_chunks_mut::<QUAD>().0;
     // One quad's tables, 8 KB, stay in the L1 cache.
-    for (quad, tables) in quads.iter().enumerate() {
+    for (quad, (tables, nonzero)) in quads.iter().zip(nonzero).enumerate() {
+        let nonzero =
+            nonzero.map(|flags| flags.iter().rev().fold(0, |all, bits| all << 16 | u64::from(bits.cast_unsigned())));
+        let filled: u32 = nonzero.iter().map(|bits| bits.count_ones()).sum();
+        let (mut tiles, mut at) = (tiles, quad);
+        if filled <= MAX_FILLED {
+            let (many, rest) = tiles.as_chunks::<TILES_ALONE>();
+            for tiles in many {
+                for (token, nonzero) in nonzero.into_iter().enumerate() {
+                    add_nonzero(tiles, tables, (token, nonzero), begins, &mut partial[at..], quads.len());
+                }
+                at += TILES_ALONE * quads.len();
+            }
+            tiles = rest;
+        }
         let (four, rest) = tiles.as_chunks::<TILES>();
-        let mut at = quad;
         for tiles in four {
             add_tiles(tiles, tables, begins, &mut partial[at..], quads.len());
             at += TILES * quads.len();
@@ -234,6 +294,51 @@ fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
             add_tiles(std::array::from_ref(tile), tables, begins, &mut partial[at..], quads.len());
             at += quads.len();
         }
+    }
+}
+
+/// For one token, whose sums of one tile are `stride` quads from those of the next, by the tables that are not all zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_nonzero(
+    tiles: &[[[u8; LINE]; LINES]; TILES_ALONE],
+    tables: &[[i16; LANES]; TABLES * QUAD],
+    (token, nonzero): (usize, u64),
+    begins: bool,
+    partial: &mut [[[i16; LANES]; QUAD]],
+    stride: usize,
+) {
+    let mut sums = [_mm512_setzero_si512(); TILES_ALONE];
+    if !begins {
+        for (tile, sum) in sums.iter_mut().enumerate() {
+            *sum = load_lanes(&partial[tile * stride][token]);
+        }
+    }
+    for (place, mask) in IN_LANE.into_iter().enumerate() {
+        let mut left = nonzero & mask;
+        while left != 0 {
+            let index = usize::from(FLAGGED[left.trailing_zeros() as usize]);
+            left &= left - 1;
+            let table = load_lanes(&tables[QUAD * index + token]);
+            for (tile, sum) in tiles.iter().zip(&mut sums) {
+                let indices = field(load(&tile[index / 3]), place);
+                *sum = _mm512_add_epi16(*sum, _mm512_permutexvar_epi16(indices, table));
+            }
+        }
+    }
+    for (tile, sum) in sums.into_iter().enumerate() {
+        store_lanes(sum, &mut partial[tile * stride][token]);
+    }
+}
+
+/// One of the three indices of each lane, garbage above bit 4.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn field(codes: __m512i, place: usize) -> __m512i {
+    match place {
+        0 => codes,
+        1 => _mm512_srli_epi16::<5>(codes),
+        _ => _mm512_srli_epi16::<10>(codes),
     }
 }
 
@@ -261,12 +366,7 @@ fn add_tiles<const N: usize>(
             let Some(tables) = tables.get(3 * line + place) else { break };
             let mut indices = [_mm512_setzero_si512(); N];
             for (indices, tile) in indices.iter_mut().zip(tiles) {
-                let codes = load(&tile[line]);
-                *indices = match place {
-                    0 => codes,
-                    1 => _mm512_srli_epi16::<5>(codes),
-                    _ => _mm512_srli_epi16::<10>(codes),
-                };
+                *indices = field(load(&tile[line]), place);
             }
             for (token, table) in tables.iter().enumerate() {
                 let table = load_lanes(table);
