@@ -17,6 +17,14 @@
 //! ```
 //!
 //! The tables of a token come in the order in which their indices do.
+//!
+//! # Zeros
+//!
+//! Behind a squared ReLU most activations are zero, and with them whole tables, which add nothing. Where a quad of tokens has
+//! many of those, each token goes through 512 rows by the tables that are not all zeros. How it comes to a sum does not matter:
+//! all of it is integers.
+//!
+//! Bounds. An entry is at most `3 * 128` in size and `255 + 255` while it is made; for sums see [`super::lookup`].
 
 use super::TILE_ROWS;
 use super::avx512_lookup::{spill, widened};
@@ -48,7 +56,7 @@ const ARRANGED: usize = 64;
 
 const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: LINES * LINE / TILE_ROWS, sums: TABLES * LANES + FLAGS };
 
-/// More tokens share a chunk's codes once these are in the L2 cache; tables and partial sums of more would push them out.
+/// Tiles of 32 were no faster.
 static TOKENS: [TokenTile; 2] = [tokens::<8>(), tokens::<16>()];
 
 const fn tokens<const T: usize>() -> TokenTile {
