@@ -196,7 +196,7 @@ fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, pa
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
             debug_assert!(code < ENTRIES, "code {code}");
-            // SAFETY: codes are below 81 (`TokenTile::add`), so the entry lies inside the 8 tables.
+            // SAFETY: codes are below 81 (`SUMS_81`), so the entry lies inside the 8 tables.
             unsafe { _mm256_loadu_si256(base.add((table * ENTRIES + code) * ENTRY_BYTES).cast()) }
         };
         let a = _mm256_add_epi16(_mm256_add_epi16(entry(0), entry(1)), _mm256_add_epi16(entry(2), entry(3)));

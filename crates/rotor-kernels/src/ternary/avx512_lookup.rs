@@ -104,14 +104,14 @@ fn codes_of_chunk(panel: &[u8; CHUNK_COLS * TILE_ROWS], codes: &mut [u8]) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load_tokens(values: &[i16; TOKENS]) -> __m512i {
+pub(super) fn load_words(values: &[i16; TOKENS]) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn store_tokens(values: __m512i, out: &mut [i16; TOKENS]) {
+pub(super) fn store_words(values: __m512i, out: &mut [i16; TOKENS]) {
     // SAFETY: 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), values) };
 }
@@ -123,7 +123,7 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
     let tables = tables.as_chunks_mut::<TOKENS>().0.as_chunks_mut::<ENTRIES>().0;
     let mut sizes = _mm512_setzero_si512();
     for (columns, table) in columns.iter().zip(tables) {
-        let x = [0, 1, 2, 3].map(|i: usize| load_tokens(&columns[i]));
+        let x = [0, 1, 2, 3].map(|i: usize| load_words(&columns[i]));
         for x in x {
             sizes = _mm512_add_epi16(sizes, _mm512_abs_epi16(x));
         }
@@ -136,14 +136,14 @@ fn tabulate(columns: &[i16], tables: &mut [i16]) -> i32 {
                 for (second, sum) in sums.iter().enumerate() {
                     let sums = with(_mm512_add_epi16(*sum, x2), x[3]);
                     for (fourth, sum) in sums.into_iter().enumerate() {
-                        store_tokens(sum, &mut table[first + 3 * second + 9 * third + 27 * fourth]);
+                        store_words(sum, &mut table[first + 3 * second + 9 * third + 27 * fourth]);
                     }
                 }
             }
         }
     }
     let mut lanes = [0; TOKENS];
-    store_tokens(sizes, &mut lanes);
+    store_words(sizes, &mut lanes);
     lanes.into_iter().max().map_or(0, i32::from)
 }
 
@@ -168,16 +168,16 @@ fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, pa
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
             debug_assert!(code < ENTRIES, "code {code}");
-            // SAFETY: codes are below 81 (`TokenTile::add`), so the entry lies inside the 8 tables.
+            // SAFETY: codes are below 81 (`SUMS_81`), so the entry lies inside the 8 tables.
             unsafe { _mm512_loadu_si512(base.add((table * ENTRIES + code) * ENTRY_BYTES).cast()) }
         };
         let a = _mm512_add_epi16(_mm512_add_epi16(entry(0), entry(1)), _mm512_add_epi16(entry(2), entry(3)));
         let b = _mm512_add_epi16(_mm512_add_epi16(entry(4), entry(5)), _mm512_add_epi16(entry(6), entry(7)));
         let mut sum = _mm512_add_epi16(a, b);
         if !BEGINS {
-            sum = _mm512_add_epi16(sum, load_tokens(partial));
+            sum = _mm512_add_epi16(sum, load_words(partial));
         }
-        store_tokens(sum, partial);
+        store_words(sum, partial);
     }
 }
 

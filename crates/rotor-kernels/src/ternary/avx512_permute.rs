@@ -24,10 +24,10 @@
 //! many of those, each token goes through 512 rows by the tables that are not all zeros. How it comes to a sum does not matter:
 //! all of it is integers.
 //!
-//! Bounds. An entry is at most `3 * 128` in size and `255 + 255` while it is made; for sums see [`super::lookup`].
+//! Bounds. An entry is at most `3 * 128` in size, and `255 + 3 * 128` while it is made; for sums see [`super::lookup`].
 
 use super::TILE_ROWS;
-use super::avx512_lookup::{spill, widened};
+use super::avx512_lookup::{load_words, spill, store_words, widened};
 use super::avx512_vbmi::{self, INDICES};
 use super::avx512_vnni::{LINE, PREFETCH, load};
 use super::layout::{self, CODES_BYTES, CODES_COLS, TRIOS_BYTES, TRIOS_COLS};
@@ -150,20 +150,6 @@ fn write_codes(indices: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load_lanes(lanes: &[i16; LANES]) -> __m512i {
-    // SAFETY: 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store_lanes(values: __m512i, out: &mut [i16; LANES]) {
-    // SAFETY: 64 writable bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), values) };
-}
-
 /// The bytes that [`tabulate`] multiplies, unsigned (128 is added to each), `arranged[chunk][T][8 v][2][4 j][2]`: columns
 /// `12v + j` and `12v + 4 + j`; then column `12v + 8 + j` and a zero. Absent tokens are zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -253,12 +239,12 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
             for j in 0..4 {
                 let two = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[j]), first);
                 let third = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[4 + j]), second);
-                store_lanes(_mm512_add_epi16(two, third), &mut tables[QUAD * place(v, j) + token % QUAD]);
+                store_words(_mm512_add_epi16(two, third), &mut tables[QUAD * place(v, j) + token % QUAD]);
             }
         }
         largest = largest.max(_mm_cvtsi128_si32(sizes) + _mm_extract_epi32::<2>(sizes));
         let [first, second] = [0, 1].map(|half: usize| {
-            let bytes = load_lanes(&arranged.as_chunks().0[half]);
+            let bytes = load_words(&arranged.as_chunks().0[half]);
             let nonzero = _mm512_cmpneq_epi8_mask(bytes, _mm512_set1_epi8(-128));
             // Of four `v` 16 bits each: bit `2j` where one of a pair is not zero, or the third.
             (nonzero | nonzero >> 1 | nonzero >> 8) & 0x0055_0055_0055_0055
@@ -319,7 +305,7 @@ fn add_nonzero(
     let mut sums = [_mm512_setzero_si512(); TILES_ALONE];
     if !begins {
         for (tile, sum) in sums.iter_mut().enumerate() {
-            *sum = load_lanes(&partial[tile * stride][token]);
+            *sum = load_words(&partial[tile * stride][token]);
         }
     }
     for (place, mask) in IN_LANE.into_iter().enumerate() {
@@ -327,7 +313,7 @@ fn add_nonzero(
         while left != 0 {
             let index = usize::from(FLAGGED[left.trailing_zeros() as usize]);
             left &= left - 1;
-            let table = load_lanes(&tables[QUAD * index + token]);
+            let table = load_words(&tables[QUAD * index + token]);
             for (tile, sum) in tiles.iter().zip(&mut sums) {
                 let indices = field(load(&tile[index / 3]), place);
                 *sum = _mm512_add_epi16(*sum, _mm512_permutexvar_epi16(indices, table));
@@ -335,7 +321,7 @@ fn add_nonzero(
         }
     }
     for (tile, sum) in sums.into_iter().enumerate() {
-        store_lanes(sum, &mut partial[tile * stride][token]);
+        store_words(sum, &mut partial[tile * stride][token]);
     }
 }
 
@@ -364,7 +350,7 @@ fn add_tiles<const N: usize>(
     if !begins {
         for (tile, sums) in sums.iter_mut().enumerate() {
             for (token, sum) in sums.iter_mut().enumerate() {
-                *sum = load_lanes(&partial[tile * stride][token]);
+                *sum = load_words(&partial[tile * stride][token]);
             }
         }
     }
@@ -377,7 +363,7 @@ fn add_tiles<const N: usize>(
                 *indices = field(load(&tile[line]), place);
             }
             for (token, table) in tables.iter().enumerate() {
-                let table = load_lanes(table);
+                let table = load_words(table);
                 for (sums, indices) in sums.iter_mut().zip(indices) {
                     sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(indices, table));
                 }
@@ -386,7 +372,7 @@ fn add_tiles<const N: usize>(
     }
     for (tile, sums) in sums.into_iter().enumerate() {
         for (token, sum) in sums.into_iter().enumerate() {
-            store_lanes(sum, &mut partial[tile * stride][token]);
+            store_words(sum, &mut partial[tile * stride][token]);
         }
     }
 }

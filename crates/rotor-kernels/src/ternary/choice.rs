@@ -140,7 +140,7 @@ fn fastest(
     activations.set(kernels, &vec![1; cols], cols);
     let (mut scratch, mut out) = (Scratch::default(), Vec::new());
     let mut memory = Some(tiles);
-    let seconds = seconds_of_each(&candidates, |kernel| {
+    let fastest = fast_and_dense(&candidates, |kernel| {
         let tiles = memory.take().expect("given back after each turn");
         let rows = tiles.len() / kernel.packed_bytes(TILE_ROWS, cols).max(1) * TILE_ROWS;
         out.resize(rows, 0);
@@ -152,8 +152,7 @@ fn fastest(
         seconds
     });
     tiles = memory.expect("given back after each turn");
-    let bits: Vec<_> = candidates.iter().map(|kernel| kernel.bits_per_weight()).collect();
-    (candidates[fast_and_dense(&seconds, &bits)], tiles)
+    (fastest, tiles)
 }
 
 /// The kernel of `kernel`'s layout that multiplies many tokens fastest. Weights and activations are random, because the time
@@ -179,7 +178,7 @@ fn fastest_for_prompts(
     let packed = TernaryMatrix::pack((rows, cols), kernels, kernel, pool, |error| error, read_row)?;
     let (mut scratch, mut out) = (Scratch::default(), vec![0; tokens * rows]);
     let mut memory = Some(packed.into_tiles());
-    let seconds = seconds_of_each(&candidates, |kernel| {
+    Ok(fast_and_dense(&candidates, |kernel| {
         let tiles = memory.take().expect("given back after each turn");
         let matrix = TernaryMatrix::of_tiles((rows, cols), kernel, tiles);
         let start = Instant::now();
@@ -187,29 +186,30 @@ fn fastest_for_prompts(
         let seconds = start.elapsed().as_secs_f64();
         memory = Some(matrix.into_tiles());
         seconds
-    });
-    Ok(candidates[fast_and_dense(&seconds, &vec![kernel.bits_per_weight(); seconds.len()])])
+    }))
 }
 
-/// The least time that `seconds` takes of each candidate, all having their turns, the first of which are to warm up.
-fn seconds_of_each(
+/// The densest of the candidates that take about the least time, by what `seconds` takes of each in turn, the first turns
+/// being to warm up.
+fn fast_and_dense(
     candidates: &[&'static TernaryKernel],
     mut seconds: impl FnMut(&'static TernaryKernel) -> f64,
-) -> Vec<f64> {
-    let mut best = vec![f64::INFINITY; candidates.len()];
+) -> &'static TernaryKernel {
+    let mut best: Vec<_> = candidates.iter().map(|kernel| (f64::INFINITY, kernel.bits_per_weight())).collect();
     for _ in 0..TRIAL_ROUNDS {
-        for (kernel, best) in candidates.iter().zip(&mut best) {
+        for (kernel, (best, _)) in candidates.iter().zip(&mut best) {
             *best = best.min(seconds(kernel));
         }
     }
-    best
+    candidates[densest_of_the_fast(&best)]
 }
 
-/// The place of the densest of those that take about the least time; of equally dense ones, of the fastest.
-fn fast_and_dense(seconds: &[f64], bits: &[f64]) -> usize {
-    let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
-    let close = (0..seconds.len()).filter(|at| seconds[*at] <= least * DENSER_SLACK);
-    close.min_by(|a, b| bits[*a].total_cmp(&bits[*b]).then(seconds[*a].total_cmp(&seconds[*b]))).unwrap_or(0)
+/// Of seconds and bits a weight the place where bits are fewest and seconds about the least; of equal bits, least.
+fn densest_of_the_fast(measured: &[(f64, f64)]) -> usize {
+    let least = measured.iter().map(|(seconds, _)| *seconds).fold(f64::INFINITY, f64::min);
+    let fast = measured.iter().enumerate().filter(|(_, (seconds, _))| *seconds <= least * DENSER_SLACK);
+    let densest = fast.min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1).then(a.0.total_cmp(&b.0)));
+    densest.map_or(0, |(at, _)| at)
 }
 
 /// `ROTOR_KERNEL` names a kernel that is not there.
@@ -250,10 +250,12 @@ mod tests {
 
     #[test]
     fn a_denser_packing_may_be_a_little_slower() {
-        let bits = [2.0, 1.67, 2.0, 2.0];
-        assert_eq!(fast_and_dense(&[1.0, 1.03, 0.999, 2.0], &bits), 1);
-        assert_eq!(fast_and_dense(&[1.0, 1.05, 0.999, 2.0], &bits), 2);
-        assert_eq!(fast_and_dense(&[1.0, 0.9, 0.999, 2.0], &bits), 1);
+        let choose =
+            |trios: f64, codes: f64| densest_of_the_fast(&[(1.0, 2.0), (trios, 1.67), (codes, 2.0), (2.0, 2.0)]);
+        assert_eq!(choose(1.03, 0.999), 1);
+        assert_eq!(choose(1.05, 0.999), 2);
+        assert_eq!(choose(1.05, 1.001), 0);
+        assert_eq!(choose(0.9, 0.999), 1);
     }
 
     #[test]

@@ -27,11 +27,11 @@ pub(crate) struct Chunk {
     pub cols: usize,
     /// Bytes of a row's codes.
     pub codes: usize,
-    /// Numbers of a token's tables.
+    /// Numbers of a token's tables, and of what goes with them.
     pub sums: usize,
 }
 
-/// 8 codes of 4 columns, a byte each, and 8 tables.
+/// 8 codes of 4 columns, each a byte below 81, and 8 tables.
 pub(crate) const SUMS_81: Chunk = Chunk { cols: CHUNK_COLS, codes: CHUNK_CODES, sums: CHUNK_CODES * ENTRIES };
 /// Columns of a chunk of [`SUMS_81`].
 pub(crate) const CHUNK_COLS: usize = 32;
@@ -89,7 +89,7 @@ pub(crate) struct TokenTile {
     pub arrange: unsafe fn(q: &[i8], stride: usize, tokens: usize, arranged: &mut [i16]),
     /// Fills the tables of a chunk from its arranged columns; returns the largest sum of a token's sizes.
     pub tabulate: unsafe fn(arranged: &[i16], tables: &mut [i16]) -> i32,
-    /// Adds the entries that each row's codes, which come from `decode`, name to the rows' partial sums, or puts them there
+    /// Adds the entries that each row's codes, made by `decode`, name to the rows' partial sums, or puts them there
     /// where it `begins`. Those of 32 rows and all tokens lie side by side.
     pub add: AddEntries,
     /// Adds partial sums to `sums`, which lie as they do, or puts them there where it is the `first` time.

@@ -367,7 +367,7 @@ fn add_rows<const BEGINS: bool>(codes: &[[u8; CHUNK_CODES]], tables: &Tables, pa
         let entry = |table: usize| {
             let code = (codes >> (8 * table)) as usize & 0xff;
             debug_assert!(code < ENTRIES, "code {code}");
-            // SAFETY: codes are below 81 (`TokenTile::add`), so the entry lies inside the 8 tables.
+            // SAFETY: codes are below 81 (`SUMS_81`), so the entry lies inside the 8 tables.
             unsafe { vld1q_s16_x2(tables.as_ptr().add((table * ENTRIES + code) * TOKENS)) }
         };
         let a = add_tokens(add_tokens(entry(0), entry(1)), add_tokens(entry(2), entry(3)));
