@@ -33,42 +33,45 @@ unsafe fn load_eight<const KIND: u8>(base: *const u8, at: usize) -> __m256 {
     }
 }
 
-/// How far ahead of their use a cache's numbers are asked for, in bytes: measured, and half a block exactly is slower.
-const AHEAD: usize = 7 << 10;
-
-/// The stretch of memory that a kernel reads, and the one that will be read then.
+/// Asks for the stretch of memory that will be read after the one at hand, a little with each step through that one, so that
+/// memory never rests. It goes to the L2 cache: few lines can be on their way to L1 at a time.
 #[derive(Clone, Copy)]
-pub(super) struct Stretch {
+pub(super) struct Ahead {
     base: *const u8,
     bytes: usize,
-    next: *const u8,
+    at: usize,
 }
 
-impl Stretch {
-    /// `len` numbers at `base`, of the type that `KIND` names.
-    pub(super) fn new<const KIND: u8>(base: *const u8, len: usize, next: Numbers<'_>) -> Stretch {
-        Stretch { base, bytes: len * size::<KIND>(), next: next.address() }
+impl Ahead {
+    /// Where asking begins. What is read first is then asked for last, which suits AVX2 better than the same order.
+    const FIRST: usize = 1 << 10;
+
+    /// `next`, of the type that `KIND` names.
+    pub(super) fn new<const KIND: u8>(next: Numbers<'_>) -> Ahead {
+        let bytes = next.len() * size::<KIND>();
+        Ahead { base: next.address(), bytes, at: if bytes > Ahead::FIRST { Ahead::FIRST } else { 0 } }
+    }
+
+    /// Another so many bytes, whole cache lines or a part of one.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn ask(&mut self, bytes: usize) {
+        for line in (0..bytes).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T1>(self.base.wrapping_add(self.at + line).cast());
+        }
+        self.at += bytes;
+        if self.at >= self.bytes {
+            self.at = 0;
+        }
     }
 }
 
-const fn size<const KIND: u8>() -> usize {
+/// Bytes of a number.
+pub(super) const fn size<const KIND: u8>() -> usize {
     match KIND {
         F16 => 2,
         F32 => 4,
         _ => 1,
-    }
-}
-
-/// Asks for what lies ahead of `len` numbers from index `at` on. It goes to the L2 cache: few lines can be on their way to L1
-/// at a time.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn ask_ahead<const KIND: u8>(stretch: Option<Stretch>, at: usize, len: usize) {
-    let Some(Stretch { base, bytes, next }) = stretch else { return };
-    let size = size::<KIND>();
-    for byte in (at * size + AHEAD..(at + len) * size + AHEAD).step_by(64) {
-        let place = if byte < bytes { base.wrapping_add(byte) } else { next.wrapping_add(byte - bytes) };
-        _mm_prefetch::<_MM_HINT_T1>(place.cast());
     }
 }
 
@@ -86,17 +89,17 @@ fn scores(q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOC
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     let dims = len / BLOCK;
-    let mut stretch = next.map(|next| Stretch::new::<KIND>(keys, len, next));
+    let mut ahead = next.map(Ahead::new::<KIND>);
     assert!(q.len() == dims * scores.len(), "a query of {dims} for each row of scores");
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (q_fours, q_rest) = q.split_at(4 * dims * fours.len());
     for (q, scores) in q_fours.chunks_exact(4 * dims).zip(fours) {
         // SAFETY: `keys` has `dims * BLOCK` numbers, and every query `dims`.
-        unsafe { score_heads::<KIND, 4, 2>(q, keys, dims, stretch.take(), scores) };
+        unsafe { score_heads::<KIND, 4, 2>(q, keys, dims, ahead.take(), scores) };
     }
     for (q, scores) in q_rest.chunks_exact(dims).zip(rest) {
         // SAFETY: as above.
-        unsafe { score_heads::<KIND, 1, 8>(q, keys, dims, stretch.take(), std::array::from_mut(scores)) };
+        unsafe { score_heads::<KIND, 1, 8>(q, keys, dims, ahead.take(), std::array::from_mut(scores)) };
     }
 }
 
@@ -110,14 +113,14 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     q: &[f32],
     keys: *const u8,
     dims: usize,
-    stretch: Option<Stretch>,
+    mut ahead: Option<Ahead>,
     scores: &mut [[f32; BLOCK]; HEADS],
 ) {
     for first in (0..BLOCK).step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for dim in 0..dims {
-            if first == 0 {
-                ask_ahead::<KIND>(stretch, dim * BLOCK, BLOCK);
+            if let Some(ahead) = &mut ahead {
+                ahead.ask(VECTORS * LANES * size::<KIND>());
             }
             let mut column = [_mm256_setzero_ps(); VECTORS];
             for (i, column) in column.iter_mut().enumerate() {
@@ -191,7 +194,7 @@ fn accumulate_of<const KIND: u8>(
     next: Next<'_>,
 ) {
     let dims = out.len() / shrink.len();
-    let mut stretch = next.map(|next| Stretch::new::<KIND>(base, values.len(), next));
+    let mut ahead = next.map(Ahead::new::<KIND>);
     let rows = Rows { base, dims, positions: values.len() / dims };
     let (fours, rest) = p.as_chunks::<4>();
     let (out_fours, out_rest) = out.split_at_mut(4 * dims * fours.len());
@@ -201,8 +204,8 @@ fn accumulate_of<const KIND: u8>(
         let wide = whole / (2 * LANES) * (2 * LANES);
         // SAFETY: `rows` are those of `values`, and every output has `dims` numbers.
         unsafe {
-            add_values::<KIND, 4, 2>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
-            add_values::<KIND, 4, 1>(out, wide..whole, shrink, p, rows, stretch.take());
+            add_values::<KIND, 4, 2>(out, 0..wide, shrink, p, rows, ahead.take_if(|_| wide > 0));
+            add_values::<KIND, 4, 1>(out, wide..whole, shrink, p, rows, ahead.take());
         }
     }
     for ((out, p), shrink) in out_rest.chunks_exact_mut(dims).zip(rest).zip(shrink_rest) {
@@ -210,8 +213,8 @@ fn accumulate_of<const KIND: u8>(
         let wide = whole / (8 * LANES) * (8 * LANES);
         // SAFETY: as above.
         unsafe {
-            add_values::<KIND, 1, 8>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
-            add_values::<KIND, 1, 1>(out, wide..whole, shrink, p, rows, stretch.take());
+            add_values::<KIND, 1, 8>(out, 0..wide, shrink, p, rows, ahead.take_if(|_| wide > 0));
+            add_values::<KIND, 1, 1>(out, wide..whole, shrink, p, rows, ahead.take());
         }
     }
     for ((out, p), shrink) in out.chunks_exact_mut(dims).zip(p).zip(shrink) {
@@ -233,10 +236,9 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     shrink: &[f32; HEADS],
     p: &[[f32; BLOCK]; HEADS],
     rows: Rows,
-    stretch: Option<Stretch>,
+    mut ahead: Option<Ahead>,
 ) {
     let Rows { base, dims, positions } = rows;
-    let start = range.start;
     for first in range.step_by(VECTORS * LANES) {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEADS];
         for (head, sums) in sums.iter_mut().enumerate() {
@@ -245,8 +247,8 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
             }
         }
         for position in 0..positions.min(BLOCK) {
-            if first == start {
-                ask_ahead::<KIND>(stretch, position * dims, dims);
+            if let Some(ahead) = &mut ahead {
+                ahead.ask(VECTORS * LANES * size::<KIND>());
             }
             let mut row = [_mm256_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {

@@ -1,6 +1,6 @@
 //! Attention for AVX-512: sixteen positions or dimensions to a vector; otherwise as for AVX2, with the same bits.
 
-use super::avx2::{F16, F32, INT8, Rows, Stretch, ask_ahead, decode};
+use super::avx2::{Ahead, F16, F32, INT8, Rows, decode, size};
 use super::{AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::float::avx512::{LANES, exp, load};
 use std::arch::x86_64::*;
@@ -38,17 +38,17 @@ fn scores(q: &[f32], keys: Numbers<'_>, next: Next<'_>, scores: &mut [[f32; BLOC
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn scores_of<const KIND: u8>(q: &[f32], keys: *const u8, len: usize, next: Next<'_>, scores: &mut [[f32; BLOCK]]) {
     let dims = len / BLOCK;
-    let mut stretch = next.map(|next| Stretch::new::<KIND>(keys, len, next));
+    let mut ahead = next.map(Ahead::new::<KIND>);
     assert!(q.len() == dims * scores.len(), "a query of {dims} for each row of scores");
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (q_fours, q_rest) = q.split_at(4 * dims * fours.len());
     for (q, scores) in q_fours.chunks_exact(4 * dims).zip(fours) {
         // SAFETY: `keys` has `dims * BLOCK` numbers, and every query `dims`.
-        unsafe { score_heads::<KIND, 4>(q, keys, dims, stretch.take(), scores) };
+        unsafe { score_heads::<KIND, 4>(q, keys, dims, ahead.take(), scores) };
     }
     for (q, scores) in q_rest.chunks_exact(dims).zip(rest) {
         // SAFETY: as above.
-        unsafe { score_heads::<KIND, 1>(q, keys, dims, stretch.take(), std::array::from_mut(scores)) };
+        unsafe { score_heads::<KIND, 1>(q, keys, dims, ahead.take(), std::array::from_mut(scores)) };
     }
 }
 
@@ -62,13 +62,15 @@ unsafe fn score_heads<const KIND: u8, const HEADS: usize>(
     q: &[f32],
     keys: *const u8,
     dims: usize,
-    stretch: Option<Stretch>,
+    mut ahead: Option<Ahead>,
     scores: &mut [[f32; BLOCK]; HEADS],
 ) {
     const VECTORS: usize = BLOCK / LANES;
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEADS];
     for dim in 0..dims {
-        ask_ahead::<KIND>(stretch, dim * BLOCK, BLOCK);
+        if let Some(ahead) = &mut ahead {
+            ahead.ask(BLOCK * size::<KIND>());
+        }
         let mut column = [_mm512_setzero_ps(); VECTORS];
         for (i, column) in column.iter_mut().enumerate() {
             // SAFETY: `dim < dims`, and the positions are below BLOCK.
@@ -133,7 +135,7 @@ fn accumulate_of<const KIND: u8>(
     next: Next<'_>,
 ) {
     let dims = out.len() / shrink.len();
-    let mut stretch = next.map(|next| Stretch::new::<KIND>(values, len, next));
+    let mut ahead = next.map(Ahead::new::<KIND>);
     let rows = Rows { base: values, dims, positions: len / dims };
     assert!(rows.positions <= BLOCK && out.len() == dims * p.len(), "outputs of {dims} for each row of weights");
     let (fours, rest) = p.as_chunks::<4>();
@@ -143,16 +145,16 @@ fn accumulate_of<const KIND: u8>(
     for ((out, p), shrink) in out_fours.chunks_exact_mut(4 * dims).zip(fours).zip(shrink_fours.as_chunks::<4>().0) {
         // SAFETY: `rows` are those of `values`, and every output has `dims` numbers.
         unsafe {
-            add_values::<KIND, 4, 4>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
-            add_values::<KIND, 4, 1>(out, wide..dims, shrink, p, rows, stretch.take());
+            add_values::<KIND, 4, 4>(out, 0..wide, shrink, p, rows, ahead.take_if(|_| wide > 0));
+            add_values::<KIND, 4, 1>(out, wide..dims, shrink, p, rows, ahead.take());
         }
     }
     for ((out, p), shrink) in out_rest.chunks_exact_mut(dims).zip(rest).zip(shrink_rest) {
         let (p, shrink) = (std::array::from_ref(p), std::array::from_ref(shrink));
         // SAFETY: as above.
         unsafe {
-            add_values::<KIND, 1, 4>(out, 0..wide, shrink, p, rows, stretch.take_if(|_| wide > 0));
-            add_values::<KIND, 1, 1>(out, wide..dims, shrink, p, rows, stretch.take());
+            add_values::<KIND, 1, 4>(out, 0..wide, shrink, p, rows, ahead.take_if(|_| wide > 0));
+            add_values::<KIND, 1, 1>(out, wide..dims, shrink, p, rows, ahead.take());
         }
     }
 }
@@ -171,10 +173,10 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
     shrink: &[f32; HEADS],
     p: &[[f32; BLOCK]; HEADS],
     rows: Rows,
-    stretch: Option<Stretch>,
+    mut ahead: Option<Ahead>,
 ) {
     let Rows { base, dims, positions } = rows;
-    let (start, end) = (range.start, range.end);
+    let end = range.end;
     for first in range.step_by(VECTORS * LANES) {
         // Whole runs need no mask, and storing under one takes long on some CPUs.
         let mask: __mmask16 = if VECTORS == 1 && end - first < LANES { (1 << (end - first)) - 1 } else { !0 };
@@ -187,8 +189,8 @@ unsafe fn add_values<const KIND: u8, const HEADS: usize, const VECTORS: usize>(
             }
         }
         for position in 0..positions.min(BLOCK) {
-            if first == start {
-                ask_ahead::<KIND>(stretch, position * dims, dims);
+            if let Some(ahead) = &mut ahead {
+                ahead.ask(VECTORS * LANES * size::<KIND>());
             }
             let mut row = [_mm512_setzero_ps(); VECTORS];
             for (i, row) in row.iter_mut().enumerate() {
