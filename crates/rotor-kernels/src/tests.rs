@@ -121,6 +121,29 @@ fn ternary_products_are_exact_where_most_activations_are_zero() {
     }
 }
 
+/// Up to the largest activations whose sums some kernel adds as int8 (12 of them in two lanes of 24 columns), and one further.
+#[test]
+fn ternary_products_are_exact_where_activations_are_small() {
+    let pool = Pool::new(2);
+    let mut rng = fastrand::Rng::with_seed(12);
+    for (rows, cols) in [(97, 288), (130, 97)] {
+        let random = random_trits(&mut rng, rows * cols);
+        for (most, first) in [(2, 2), (10, 10), (10, 17), (10, 18), (10, -128), (42, 42)] {
+            for tokens in [4, 24, 37] {
+                let size = |i: usize| if i % cols % 24 < 2 { first } else { most };
+                let largest: Vec<i8> = (0..tokens * cols).map(size).collect();
+                let x: Vec<i8> = largest.iter().map(|x| rng.i8(-x.saturating_abs()..=x.saturating_abs())).collect();
+                for kernel in ternary_kernels() {
+                    check_dot(kernel, &pool, (rows, cols), &random, &x);
+                    check_dot(kernel, &pool, (rows, cols), &random, &largest);
+                    check_dot(kernel, &pool, (rows, cols), &vec![1; rows * cols], &largest);
+                    check_dot(kernel, &pool, (rows, cols), &vec![-1; rows * cols], &largest);
+                }
+            }
+        }
+    }
+}
+
 /// Rows so long that scaled accumulators would overflow if they were not emptied in between.
 #[test]
 fn very_long_rows_are_exact() {

@@ -1,28 +1,30 @@
-//! Many tokens with AVX-512: tables of 27 sums, each in a register (see [`super::lookup`]).
+//! Many tokens with AVX-512: tables of 27 sums, in registers (see [`super::lookup`]).
 //!
-//! A table holds what three columns of a token can add: one vector of int16. An index of five bits names an entry for each
-//! of 32 rows, and `vpermw` looks all of them up at once; with the addition that follows these are 96 multiply-adds, where an
-//! integer dot product is 64. That pays on a CPU that permutes two whole vectors of 512 bits a cycle and adds others in the
-//! same cycle, such as Zen 5. There are 16 sums: those of 4 tokens and 128 rows.
+//! A table holds what three columns of a token can add. A code names an entry, and one permutation looks an entry up for each
+//! lane of a register: `vpermw` for 32 rows in a table of int16, which makes 96 multiply-adds with the addition that follows;
+//! `vpermb` for 32 rows in each of two tables of int8, which makes 192, where sums are small enough. An integer dot product is
+//! 64. That pays on a CPU that permutes two whole vectors of 512 bits a cycle and adds others in the same cycle, such as
+//! Zen 5.
 //!
 //! # Codes
 //!
-//! `vpermw` ignores all but the lowest five bits of a lane, so that three indices share it. A chunk is 96 columns, as a block
-//! of trios is, and its indices are those of [`super::layout`]: index `v` of byte `j` is of columns `12v + j`, `12v + 4 + j` and
-//! `12v + 8 + j`. 32 rows have 11 cache lines:
+//! A chunk is 96 columns, as a block of trios is, and its codes are those of [`super::layout`]: index `v` of byte `j` is of
+//! columns `12v + j`, `12v + 4 + j` and `12v + 8 + j`. Two codes, a step, share an int16. 32 rows have 16 cache lines:
 //!
 //! ```text
-//! line v, 0 to 7:   lane r = row r, bits 0-4 index v of byte 0, bits 5-9 of byte 1, bits 10-14 of byte 2
-//! lines 8 to 10:    bits 0-4, 5-9, 10-14: of byte 3, indices 0, 1, 2; then 3, 4, 5; then 6, 7
+//! line 2v:      lane r = row r, bits 0-4 code (v, 0), bits 8-12 code (v, 1), bit 13 set
+//! line 2v + 1:  the same of (v, 2) and (v, 3)
 //! ```
 //!
-//! The tables of a token come in the order in which their indices do.
+//! `vpermw` looks at five bits of a lane, `vpermb` at six of a byte: bit 13 says that the code is for the second table of int8,
+//! which fills the upper half of a register.
 //!
-//! # Zeros
+//! # Small sums
 //!
-//! Behind a squared ReLU most activations are zero, and with them whole tables, which add nothing. Where a quad of tokens has
-//! many of those, each token goes through 512 rows by the tables that are not all zeros. How it comes to a sum does not matter:
-//! all of it is integers.
+//! The sizes of three activations add up to the largest entry of their table, and those of the tables that a lane meets in a
+//! few steps to the largest sum. Where that fits int8 for each window of a chunk and for four tokens, their entries are added
+//! as int8, and a window's two sums of a row as int16. So it is behind a squared ReLU, where most activations are zeros or
+//! next to it. How it comes to a sum does not matter: all of it is integers.
 //!
 //! Bounds. An entry is at most `3 * 128` in size, and `255 + 3 * 128` while it is made; for sums see [`super::lookup`].
 
@@ -37,24 +39,26 @@ use std::arch::x86_64::*;
 
 /// Tables of a chunk: one for each byte of each index.
 const TABLES: usize = 4 * INDICES;
-/// Cache lines of codes for 32 rows.
-const LINES: usize = 11;
+/// Steps of a chunk, of two tables each, and cache lines of codes for 32 rows.
+const STEPS: usize = TABLES / 2;
 /// int16 of a vector: the entries of a table, of which 27 are used, and the rows of a tile.
 const LANES: usize = 32;
 /// Tokens that are multiplied together.
 const QUAD: usize = 4;
-/// Tiles of rows that are.
+/// Tiles of rows that are, in tables of int16.
 const TILES: usize = 4;
-/// Tiles of rows that one token is multiplied with where many of its tables are zeros.
-const TILES_ALONE: usize = 16;
-/// The most tables of a quad's 128 that hold anything for it to pay to go by those alone.
-const MAX_FILLED: u32 = 76;
-/// int16 of a token's flags, a bit for each table that holds anything but zeros.
-const FLAGS: usize = 4;
+/// Tiles of rows that are, in tables of int8: as many sums of both kinds.
+const SMALL_TILES: usize = 2;
+/// Steps whose sums are added as int8.
+const WINDOW: usize = 4;
 /// int16 that [`arrange`] makes of a token's 96 columns: for each `v` four pairs of bytes, then four more.
 const ARRANGED: usize = 64;
 
-const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: LINES * LINE / TILE_ROWS, sums: TABLES * LANES + FLAGS };
+/// Behind the tables a number for each token: of a quad the first says whether its tables are of int8.
+const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: STEPS * LINE / TILE_ROWS, sums: TABLES * LANES + 1 };
+
+/// The tables of a step for four tokens: of int16 `[2 tables][4 tokens]`, of int8 `[4 tokens]`, each with both tables.
+type Step = [[i16; LANES]; 2 * QUAD];
 
 /// Tiles of 32 were no faster.
 static TOKENS: [TokenTile; 2] = [tokens::<8>(), tokens::<16>()];
@@ -94,7 +98,7 @@ fn decode_codes(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows:
             }
             let at = (chunk * code_rows + row + tile * TILE_ROWS) * CHUNK.codes;
             // SAFETY: these rows of every chunk belong to this call alone (the kernel's contract).
-            write_codes(indices, unsafe { codes.slice(at, LINES * LINE) });
+            write_codes(indices, unsafe { codes.slice(at, STEPS * LINE) });
         }
     }
 }
@@ -111,7 +115,7 @@ fn decode_trios(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows:
             let indices = [avx512_vbmi::indices(first), avx512_vbmi::indices(second)];
             let at = (chunk * code_rows + row + tile * TILE_ROWS) * CHUNK.codes;
             // SAFETY: these rows of every chunk belong to this call alone (the kernel's contract).
-            write_codes(indices, unsafe { codes.slice(at, LINES * LINE) });
+            write_codes(indices, unsafe { codes.slice(at, STEPS * LINE) });
         }
     }
 }
@@ -125,30 +129,30 @@ fn ask_ahead(line: &[u8; LINE]) {
 /// The indices of each 16 rows, garbage above bit 4 of a byte, as the lines that the module head draws.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn write_codes(indices: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
-    let lines = codes.as_chunks_mut::<LINE>().0;
-    let masked = |bits: __m512i, f: u32| _mm512_and_si512(bits, _mm512_set1_epi32(31 << (5 * f)));
-    for (half, indices) in indices.into_iter().enumerate() {
-        let mut store = |line: usize, words: __m512i| {
-            let out = &mut lines[line].as_chunks_mut::<{ LINE / 2 }>().0[half];
-            // SAFETY: 32 writable bytes; the store needs no alignment.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(words)) };
-        };
-        for (v, index) in indices.into_iter().enumerate() {
-            let (second, third) = (_mm512_srli_epi32::<3>(index), _mm512_srli_epi32::<6>(index));
-            store(v, _mm512_or_si512(masked(index, 0), _mm512_or_si512(masked(second, 1), masked(third, 2))));
-        }
-        let last = indices.map(|index| masked(_mm512_srli_epi32::<24>(index), 0));
-        for (line, last) in last.chunks(3).enumerate() {
-            let mut words = last[0];
-            words = _mm512_or_si512(words, _mm512_slli_epi32::<5>(last[1]));
-            if let Some(third) = last.get(2) {
-                words = _mm512_or_si512(words, _mm512_slli_epi32::<10>(*third));
-            }
-            store(INDICES + line, words);
+fn write_codes([first, second]: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
+    let (mask, second_table) = (_mm512_set1_epi8(31), _mm512_set1_epi16(1 << 13));
+    let marked = |index| _mm512_or_si512(_mm512_and_si512(index, mask), second_table);
+    let lower = load_words(&EVEN);
+    let upper = _mm512_add_epi16(lower, _mm512_set1_epi16(1));
+    for ((a, b), lines) in first.into_iter().zip(second).zip(codes.as_chunks_mut::<{ 2 * LINE }>().0) {
+        let (a, b) = (marked(a), marked(b));
+        for (order, line) in [lower, upper].into_iter().zip(lines.as_chunks_mut::<LINE>().0) {
+            // SAFETY: 64 writable bytes; the store needs no alignment.
+            unsafe { _mm512_storeu_si512(line.as_mut_ptr().cast(), _mm512_permutex2var_epi16(a, order, b)) };
         }
     }
 }
+
+/// The lower int16 of each int32.
+const EVEN: [i16; LANES] = {
+    let mut even = [0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        even[lane] = 2 * lane as i16;
+        lane += 1;
+    }
+    even
+};
 
 /// The bytes that [`tabulate`] multiplies, unsigned (128 is added to each), `arranged[chunk][T][8 v][2][4 j][2]`: columns
 /// `12v + j` and `12v + 4 + j`; then column `12v + 8 + j` and a zero. Absent tokens are zeros.
@@ -189,192 +193,183 @@ const FACTORS: [[[i8; 2]; LANES]; 2] = {
     factors
 };
 
-/// Where the table of index `v` of byte `j` is among the tables of its token.
-const fn place(v: usize, j: usize) -> usize {
-    if j < 3 { 3 * v + j } else { 3 * INDICES + v }
-}
-
-/// The table of each flag: of (`v`, `j`) it is bit `16 (v % 4) + 8 (v / 4) + 2j`.
-const FLAGGED: [u8; 64] = {
-    let mut flagged = [0; 64];
-    let mut v = 0;
-    while v < INDICES {
-        let mut j = 0;
-        while j < 4 {
-            flagged[v % 4 * 16 + v / 4 * 8 + 2 * j] = place(v, j) as u8;
-            j += 1;
-        }
-        v += 1;
-    }
-    flagged
-};
-
-/// The flags of the tables whose codes are first, second and third in a lane.
-const IN_LANE: [u64; 3] = {
-    let mut masks = [0; 3];
-    let mut flag = 0;
-    while flag < 64 {
-        masks[FLAGGED[flag] as usize % 3] |= 1 << flag;
-        flag += 2;
-    }
-    masks
-};
-
-/// `tables[T / 4][32 tables][4 tokens][32 entries]`, and behind them each token's [`FLAGS`].
+/// `tables[T / 4][16 steps]`, and behind them for each quad of tokens whether they are of int8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
     let tokens = tables.len() / CHUNK.sums;
     // SAFETY: 64 readable bytes each; the loads need no alignment.
     let [first, second] = FACTORS.each_ref().map(|factors| unsafe { _mm512_loadu_si512(factors.as_ptr().cast()) });
-    let (tables, nonzero) = tables.split_at_mut(tokens * TABLES * LANES);
-    let tables = tables.as_chunks_mut::<LANES>().0.as_chunks_mut::<{ TABLES * QUAD }>().0;
+    let (tables, small) = tables.split_at_mut(tokens * TABLES * LANES);
+    let quads = tables.as_chunks_mut::<LANES>().0.as_chunks_mut::<{ 2 * QUAD }>().0.as_chunks_mut::<STEPS>().0;
+    let arranged = arranged.as_chunks::<ARRANGED>().0.as_chunks::<QUAD>().0;
     let mut largest = 0;
-    for (token, arranged) in arranged.as_chunks::<ARRANGED>().0.iter().take(tokens).enumerate() {
-        let tables = &mut tables[token / QUAD];
-        let mut sizes = _mm_setzero_si128();
-        for (v, pairs) in arranged.as_chunks::<8>().0.iter().enumerate() {
-            // SAFETY: 16 readable bytes; the load needs no alignment.
-            let bytes = unsafe { _mm_loadu_si128(pairs.as_ptr().cast()) };
-            sizes = _mm_add_epi64(sizes, _mm_sad_epu8(bytes, _mm_set1_epi8(-128)));
-            for j in 0..4 {
-                let two = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[j]), first);
-                let third = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[4 + j]), second);
-                store_words(_mm512_add_epi16(two, third), &mut tables[QUAD * place(v, j) + token % QUAD]);
+    for ((steps, small), arranged) in quads.iter_mut().zip(small.as_chunks_mut::<QUAD>().0).zip(arranged) {
+        let (is_small, size) = sizes(arranged);
+        largest = largest.max(size);
+        small[0] = is_small.into();
+        for (token, arranged) in arranged.iter().enumerate() {
+            for (step, tables) in steps.iter_mut().enumerate() {
+                let pairs = &arranged.as_chunks::<8>().0[step / 2];
+                for (table, j) in [step % 2 * 2, step % 2 * 2 + 1].into_iter().enumerate() {
+                    let two = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[j]), first);
+                    let third = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[4 + j]), second);
+                    let words = _mm512_add_epi16(two, third);
+                    if is_small {
+                        let out = &mut tables[token].as_chunks_mut::<{ LANES / 2 }>().0[table];
+                        // SAFETY: 32 writable bytes; the store needs no alignment.
+                        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(words)) };
+                    } else {
+                        store_words(words, &mut tables[QUAD * table + token]);
+                    }
+                }
             }
         }
-        largest = largest.max(_mm_cvtsi128_si32(sizes) + _mm_extract_epi32::<2>(sizes));
-        let [first, second] = [0, 1].map(|half: usize| {
-            let bytes = load_words(&arranged.as_chunks().0[half]);
-            let nonzero = _mm512_cmpneq_epi8_mask(bytes, _mm512_set1_epi8(-128));
-            // Of four `v` 16 bits each: bit `2j` where one of a pair is not zero, or the third.
-            (nonzero | nonzero >> 1 | nonzero >> 8) & 0x0055_0055_0055_0055
-        });
-        let flags = first | second << 8;
-        nonzero.as_chunks_mut::<FLAGS>().0[token] = [0, 16, 32, 48].map(|shift: u32| (flags >> shift) as i16);
     }
     largest
 }
 
-/// `partial[tile][T][32 rows]`.
+/// Whether the sums of each window fit int8 for all four tokens, and the largest sum of a token's sizes.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sizes(arranged: &[[i16; ARRANGED]; QUAD]) -> (bool, i32) {
+    let (mut windows, mut largest) = (_mm512_setzero_si512(), 0);
+    for arranged in arranged {
+        let mut total = _mm512_setzero_si512();
+        for arranged in arranged.as_chunks().0 {
+            let q = _mm512_xor_si512(load_words(arranged), _mm512_set1_epi8(-128));
+            // Of each `v` four sizes of pairs and four of thirds; of three; of both steps, in two lanes; of a window.
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q), _mm512_set1_epi8(1));
+            let three = _mm512_add_epi16(pairs, _mm512_shuffle_epi32::<0x4e>(pairs));
+            let both = _mm512_add_epi16(three, _mm512_srli_epi64::<32>(three));
+            let window = _mm512_add_epi16(both, _mm512_shuffle_i32x4::<0xb1>(both, both));
+            windows = _mm512_max_epi16(windows, window);
+            total = _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+        }
+        largest = largest.max(_mm512_reduce_add_epi32(total));
+    }
+    let large = _mm512_cmpgt_epi16_mask(windows, _mm512_set1_epi16(127));
+    (large & 0x0303_0303 == 0, largest)
+}
+
+/// `partial[tile][T][32 rows]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
-    let tiles = codes.as_chunks::<LINE>().0.as_chunks::<LINES>().0;
-    let (tables, nonzero) = tables.split_at(tables.len() / CHUNK.sums * TABLES * LANES);
-    let quads = tables.as_chunks::<LANES>().0.as_chunks::<{ TABLES * QUAD }>().0;
-    let nonzero = nonzero.as_chunks::<FLAGS>().0.as_chunks::<QUAD>().0;
+    let tiles = codes.as_chunks::<LINE>().0.as_chunks::<STEPS>().0;
+    let (tables, small) = tables.split_at(tables.len() / CHUNK.sums * TABLES * LANES);
+    let quads = tables.as_chunks::<LANES>().0.as_chunks().0.as_chunks::<STEPS>().0;
     let partial = partial.as_chunks_mut::<LANES>().0.as_chunks_mut::<QUAD>().0;
     // One quad's tables, 8 KB, stay in the L1 cache.
-    for (quad, (tables, nonzero)) in quads.iter().zip(nonzero).enumerate() {
-        let nonzero =
-            nonzero.map(|flags| flags.iter().rev().fold(0, |all, bits| all << 16 | u64::from(bits.cast_unsigned())));
-        let filled: u32 = nonzero.iter().map(|bits| bits.count_ones()).sum();
-        let (mut tiles, mut at) = (tiles, quad);
-        if filled <= MAX_FILLED {
-            let (many, rest) = tiles.as_chunks::<TILES_ALONE>();
-            for tiles in many {
-                for (token, nonzero) in nonzero.into_iter().enumerate() {
-                    add_nonzero(tiles, tables, (token, nonzero), begins, &mut partial[at..], quads.len());
-                }
-                at += TILES_ALONE * quads.len();
+    for (quad, (steps, small)) in quads.iter().zip(small.as_chunks::<QUAD>().0).enumerate() {
+        let mut at = quad;
+        if small[0] != 0 {
+            let (two, rest) = tiles.as_chunks::<SMALL_TILES>();
+            for tiles in two {
+                add_small(tiles, steps, begins, &mut partial[at..], quads.len());
+                at += SMALL_TILES * quads.len();
             }
-            tiles = rest;
-        }
-        let (four, rest) = tiles.as_chunks::<TILES>();
-        for tiles in four {
-            add_tiles(tiles, tables, begins, &mut partial[at..], quads.len());
-            at += TILES * quads.len();
-        }
-        for tile in rest {
-            add_tiles(std::array::from_ref(tile), tables, begins, &mut partial[at..], quads.len());
-            at += quads.len();
-        }
-    }
-}
-
-/// For one token, whose sums of one tile are `stride` quads from those of the next, by the tables that are not all zeros.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_nonzero(
-    tiles: &[[[u8; LINE]; LINES]; TILES_ALONE],
-    tables: &[[i16; LANES]; TABLES * QUAD],
-    (token, nonzero): (usize, u64),
-    begins: bool,
-    partial: &mut [[[i16; LANES]; QUAD]],
-    stride: usize,
-) {
-    let mut sums = [_mm512_setzero_si512(); TILES_ALONE];
-    if !begins {
-        for (tile, sum) in sums.iter_mut().enumerate() {
-            *sum = load_words(&partial[tile * stride][token]);
-        }
-    }
-    for (place, mask) in IN_LANE.into_iter().enumerate() {
-        let mut left = nonzero & mask;
-        while left != 0 {
-            let index = usize::from(FLAGGED[left.trailing_zeros() as usize]);
-            left &= left - 1;
-            let table = load_words(&tables[QUAD * index + token]);
-            for (tile, sum) in tiles.iter().zip(&mut sums) {
-                let indices = field(load(&tile[index / 3]), place);
-                *sum = _mm512_add_epi16(*sum, _mm512_permutexvar_epi16(indices, table));
+            for tile in rest {
+                add_small(std::array::from_ref(tile), steps, begins, &mut partial[at..], quads.len());
+            }
+        } else {
+            let (four, rest) = tiles.as_chunks::<TILES>();
+            for tiles in four {
+                add_words(tiles, steps, begins, &mut partial[at..], quads.len());
+                at += TILES * quads.len();
+            }
+            for tile in rest {
+                add_words(std::array::from_ref(tile), steps, begins, &mut partial[at..], quads.len());
+                at += quads.len();
             }
         }
     }
-    for (tile, sum) in sums.into_iter().enumerate() {
-        store_words(sum, &mut partial[tile * stride][token]);
-    }
 }
 
-/// One of the three indices of each lane, garbage above bit 4.
+/// What is there of 4 tokens' sums, those of one tile `stride` quads from those of the next.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn field(codes: __m512i, place: usize) -> __m512i {
-    match place {
-        0 => codes,
-        1 => _mm512_srli_epi16::<5>(codes),
-        _ => _mm512_srli_epi16::<10>(codes),
-    }
-}
-
-/// For 4 tokens, whose sums of one tile are `stride` quads from those of the next.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_tiles<const N: usize>(
-    tiles: &[[[u8; LINE]; LINES]; N],
-    tables: &[[i16; LANES]; TABLES * QUAD],
-    begins: bool,
-    partial: &mut [[[i16; LANES]; QUAD]],
-    stride: usize,
-) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn sums_before<const N: usize>(begins: bool, partial: &[[[i16; LANES]; QUAD]], stride: usize) -> [[__m512i; QUAD]; N] {
     let mut sums = [[_mm512_setzero_si512(); QUAD]; N];
     if !begins {
         for (tile, sums) in sums.iter_mut().enumerate() {
-            for (token, sum) in sums.iter_mut().enumerate() {
-                *sum = load_words(&partial[tile * stride][token]);
+            for (sum, partial) in sums.iter_mut().zip(&partial[tile * stride]) {
+                *sum = load_words(partial);
             }
         }
     }
-    let tables = tables.as_chunks::<QUAD>().0;
-    for line in 0..LINES {
-        for place in 0..3 {
-            let Some(tables) = tables.get(3 * line + place) else { break };
-            let mut indices = [_mm512_setzero_si512(); N];
-            for (indices, tile) in indices.iter_mut().zip(tiles) {
-                *indices = field(load(&tile[line]), place);
-            }
-            for (token, table) in tables.iter().enumerate() {
-                let table = load_words(table);
-                for (sums, indices) in sums.iter_mut().zip(indices) {
-                    sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(indices, table));
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn store_sums<const N: usize>(sums: [[__m512i; QUAD]; N], partial: &mut [[[i16; LANES]; QUAD]], stride: usize) {
+    for (tile, sums) in sums.into_iter().enumerate() {
+        for (sum, out) in sums.into_iter().zip(&mut partial[tile * stride]) {
+            store_words(sum, out);
+        }
+    }
+}
+
+/// For 4 tokens, whose sums of one tile are `stride` quads from those of the next, by tables of int8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn add_small<const N: usize>(
+    tiles: &[[[u8; LINE]; STEPS]; N],
+    steps: &[Step; STEPS],
+    begins: bool,
+    partial: &mut [[[i16; LANES]; QUAD]],
+    stride: usize,
+) {
+    let mut sums = sums_before::<N>(begins, partial, stride);
+    let ones = _mm512_set1_epi8(1);
+    for (window, steps) in steps.as_chunks::<WINDOW>().0.iter().enumerate() {
+        let mut bytes = [[_mm512_setzero_si512(); QUAD]; N];
+        for (step, tables) in steps.iter().enumerate() {
+            for (bytes, tile) in bytes.iter_mut().zip(tiles) {
+                let codes = load(&tile[window * WINDOW + step]);
+                for (byte, table) in bytes.iter_mut().zip(tables) {
+                    *byte = _mm512_add_epi8(*byte, _mm512_permutexvar_epi8(codes, load_words(table)));
                 }
             }
         }
-    }
-    for (tile, sums) in sums.into_iter().enumerate() {
-        for (token, sum) in sums.into_iter().enumerate() {
-            store_words(sum, &mut partial[tile * stride][token]);
+        for (sums, bytes) in sums.iter_mut().zip(bytes) {
+            for (sum, bytes) in sums.iter_mut().zip(bytes) {
+                *sum = _mm512_add_epi16(*sum, _mm512_maddubs_epi16(ones, bytes));
+            }
         }
     }
+    store_sums(sums, partial, stride);
+}
+
+/// As [`add_small`], by tables of int16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn add_words<const N: usize>(
+    tiles: &[[[u8; LINE]; STEPS]; N],
+    steps: &[Step; STEPS],
+    begins: bool,
+    partial: &mut [[[i16; LANES]; QUAD]],
+    stride: usize,
+) {
+    let mut sums = sums_before::<N>(begins, partial, stride);
+    for (step, tables) in steps.iter().enumerate() {
+        let mut codes = [_mm512_setzero_si512(); N];
+        for (codes, tile) in codes.iter_mut().zip(tiles) {
+            *codes = load(&tile[step]);
+        }
+        for tables in tables.as_chunks::<QUAD>().0 {
+            for (token, table) in tables.iter().enumerate() {
+                let table = load_words(table);
+                for (sums, codes) in sums.iter_mut().zip(codes) {
+                    sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(codes, table));
+                }
+            }
+            // To the second table's.
+            for codes in &mut codes {
+                *codes = _mm512_srli_epi16::<8>(*codes);
+            }
+        }
+    }
+    store_sums(sums, partial, stride);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]

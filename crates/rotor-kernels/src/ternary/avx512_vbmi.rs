@@ -10,10 +10,10 @@
 
 use super::TILE_ROWS;
 use super::avx512::PLANES;
-use super::avx512_vnni::{CODES, CODES_LOOKUP, CODES_PERMUTE, HALF, LINE, PREFETCH, add, broadcast, load, panel};
+use super::avx512_vnni::{CODES, CODES_LOOKUP, HALF, LINE, PREFETCH, add, broadcast, load, panel};
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
-use super::{avx512_lookup, avx512_permute};
+use super::{avx512_lookup, avx512_permute, avx512_vnni};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -43,6 +43,12 @@ static TRIOS_PERMUTE: TernaryKernel = TernaryKernel {
     name: "trios-permute",
     many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_permute::TRIOS)],
     ..TRIOS
+};
+
+static CODES_PERMUTE: TernaryKernel = TernaryKernel {
+    name: "codes-permute",
+    many: &[Many::Panel(panel(avx512_vnni::unpack)), Many::Lookup(avx512_permute::CODES)],
+    ..CODES
 };
 
 /// Indices of a block.

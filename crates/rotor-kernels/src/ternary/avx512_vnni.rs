@@ -18,7 +18,7 @@
 use super::TILE_ROWS;
 use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token, UnpackPanel};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
-use super::{avx512, avx512_lookup, avx512_permute};
+use super::{avx512, avx512_lookup};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -26,7 +26,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
     planes: &avx512::PLANES,
-    kernels: &[&CODES, &CODES_LOOKUP, &CODES_PERMUTE, &avx512::PLANES],
+    kernels: &[&CODES, &CODES_LOOKUP, &avx512::PLANES],
 };
 
 pub(super) static CODES: TernaryKernel = TernaryKernel {
@@ -41,12 +41,6 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
 pub(super) static CODES_LOOKUP: TernaryKernel = TernaryKernel {
     name: "codes-lookup",
     many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_lookup::CODES)],
-    ..CODES
-};
-
-pub(super) static CODES_PERMUTE: TernaryKernel = TernaryKernel {
-    name: "codes-permute",
-    many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_permute::CODES)],
     ..CODES
 };
 

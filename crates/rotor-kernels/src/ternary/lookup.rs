@@ -6,7 +6,7 @@
 //! - 81 sums of 4 columns, in memory ([`SUMS_81`]). An entry is a vector with all tokens of the tile; a load and an addition
 //!   are four weights of a row times all of them.
 //! - 27 sums of 3 columns, in a register (`avx512_permute.rs`). A table is of one token; a permutation and an addition are three
-//!   weights of each of 32 rows times that token.
+//!   weights of each of 32 rows times that token, or six where the sums fit int8.
 //!
 //! A chunk of columns has tables that the caches keep while every row of the task adds its entries to an int16 sum per
 //! token. How long those cannot overflow is known: a chunk moves the sum of a token by at most the sum of its activations'

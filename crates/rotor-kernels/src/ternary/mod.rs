@@ -13,8 +13,8 @@
 //!   those tokens are tabulated as vectors of int16; a weight code (one byte, 4 trits) then costs one vector load and one
 //!   add for all of them, and no multiplication. Packed weights are turned into codes on the way in, so one packed copy
 //!   serves both.
-//! - *Tables of 27 sums* (many tokens; AVX-512 with dot products): a register holds what three columns of a token can add, and
-//!   a permutation looks it up for 32 rows. Packed weights are turned into indices on the way in, as into codes above.
+//! - *Tables of 27 sums* (many tokens; AVX-512 VBMI): a register holds what three columns of a token can add, or twice three
+//!   where that fits bytes, and a permutation looks it up for 32 rows. Packed weights are turned into codes on the way in.
 //! - *Products in pairs* (planes, some tokens; AVX2): too few for those tables, they share weights unpacked to bytes, which an
 //!   instruction multiplies by activations and adds in pairs.
 //! - *Integer dot products* (codes and trios; AVX-VNNI, AVX-512 VNNI, NEON with dot products): an instruction multiplies four
