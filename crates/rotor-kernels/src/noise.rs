@@ -32,6 +32,13 @@ impl Noise {
         (0..len).map(|_| (factor() * factor() / 128) as i8).collect()
     }
 
+    /// As behind a squared ReLU that is a gate: most of them zeros or next to it.
+    pub(crate) fn gated_activations(&mut self, len: usize) -> Vec<i8> {
+        let (gate, up) = (self.activations(len), self.activations(len));
+        let product = |(gate, up): (i8, i8)| (i32::from(gate.max(0)).pow(2) * i32::from(up) / 128 / 128) as i8;
+        gate.into_iter().zip(up).map(product).collect()
+    }
+
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.next() as u8).collect()
     }

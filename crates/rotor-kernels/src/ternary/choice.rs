@@ -82,14 +82,14 @@ impl Choice {
         // Pages that were never written are not read from memory.
         pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
         for &shape in shapes {
-            // Rows are only multiplied one after the other, so shapes of the same width give the same answer.
+            // Rows are only multiplied one after the other, so shapes of the same width give the same answer, or nearly.
             let known = choice.measured.iter().find(|((_, cols), _)| *cols == shape.1);
             let fastest = match known {
                 Some((_, kernel)) => *kernel,
                 None => {
                     let (kernel, memory) = fastest(kernels, pool, shape.1, tiles);
                     tiles = memory;
-                    fastest_for_prompts(kernels, pool, shape.1, kernel)?
+                    fastest_for_prompts(kernels, pool, shape, kernel)?
                 }
             };
             choice.measured.push((shape, fastest));
@@ -156,11 +156,11 @@ fn fastest(
 }
 
 /// The kernel of `kernel`'s layout that multiplies many tokens fastest. Weights and activations are random, because the time
-/// of looking up depends on where the entries are.
+/// of looking up depends on where the entries are and on how large; a matrix wider than high is the one behind a gate.
 fn fastest_for_prompts(
     kernels: &'static Kernels,
     pool: &Pool,
-    cols: usize,
+    (shape_rows, cols): (usize, usize),
     kernel: &'static TernaryKernel,
 ) -> std::io::Result<&'static TernaryKernel> {
     let candidates: Vec<_> =
@@ -169,8 +169,10 @@ fn fastest_for_prompts(
         return Ok(kernel);
     }
     let (tokens, rows) = PROMPT;
-    let mut x = Activations::new(kernels);
-    x.set(kernels, &Noise::new(1).activations(tokens * cols), cols);
+    let (mut x, mut noise) = (Activations::new(kernels), Noise::new(1));
+    let behind_gate = cols > shape_rows;
+    let q = if behind_gate { noise.gated_activations(tokens * cols) } else { noise.activations(tokens * cols) };
+    x.set(kernels, &q, cols);
     let read_row = |row: usize, trits: &mut [i8]| -> std::io::Result<()> {
         Noise::new(row as u32).fill_trits(trits);
         Ok(())
