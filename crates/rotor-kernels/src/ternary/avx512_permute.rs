@@ -26,7 +26,9 @@
 //! as int8, and a window's two sums of a row as int16. So it is behind a squared ReLU, where most activations are zeros or
 //! next to it. How it comes to a sum does not matter: all of it is integers.
 //!
-//! Bounds. An entry is at most `3 * 128` in size, and `255 + 3 * 128` while it is made; for sums see [`super::lookup`].
+//! Bounds. An entry is at most `3 * 128` in size, and `255 + 3 * 128` while it is made. A window has four entries for a lane,
+//! of twelve activations; the sum of their sizes is counted, and int8 is only taken where it is 127 at most. For sums of
+//! int16 see [`super::lookup`].
 
 use super::TILE_ROWS;
 use super::avx512_lookup::{load_words, spill, store_words, widened};
