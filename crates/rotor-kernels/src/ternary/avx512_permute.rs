@@ -22,8 +22,8 @@
 //! # Small sums
 //!
 //! The sizes of three activations add up to the largest entry of their table, and those of the tables that a lane meets in a
-//! few steps to the largest sum. Where that fits int8 for each window of a chunk and for four tokens, their entries are added
-//! as int8, and a window's two sums of a row as int16. So it is behind a squared ReLU, where most activations are zeros or
+//! few steps, a window, to the largest sum. Where that fits int8 for four tokens, their entries are added as int8, and the
+//! window's two sums of a row as int16. So it is behind a squared ReLU, where most activations are zeros or
 //! next to it. How it comes to a sum does not matter: all of it is integers.
 //!
 //! Bounds. An entry is at most `3 * 128` in size, and `255 + 3 * 128` while it is made. A window has four entries for a lane,
@@ -47,16 +47,18 @@ const STEPS: usize = TABLES / 2;
 const LANES: usize = 32;
 /// Tokens that are multiplied together.
 const QUAD: usize = 4;
-/// Tiles of rows that are, in tables of int16.
+/// Tiles of rows that are.
 const TILES: usize = 4;
-/// Tiles of rows that are, in tables of int8: as many sums of both kinds.
+/// Tiles of rows that are where some windows are small, which need as many sums of int8.
 const SMALL_TILES: usize = 2;
 /// Steps whose sums are added as int8.
 const WINDOW: usize = 4;
+/// Small windows of a chunk for them to pay.
+const MIN_SMALL: u32 = 2;
 /// int16 that [`arrange`] makes of a token's 96 columns: for each `v` four pairs of bytes, then four more.
 const ARRANGED: usize = 64;
 
-/// Behind the tables a number for each token: of a quad the first says whether its tables are of int8.
+/// Behind the tables a number for each token: of a quad the first has a bit for each window whose tables are of int8.
 const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: STEPS * LINE / TILE_ROWS, sums: TABLES * LANES + 1 };
 
 /// The tables of a step for four tokens: of int16 `[2 tables][4 tokens]`, of int8 `[4 tokens]`, each with both tables.
@@ -195,7 +197,7 @@ const FACTORS: [[[i8; 2]; LANES]; 2] = {
     factors
 };
 
-/// `tables[T / 4][16 steps]`, and behind them for each quad of tokens whether they are of int8.
+/// `tables[T / 4][16 steps]`, and behind them for each quad of tokens which are of int8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
     let tokens = tables.len() / CHUNK.sums;
@@ -206,9 +208,9 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
     let arranged = arranged.as_chunks::<ARRANGED>().0.as_chunks::<QUAD>().0;
     let mut largest = 0;
     for ((steps, small), arranged) in quads.iter_mut().zip(small.as_chunks_mut::<QUAD>().0).zip(arranged) {
-        let (is_small, size) = sizes(arranged);
+        let (windows, size) = sizes(arranged);
         largest = largest.max(size);
-        small[0] = is_small.into();
+        small[0] = windows;
         for (token, arranged) in arranged.iter().enumerate() {
             for (step, tables) in steps.iter_mut().enumerate() {
                 let pairs = &arranged.as_chunks::<8>().0[step / 2];
@@ -216,7 +218,7 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
                     let two = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[j]), first);
                     let third = _mm512_maddubs_epi16(_mm512_set1_epi16(pairs[4 + j]), second);
                     let words = _mm512_add_epi16(two, third);
-                    if is_small {
+                    if windows >> (step / WINDOW) & 1 == 1 {
                         let out = &mut tables[token].as_chunks_mut::<{ LANES / 2 }>().0[table];
                         // SAFETY: 32 writable bytes; the store needs no alignment.
                         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(words)) };
@@ -230,27 +232,30 @@ fn tabulate(arranged: &[i16], tables: &mut [i16]) -> i32 {
     largest
 }
 
-/// Whether the sums of each window fit int8 for all four tokens, and the largest sum of a token's sizes.
+/// A bit for each window whose sums fit int8 for all four tokens, none where they are too few, and the largest sum of a token's
+/// sizes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn sizes(arranged: &[[i16; ARRANGED]; QUAD]) -> (bool, i32) {
-    let (mut windows, mut largest) = (_mm512_setzero_si512(), 0);
+fn sizes(arranged: &[[i16; ARRANGED]; QUAD]) -> (i16, i32) {
+    let (mut halves, mut largest) = ([_mm512_setzero_si512(); 2], 0);
     for arranged in arranged {
         let mut total = _mm512_setzero_si512();
-        for arranged in arranged.as_chunks().0 {
+        for (half, arranged) in halves.iter_mut().zip(arranged.as_chunks().0) {
             let q = _mm512_xor_si512(load_words(arranged), _mm512_set1_epi8(-128));
             // Of each `v` four sizes of pairs and four of thirds; of three; of both steps, in two lanes; of a window.
             let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q), _mm512_set1_epi8(1));
             let three = _mm512_add_epi16(pairs, _mm512_shuffle_epi32::<0x4e>(pairs));
             let both = _mm512_add_epi16(three, _mm512_srli_epi64::<32>(three));
             let window = _mm512_add_epi16(both, _mm512_shuffle_i32x4::<0xb1>(both, both));
-            windows = _mm512_max_epi16(windows, window);
+            *half = _mm512_max_epi16(*half, window);
             total = _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
         }
         largest = largest.max(_mm512_reduce_add_epi32(total));
     }
-    let large = _mm512_cmpgt_epi16_mask(windows, _mm512_set1_epi16(127));
-    (large & 0x0303_0303 == 0, largest)
+    let [low, high] = halves.map(|half| _mm512_cmpgt_epi16_mask(half, _mm512_set1_epi16(127)));
+    let small = [low, low >> 16, high, high >> 16].map(|large| i16::from(large & 3 == 0));
+    let windows = small[0] | small[1] << 1 | small[2] << 2 | small[3] << 3;
+    (if windows.count_ones() >= MIN_SMALL { windows } else { 0 }, largest)
 }
 
 /// `partial[tile][T][32 rows]`.
@@ -266,11 +271,11 @@ fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
         if small[0] != 0 {
             let (two, rest) = tiles.as_chunks::<SMALL_TILES>();
             for tiles in two {
-                add_small(tiles, steps, begins, &mut partial[at..], quads.len());
+                add_small(tiles, steps, small[0], begins, &mut partial[at..], quads.len());
                 at += SMALL_TILES * quads.len();
             }
             for tile in rest {
-                add_small(std::array::from_ref(tile), steps, begins, &mut partial[at..], quads.len());
+                add_small(std::array::from_ref(tile), steps, small[0], begins, &mut partial[at..], quads.len());
             }
         } else {
             let (four, rest) = tiles.as_chunks::<TILES>();
@@ -311,12 +316,13 @@ fn store_sums<const N: usize>(sums: [[__m512i; QUAD]; N], partial: &mut [[[i16; 
     }
 }
 
-/// For 4 tokens, whose sums of one tile are `stride` quads from those of the next, by tables of int8.
+/// For 4 tokens, whose sums of one tile are `stride` quads from those of the next, by tables of int8 where windows are `small`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn add_small<const N: usize>(
     tiles: &[[[u8; LINE]; STEPS]; N],
     steps: &[Step; STEPS],
+    small: i16,
     begins: bool,
     partial: &mut [[[i16; LANES]; QUAD]],
     stride: usize,
@@ -324,6 +330,12 @@ fn add_small<const N: usize>(
     let mut sums = sums_before::<N>(begins, partial, stride);
     let ones = _mm512_set1_epi8(1);
     for (window, steps) in steps.as_chunks::<WINDOW>().0.iter().enumerate() {
+        if small >> window & 1 == 0 {
+            for (step, tables) in steps.iter().enumerate() {
+                add_step(&mut sums, tiles, window * WINDOW + step, tables);
+            }
+            continue;
+        }
         let mut bytes = [[_mm512_setzero_si512(); QUAD]; N];
         for (step, tables) in steps.iter().enumerate() {
             for (bytes, tile) in bytes.iter_mut().zip(tiles) {
@@ -342,7 +354,7 @@ fn add_small<const N: usize>(
     store_sums(sums, partial, stride);
 }
 
-/// As [`add_small`], by tables of int16.
+/// As [`add_small`] where none are.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn add_words<const N: usize>(
@@ -354,24 +366,36 @@ fn add_words<const N: usize>(
 ) {
     let mut sums = sums_before::<N>(begins, partial, stride);
     for (step, tables) in steps.iter().enumerate() {
-        let mut codes = [_mm512_setzero_si512(); N];
-        for (codes, tile) in codes.iter_mut().zip(tiles) {
-            *codes = load(&tile[step]);
-        }
-        for tables in tables.as_chunks::<QUAD>().0 {
-            for (token, table) in tables.iter().enumerate() {
-                let table = load_words(table);
-                for (sums, codes) in sums.iter_mut().zip(codes) {
-                    sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(codes, table));
-                }
-            }
-            // To the second table's.
-            for codes in &mut codes {
-                *codes = _mm512_srli_epi16::<8>(*codes);
-            }
-        }
+        add_step(&mut sums, tiles, step, tables);
     }
     store_sums(sums, partial, stride);
+}
+
+/// A step by tables of int16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn add_step<const N: usize>(
+    sums: &mut [[__m512i; QUAD]; N],
+    tiles: &[[[u8; LINE]; STEPS]; N],
+    step: usize,
+    tables: &Step,
+) {
+    let mut codes = [_mm512_setzero_si512(); N];
+    for (codes, tile) in codes.iter_mut().zip(tiles) {
+        *codes = load(&tile[step]);
+    }
+    for tables in tables.as_chunks::<QUAD>().0 {
+        for (token, table) in tables.iter().enumerate() {
+            let table = load_words(table);
+            for (sums, codes) in sums.iter_mut().zip(codes) {
+                sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(codes, table));
+            }
+        }
+        // To the second table's.
+        for codes in &mut codes {
+            *codes = _mm512_srli_epi16::<8>(*codes);
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
