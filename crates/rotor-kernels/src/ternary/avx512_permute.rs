@@ -252,7 +252,7 @@ fn sizes(arranged: &[[i16; ARRANGED]; QUAD]) -> (i16, i32) {
         }
         largest = largest.max(_mm512_reduce_add_epi32(total));
     }
-    let [low, high] = halves.map(|half| _mm512_cmpgt_epi16_mask(half, _mm512_set1_epi16(127)));
+    let [low, high] = halves.map(|half| _mm512_cmpgt_epi16_mask(half, _mm512_set1_epi16(i8::MAX.into())));
     let small = [low, low >> 16, high, high >> 16].map(|large| i16::from(large & 3 == 0));
     let windows = small[0] | small[1] << 1 | small[2] << 2 | small[3] << 3;
     (if windows.count_ones() >= MIN_SMALL { windows } else { 0 }, largest)
@@ -267,51 +267,25 @@ fn add(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]) {
     let partial = partial.as_chunks_mut::<LANES>().0.as_chunks_mut::<QUAD>().0;
     // One quad's tables, 8 KB, stay in the L1 cache.
     for (quad, (steps, small)) in quads.iter().zip(small.as_chunks::<QUAD>().0).enumerate() {
-        let mut at = quad;
-        if small[0] != 0 {
-            let (two, rest) = tiles.as_chunks::<SMALL_TILES>();
-            for tiles in two {
-                add_small(tiles, steps, small[0], begins, &mut partial[at..], quads.len());
-                at += SMALL_TILES * quads.len();
-            }
-            for tile in rest {
-                add_small(std::array::from_ref(tile), steps, small[0], begins, &mut partial[at..], quads.len());
-            }
-        } else {
+        let (small, mut at) = (small[0], quad);
+        let rest = if small == 0 {
             let (four, rest) = tiles.as_chunks::<TILES>();
             for tiles in four {
-                add_words(tiles, steps, begins, &mut partial[at..], quads.len());
+                add_tiles(tiles, steps, 0, begins, &mut partial[at..], quads.len());
                 at += TILES * quads.len();
             }
-            for tile in rest {
-                add_words(std::array::from_ref(tile), steps, begins, &mut partial[at..], quads.len());
-                at += quads.len();
+            rest
+        } else {
+            let (two, rest) = tiles.as_chunks::<SMALL_TILES>();
+            for tiles in two {
+                add_tiles(tiles, steps, small, begins, &mut partial[at..], quads.len());
+                at += SMALL_TILES * quads.len();
             }
-        }
-    }
-}
-
-/// What is there of 4 tokens' sums, those of one tile `stride` quads from those of the next.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn sums_before<const N: usize>(begins: bool, partial: &[[[i16; LANES]; QUAD]], stride: usize) -> [[__m512i; QUAD]; N] {
-    let mut sums = [[_mm512_setzero_si512(); QUAD]; N];
-    if !begins {
-        for (tile, sums) in sums.iter_mut().enumerate() {
-            for (sum, partial) in sums.iter_mut().zip(&partial[tile * stride]) {
-                *sum = load_words(partial);
-            }
-        }
-    }
-    sums
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn store_sums<const N: usize>(sums: [[__m512i; QUAD]; N], partial: &mut [[[i16; LANES]; QUAD]], stride: usize) {
-    for (tile, sums) in sums.into_iter().enumerate() {
-        for (sum, out) in sums.into_iter().zip(&mut partial[tile * stride]) {
-            store_words(sum, out);
+            rest
+        };
+        for tile in rest {
+            add_tiles(std::array::from_ref(tile), steps, small, begins, &mut partial[at..], quads.len());
+            at += quads.len();
         }
     }
 }
@@ -319,7 +293,7 @@ fn store_sums<const N: usize>(sums: [[__m512i; QUAD]; N], partial: &mut [[[i16; 
 /// For 4 tokens, whose sums of one tile are `stride` quads from those of the next, by tables of int8 where windows are `small`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn add_small<const N: usize>(
+fn add_tiles<const N: usize>(
     tiles: &[[[u8; LINE]; STEPS]; N],
     steps: &[Step; STEPS],
     small: i16,
@@ -327,73 +301,77 @@ fn add_small<const N: usize>(
     partial: &mut [[[i16; LANES]; QUAD]],
     stride: usize,
 ) {
-    let mut sums = sums_before::<N>(begins, partial, stride);
-    let ones = _mm512_set1_epi8(1);
+    let mut sums = [[_mm512_setzero_si512(); QUAD]; N];
+    if !begins {
+        for (tile, sums) in sums.iter_mut().enumerate() {
+            *sums = partial[tile * stride].each_ref().map(|sum| load_words(sum));
+        }
+    }
     for (window, steps) in steps.as_chunks::<WINDOW>().0.iter().enumerate() {
-        if small >> window & 1 == 0 {
-            for (step, tables) in steps.iter().enumerate() {
-                add_step(&mut sums, tiles, window * WINDOW + step, tables);
-            }
-            continue;
+        let first = window * WINDOW;
+        if small >> window & 1 == 1 {
+            add_bytes(&mut sums, tiles, first, steps);
+        } else {
+            add_words(&mut sums, tiles, first, steps);
         }
-        let mut bytes = [[_mm512_setzero_si512(); QUAD]; N];
-        for (step, tables) in steps.iter().enumerate() {
-            for (bytes, tile) in bytes.iter_mut().zip(tiles) {
-                let codes = load(&tile[window * WINDOW + step]);
-                for (byte, table) in bytes.iter_mut().zip(tables) {
-                    *byte = _mm512_add_epi8(*byte, _mm512_permutexvar_epi8(codes, load_words(table)));
-                }
-            }
+    }
+    for (tile, sums) in sums.into_iter().enumerate() {
+        for (sum, out) in sums.into_iter().zip(&mut partial[tile * stride]) {
+            store_words(sum, out);
         }
-        for (sums, bytes) in sums.iter_mut().zip(bytes) {
-            for (sum, bytes) in sums.iter_mut().zip(bytes) {
-                *sum = _mm512_add_epi16(*sum, _mm512_maddubs_epi16(ones, bytes));
+    }
+}
+
+/// A window, whose steps begin with line `first`, by tables of int8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn add_bytes<const N: usize>(
+    sums: &mut [[__m512i; QUAD]; N],
+    tiles: &[[[u8; LINE]; STEPS]; N],
+    first: usize,
+    steps: &[Step; WINDOW],
+) {
+    let mut bytes = [[_mm512_setzero_si512(); QUAD]; N];
+    for (step, tables) in steps.iter().enumerate() {
+        for (bytes, tile) in bytes.iter_mut().zip(tiles) {
+            let codes = load(&tile[first + step]);
+            for (byte, table) in bytes.iter_mut().zip(tables) {
+                *byte = _mm512_add_epi8(*byte, _mm512_permutexvar_epi8(codes, load_words(table)));
             }
         }
     }
-    store_sums(sums, partial, stride);
+    for (sums, bytes) in sums.iter_mut().zip(bytes) {
+        for (sum, bytes) in sums.iter_mut().zip(bytes) {
+            *sum = _mm512_add_epi16(*sum, _mm512_maddubs_epi16(_mm512_set1_epi8(1), bytes));
+        }
+    }
 }
 
-/// As [`add_small`] where none are.
+/// As [`add_bytes`], by tables of int16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn add_words<const N: usize>(
-    tiles: &[[[u8; LINE]; STEPS]; N],
-    steps: &[Step; STEPS],
-    begins: bool,
-    partial: &mut [[[i16; LANES]; QUAD]],
-    stride: usize,
-) {
-    let mut sums = sums_before::<N>(begins, partial, stride);
-    for (step, tables) in steps.iter().enumerate() {
-        add_step(&mut sums, tiles, step, tables);
-    }
-    store_sums(sums, partial, stride);
-}
-
-/// A step by tables of int16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn add_step<const N: usize>(
     sums: &mut [[__m512i; QUAD]; N],
     tiles: &[[[u8; LINE]; STEPS]; N],
-    step: usize,
-    tables: &Step,
+    first: usize,
+    steps: &[Step; WINDOW],
 ) {
-    let mut codes = [_mm512_setzero_si512(); N];
-    for (codes, tile) in codes.iter_mut().zip(tiles) {
-        *codes = load(&tile[step]);
-    }
-    for tables in tables.as_chunks::<QUAD>().0 {
-        for (token, table) in tables.iter().enumerate() {
-            let table = load_words(table);
-            for (sums, codes) in sums.iter_mut().zip(codes) {
-                sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(codes, table));
-            }
+    for (step, tables) in steps.iter().enumerate() {
+        let mut codes = [_mm512_setzero_si512(); N];
+        for (codes, tile) in codes.iter_mut().zip(tiles) {
+            *codes = load(&tile[first + step]);
         }
-        // To the second table's.
-        for codes in &mut codes {
-            *codes = _mm512_srli_epi16::<8>(*codes);
+        for tables in tables.as_chunks::<QUAD>().0 {
+            for (token, table) in tables.iter().enumerate() {
+                let table = load_words(table);
+                for (sums, codes) in sums.iter_mut().zip(codes) {
+                    sums[token] = _mm512_add_epi16(sums[token], _mm512_permutexvar_epi16(codes, table));
+                }
+            }
+            // To the second table's.
+            for codes in &mut codes {
+                *codes = _mm512_srli_epi16::<8>(*codes);
+            }
         }
     }
 }
