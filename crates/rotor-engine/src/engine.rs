@@ -3,11 +3,11 @@
 //! An [`Engine`] is a model, its tokenizer and its chat template, loaded side by side. A [`Session`] is one sequence with
 //! its cache; what it has computed is kept, so a prompt that begins like the last one only pays for what is new.
 
+use crate::cache::SequenceCache;
 use crate::chat::{ChatError, ChatTemplate, Message, encode_chat};
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
-use crate::kv::KvCache;
-use crate::model::{ForwardError, Logits, Model, Step, Workspace};
+use crate::model::{ForwardError, Model, Step, Wanted, Workspace};
 use crate::runtime::Runtime;
 use crate::sample::{Sampler, SamplingError, SamplingOptions, StopMatcher};
 use crate::tokenizer::{TextStream, Tokenizer, TokenizerError};
@@ -18,9 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tokens of a prompt that are computed together: enough to share each weight's decoding among many, few enough that the
-/// numbers in flight stay small.
-pub const PREFILL_CHUNK: usize = 512;
+pub use crate::cost::PREFILL_CHUNK;
 
 /// Context of a session unless asked otherwise: the model's own, but no more than this.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -66,16 +64,6 @@ pub enum GenerateError {
     /// Logits that are not numbers.
     #[error("the model computed {0} for a logit: its weights are broken, or of a kind that was misread")]
     NotFinite(f32),
-    /// The system refused memory for the cache.
-    #[error("no memory for a context of {context} tokens ({bytes} bytes): {source}")]
-    Memory {
-        /// Tokens asked for.
-        context: usize,
-        /// Bytes they take.
-        bytes: usize,
-        /// The system's answer.
-        source: std::io::Error,
-    },
     /// A forward pass was refused.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -171,7 +159,7 @@ pub type OnToken<'a> = dyn FnMut(u32, &[f32]) + 'a;
 /// One sequence: its cache and the numbers in flight.
 #[derive(Debug)]
 pub struct Session {
-    cache: KvCache,
+    cache: SequenceCache,
     workspace: Workspace,
 }
 
@@ -269,11 +257,7 @@ impl Engine {
     /// Where the system refuses to reserve the memory.
     pub fn session(&self, context: usize, kind: KvType) -> Result<Session, GenerateError> {
         let config = self.model.config();
-        let cache = KvCache::new(config, context, kind).map_err(|source| GenerateError::Memory {
-            context,
-            bytes: context.saturating_mul(KvCache::bytes_per_token(config, kind)),
-            source,
-        })?;
+        let cache = SequenceCache::new(config, context, kind);
         Ok(Session { cache, workspace: Workspace::new(self.model.runtime()) })
     }
 
@@ -349,7 +333,7 @@ impl Engine {
         };
         let (body, last) = prompt[cached..].split_at(prompt.len() - cached - 1);
         for chunk in body.chunks(PREFILL_CHUNK) {
-            self.step(session, chunk, Logits::None)?;
+            self.step(session, chunk, Wanted::None)?;
             // An empty text asks the caller whether to go on.
             if on_text("").is_break() {
                 report.finish_reason = FinishReason::Cancelled;
@@ -367,7 +351,7 @@ impl Engine {
             if session.cache.len() == context {
                 break FinishReason::ContextFull;
             }
-            let logits = self.step(session, &[next], Logits::Last)?;
+            let logits = self.step(session, &[next], Wanted::Last)?;
             if let Some(bad) = logits.iter().find(|logit| logit.is_nan()) {
                 return Err(GenerateError::NotFinite(*bad));
             }
@@ -402,10 +386,10 @@ impl Engine {
         &self,
         session: &'s mut Session,
         tokens: &[u32],
-        logits: Logits,
+        wanted: Wanted,
     ) -> Result<&'s mut [f32], ForwardError> {
         let Session { cache, workspace } = session;
-        self.model.forward(&mut [Step { cache, tokens, logits }], workspace)
+        self.model.forward(&mut [Step { cache, tokens, wanted }], workspace)
     }
 
     /// Logits of every token of `ids`, `[tokens, vocab]` in pieces: `on_logits(first token, rows)`.
@@ -425,7 +409,7 @@ impl Engine {
         for (index, chunk) in ids.chunks(CHUNK).enumerate() {
             let first = index * CHUNK;
             let wanted = from.saturating_sub(first).min(chunk.len());
-            let rows = self.step(session, chunk, Logits::From(wanted))?;
+            let rows = self.step(session, chunk, Wanted::From(wanted))?;
             on_logits(first + wanted, rows);
         }
         Ok(())

@@ -3,10 +3,12 @@
 #![deny(unsafe_code)]
 
 pub mod bench;
+pub mod cache;
 pub mod chat;
 pub mod compare;
 pub mod config;
 pub mod convert;
+pub mod cost;
 pub mod demo;
 pub mod engine;
 pub mod error;
@@ -14,7 +16,6 @@ pub mod eval;
 pub mod extract;
 pub mod formats;
 pub mod forms;
-pub mod kv;
 pub mod linear;
 pub mod machine;
 pub mod model;

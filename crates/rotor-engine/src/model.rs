@@ -1,17 +1,19 @@
 //! The forward pass.
 //!
-//! Weights, state and the numbers in flight are three types: [`Model`], [`KvCache`] and [`Workspace`]. [`Model::forward`]
-//! reads top to bottom; it is the same for every file format, for one token or many, for one sequence or a batch.
+//! Weights, state and the numbers in flight are three types: [`Model`], [`SequenceCache`] and [`Workspace`].
+//! [`Model::hidden`] reads top to bottom; it is the same for every file format, for one token or many, for one sequence or a
+//! batch. It ends in the hidden states after the final norm, which is what embeddings are made of; [`Model::head`] turns
+//! some of them into logits.
 
-use crate::bench::Cost;
+use crate::cache::{PoolError, SequenceCache};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
-use crate::kv::KvCache;
 use crate::linear::{self, Input, Linear, LinearScratch, Matrix, Outputs};
 use crate::runtime::Runtime;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
 use rotor_kernels::{Epilogue, Pool};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The weights of one layer.
@@ -48,16 +50,16 @@ pub struct Model {
 #[derive(Debug)]
 pub struct Step<'a> {
     /// The sequence so far.
-    pub cache: &'a mut KvCache,
-    /// The tokens to append.
+    pub cache: &'a mut SequenceCache,
+    /// The tokens to append; there may be none.
     pub tokens: &'a [u32],
-    /// For which of them logits are wanted.
-    pub logits: Logits,
+    /// For which of them a row of hidden states, or of logits, is wanted.
+    pub wanted: Wanted,
 }
 
-/// Which tokens' logits a [`Step`] wants.
+/// Which tokens of a [`Step`] want a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits {
+pub enum Wanted {
     /// None: more of the prompt follows.
     None,
     /// The last token's.
@@ -66,18 +68,18 @@ pub enum Logits {
     From(usize),
 }
 
-impl Logits {
+impl Wanted {
     /// The range of wanted rows among `tokens`.
-    fn range(self, tokens: usize) -> std::ops::Range<usize> {
+    pub fn range(self, tokens: usize) -> Range<usize> {
         match self {
-            Logits::None => tokens..tokens,
-            Logits::Last => tokens.saturating_sub(1)..tokens,
-            Logits::From(first) => first.min(tokens)..tokens,
+            Wanted::None => tokens..tokens,
+            Wanted::Last => tokens.saturating_sub(1)..tokens,
+            Wanted::From(first) => first.min(tokens)..tokens,
         }
     }
 }
 
-/// Why a forward pass was refused. Nothing was computed and no cache changed.
+/// Why a forward pass was refused. Nothing was computed, and every cache holds the tokens it held.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ForwardError {
     /// A cache has no room for the tokens.
@@ -98,6 +100,9 @@ pub enum ForwardError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// There is no memory for the keys and values of the tokens.
+    #[error(transparent)]
+    Memory(#[from] PoolError),
 }
 
 /// The numbers in flight of a forward pass, grown to the largest batch met and reused: a token allocates nothing.
@@ -121,9 +126,11 @@ pub struct Workspace {
     sin: Vec<f32>,
     linear: LinearScratch,
     attention: AttentionScratch,
-    /// The tokens whose logits are wanted.
+    /// The tokens whose rows are wanted.
     wanted: Vec<usize>,
-    /// `[wanted tokens, vocab]`.
+    /// Their hidden states after the final norm, `[wanted tokens, hidden]`.
+    hidden: Vec<f32>,
+    /// `[rows, vocab]`.
     logits: Vec<f32>,
 }
 
@@ -143,6 +150,7 @@ impl Workspace {
             linear: LinearScratch::default(),
             attention: AttentionScratch::default(),
             wanted: Vec::new(),
+            hidden: Vec::new(),
             logits: Vec::new(),
         }
     }
@@ -156,6 +164,15 @@ impl Workspace {
         self.cos.resize(tokens * config.head_dim / 2, 0.0);
         self.sin.resize(tokens * config.head_dim / 2, 0.0);
     }
+}
+
+/// How large a matrix, or several together, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixSize {
+    /// Weights.
+    pub weights: u64,
+    /// Bytes in memory.
+    pub bytes: u64,
 }
 
 impl Model {
@@ -242,37 +259,92 @@ impl Model {
         names
     }
 
-    /// Weights and bytes of the matrices that a token is multiplied with; see [`Cost::of`].
-    pub(crate) fn matrix_cost(&self) -> Cost {
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        Cost {
-            linear_weights: self.linears().map(|linear| (linear.rows() * linear.cols()) as u64).sum(),
-            linear_bytes: self.linears().map(|linear| linear.bytes() as u64).sum(),
-            head_weights: (head.rows() * head.cols()) as u64,
-            head_bytes: head.bytes() as u64,
-            kv_bytes: 0,
-        }
+    /// All ternary linears.
+    pub fn linears_size(&self) -> MatrixSize {
+        let sizes = self.linears().map(|linear| ((linear.rows() * linear.cols()) as u64, linear.bytes() as u64));
+        let (weights, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        MatrixSize { weights, bytes }
     }
 
-    /// Appends the tokens of every step to its cache and returns the wanted logits, `[wanted tokens, vocab]`, steps in order.
+    /// The matrix that logits are computed with.
+    pub fn head_size(&self) -> MatrixSize {
+        let head = self.head_matrix();
+        MatrixSize { weights: (head.rows() * head.cols()) as u64, bytes: head.bytes() as u64 }
+    }
+
+    fn head_matrix(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Appends the tokens of every step to its cache and returns the logits of the wanted tokens, `[wanted tokens, vocab]`,
+    /// steps in order.
     ///
     /// A token's logits do not depend on what else is in the batch, how a prompt is cut into steps, or the threads.
     ///
     /// # Errors
-    /// Where a cache has no room or a token id is out of range; then nothing has changed.
+    /// As [`Model::hidden`].
     pub fn forward<'w>(
         &self,
         steps: &mut [Step<'_>],
         workspace: &'w mut Workspace,
     ) -> Result<&'w mut [f32], ForwardError> {
+        let rows = self.hidden(steps, workspace)?.len() / self.config.hidden_size;
+        Ok(self.head(0..rows, workspace))
+    }
+
+    /// Logits of some rows of the hidden states that [`Model::hidden`] left in the workspace, `[rows, vocab]`.
+    ///
+    /// # Panics
+    /// If there are not so many rows.
+    pub fn head<'w>(&self, rows: Range<usize>, workspace: &'w mut Workspace) -> &'w mut [f32] {
+        let (cols, head) = (self.config.hidden_size, self.head_matrix());
+        let Workspace { input, linear, hidden, logits, .. } = workspace;
+        let hidden = &hidden[rows.start * cols..rows.end * cols];
+        logits.resize(rows.len() * self.config.vocab_size, 0.0);
+        if !rows.is_empty() {
+            input.fill(&self.runtime, matches!(head, Matrix::Ternary { .. }), (rows.len(), cols), |row, out| {
+                out.copy_from_slice(&hidden[row * cols..(row + 1) * cols]);
+            });
+            head.apply(&self.runtime, input, linear, Epilogue::Store, logits);
+        }
+        logits
+    }
+
+    /// Appends the tokens of every step to its cache and returns the hidden states of the wanted tokens after the final
+    /// norm, `[wanted tokens, hidden]`, steps in order. They stay in the workspace for [`Model::head`].
+    ///
+    /// # Errors
+    /// If a cache has no room, the memory for keys and values is used up, or a token id is out of range.
+    pub fn hidden<'w>(&self, steps: &mut [Step<'_>], workspace: &'w mut Workspace) -> Result<&'w [f32], ForwardError> {
         self.check(steps)?;
+        for step in steps.iter_mut() {
+            step.cache.reserve(step.tokens.len())?;
+        }
+        let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+        if tokens == 0 {
+            workspace.hidden.clear();
+            return Ok(&workspace.hidden);
+        }
         let Runtime { kernels, pool, .. } = &self.runtime;
         let config = &self.config;
         let cols = config.hidden_size;
-        let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
         workspace.resize(config, tokens);
-        let Workspace { x, input, q, k, v, gate, y, cos, sin, linear, attention: attention_scratch, wanted, logits } =
-            workspace;
+        let Workspace {
+            x,
+            input,
+            q,
+            k,
+            v,
+            gate,
+            y,
+            cos,
+            sin,
+            linear,
+            attention: attention_scratch,
+            wanted,
+            hidden,
+            ..
+        } = workspace;
         let activation = match config.hidden_act {
             Activation::Silu => Epilogue::SiluMul,
             Activation::ReluSquared => Epilogue::Relu2Mul,
@@ -307,19 +379,17 @@ impl Model {
             self.apply([Outputs::add(&layer.down, x)], input, linear);
         }
 
-        // logits = head(RMSNorm(x)), for the tokens that want them
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        // hidden = RMSNorm(x), for the tokens that want it
         select_wanted(steps, wanted);
-        input.fill(&self.runtime, matches!(head, Matrix::Ternary { .. }), (wanted.len(), cols), |number, out| {
+        hidden.resize(wanted.len() * cols, 0.0);
+        pool.for_each_chunk(hidden, cols, |number, out| {
             let x = &x[wanted[number] * cols..(wanted[number] + 1) * cols];
             kernels.rms_norm(x, &self.output_norm, config.rms_norm_eps, out);
         });
-        logits.resize(wanted.len() * config.vocab_size, 0.0);
-        head.apply(&self.runtime, input, linear, Epilogue::Store, logits);
         for step in steps {
             step.cache.push(step.tokens);
         }
-        Ok(logits)
+        Ok(hidden)
     }
 
     fn apply<const N: usize>(&self, outputs: [Outputs<'_>; N], input: &mut Input, scratch: &mut LinearScratch) {
@@ -401,27 +471,27 @@ impl Model {
         let mut rows = k.chunks_exact(width).zip(v.chunks_exact(width));
         for step in steps {
             let held = step.cache.len();
-            let store = step.cache.store_mut();
             for (i, (k, v)) in rows.by_ref().take(step.tokens.len()).enumerate() {
-                store.write(self.runtime.kernels, layer, held + i, k, v);
+                let (block, at) = step.cache.block_mut(held + i);
+                block.write(self.runtime.kernels, layer, at, k, v);
             }
         }
     }
 }
 
-/// The numbers of the tokens whose logits are wanted, all steps counted through.
+/// The numbers of the tokens whose rows are wanted, all steps counted through.
 fn select_wanted(steps: &[Step<'_>], wanted: &mut Vec<usize>) {
     wanted.clear();
     let mut first = 0;
     for step in steps {
-        wanted.extend(step.logits.range(step.tokens.len()).map(|row| first + row));
+        wanted.extend(step.wanted.range(step.tokens.len()).map(|row| first + row));
         first += step.tokens.len();
     }
 }
 
 fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, number: usize) -> Sequence<'a> {
     Sequence {
-        store: steps[number].cache.store(),
+        blocks: steps[number].cache.blocks(),
         layer,
         position: steps[number].cache.len(),
         row: steps[..number].iter().map(|step| step.tokens.len()).sum(),

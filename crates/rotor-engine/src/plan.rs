@@ -1,10 +1,10 @@
 //! What a model takes in memory, known before it is loaded.
 
+use crate::cache::bytes_per_token;
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Part, Role, Source, Weight};
 use crate::forms::TernaryTensor;
-use crate::kv::KvCache;
 use crate::linear::{head_type, kernel_for};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::ternary::Choice;
@@ -73,7 +73,7 @@ impl MemoryPlan {
 
     /// Keys and values of `context` tokens.
     pub fn kv(config: &Config, context: usize, kind: KvType) -> u64 {
-        (KvCache::bytes_per_token(config, kind) as u64).saturating_mul(context as u64)
+        bytes_per_token(config, kind).saturating_mul(context as u64)
     }
 }
 

@@ -149,6 +149,11 @@ impl Sampler {
         self.seed
     }
 
+    /// A sampler with the same options and another seed.
+    pub fn reseeded(&self, seed: u64) -> Self {
+        Self { random: Xoshiro256::new(seed), seed, ..self.clone() }
+    }
+
     /// Chooses the next token. `logits` are changed by bias and penalties; `history` is what came before, the prompt
     /// included, the last token last.
     ///
@@ -342,7 +347,8 @@ impl Xoshiro256 {
 pub struct StopMatcher {
     stops: Vec<String>,
     held: String,
-    stopped: bool,
+    /// Index of the stop string that was found.
+    matched: Option<usize>,
 }
 
 /// What a [`StopMatcher`] lets through.
@@ -358,28 +364,35 @@ impl StopMatcher {
     /// A matcher for these strings; empty ones are ignored.
     pub fn new(stops: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let stops = stops.into_iter().map(Into::into).filter(|stop: &String| !stop.is_empty()).collect();
-        Self { stops, held: String::new(), stopped: false }
+        Self { stops, held: String::new(), matched: None }
     }
 
     /// Takes the next text. The stop string that is complete first ends the text; of several, the longest.
     pub fn push(&mut self, text: &str) -> Emitted {
-        if self.stopped {
+        if self.matched.is_some() {
             return Emitted { text: String::new(), stopped: true };
         }
         self.held.push_str(text);
-        let ends = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
-        let found = self.stops.iter().filter_map(ends).min();
-        self.stopped = found.is_some();
-        let safe = found.map_or_else(|| self.held.len() - self.possible_start(), |(_, start)| start);
+        let ends = |(index, stop): (usize, &String)| {
+            self.held.find(stop.as_str()).map(|start| (start + stop.len(), start, index))
+        };
+        let found = self.stops.iter().enumerate().filter_map(ends).min();
+        self.matched = found.map(|(_, _, index)| index);
+        let safe = found.map_or_else(|| self.held.len() - self.possible_start(), |(_, start, _)| start);
         let rest = self.held.split_off(safe);
         let text = std::mem::replace(&mut self.held, rest);
-        Emitted { text, stopped: self.stopped }
+        Emitted { text, stopped: self.matched.is_some() }
+    }
+
+    /// The stop string that was found.
+    pub fn matched(&self) -> Option<&str> {
+        self.stops.get(self.matched?).map(String::as_str)
     }
 
     /// Ends the stream: what was held back after all belongs to the text.
     pub fn finish(&mut self) -> String {
         let held = std::mem::take(&mut self.held);
-        if self.stopped { String::new() } else { held }
+        if self.matched.is_some() { String::new() } else { held }
     }
 
     /// Length of the longest end of the held text that begins a stop string.

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Expected, fixtures, logits};
+use rotor::cache::{BlockPool, SequenceCache};
 use rotor::engine::{Engine, GenerateOptions};
 use rotor::formats::{OpenOptions, Source};
-use rotor::kv::KvCache;
-use rotor::model::{Logits, Model, Step, Workspace};
+use rotor::model::{Model, Step, Wanted, Workspace};
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
 use rotor_kernels::attention::KvType;
@@ -52,7 +52,7 @@ fn company_changes_nothing() {
         let alone = logits(&model, &ids, ids.len(), KvType::F16);
         let mut workspace = Workspace::new(model.runtime());
         let lengths = [1, 40, 3, 17, 200];
-        let mut caches: Vec<_> = lengths.map(|_| KvCache::new(model.config(), 300, KvType::F16).unwrap()).into();
+        let mut caches: Vec<_> = lengths.map(|_| SequenceCache::new(model.config(), 300, KvType::F16)).into();
         for round in 0..3 {
             let mut steps: Vec<_> = caches
                 .iter_mut()
@@ -60,7 +60,7 @@ fn company_changes_nothing() {
                 .map(|(cache, length)| {
                     let start = cache.len();
                     let tokens = if round == 0 { &ids[..length] } else { &ids[start..start + 1] };
-                    Step { cache, tokens, logits: Logits::Last }
+                    Step { cache, tokens, wanted: Wanted::Last }
                 })
                 .collect();
             let rows = model.forward(&mut steps, &mut workspace).unwrap().to_vec();
@@ -73,22 +73,24 @@ fn company_changes_nothing() {
 }
 
 #[test]
-fn a_reused_or_copied_prefix_changes_nothing() {
+fn a_reused_copied_or_shared_prefix_changes_nothing() {
     for (name, model, ids) in models(2) {
         let vocab = model.config().vocab_size;
         let fresh = logits(&model, &ids, ids.len(), KvType::F16);
         let mut workspace = Workspace::new(model.runtime());
-        let mut cache = KvCache::new(model.config(), ids.len(), KvType::F16).unwrap();
+        let pool = BlockPool::new(model.config(), KvType::F16, u64::MAX);
+        let mut cache = SequenceCache::in_pool(&pool, ids.len());
         // Another continuation first: what is truncated away must leave no trace.
         let other: Vec<u32> = ids[..100].iter().copied().chain([5; 90]).collect();
-        model.forward(&mut [Step { cache: &mut cache, tokens: &other, logits: Logits::None }], &mut workspace).unwrap();
+        model.forward(&mut [Step { cache: &mut cache, tokens: &other, wanted: Wanted::None }], &mut workspace).unwrap();
         let common = cache.common_prefix(&ids);
         assert!((100..110).contains(&common), "{name}: {common}");
         cache.truncate(common);
-        let mut copy = KvCache::new(model.config(), ids.len() + 50, KvType::F16).unwrap();
-        copy.copy_prefix(&cache, common);
-        for cache in [&mut cache, &mut copy] {
-            let step = Step { cache, tokens: &ids[common..], logits: Logits::From(0) };
+        let mut copy = SequenceCache::new(model.config(), ids.len() + 50, KvType::F16);
+        copy.copy_prefix(&cache, common).unwrap();
+        let mut fork = cache.fork();
+        for cache in [&mut cache, &mut copy, &mut fork] {
+            let step = Step { cache, tokens: &ids[common..], wanted: Wanted::From(0) };
             let found = model.forward(&mut [step], &mut workspace).unwrap();
             assert!(*found == fresh[common * vocab..], "{name}");
         }
@@ -123,13 +125,13 @@ fn the_same_seed_gives_the_same_tokens() {
 fn a_full_context_and_a_wrong_id_are_told_and_change_nothing() {
     let (_, model, ids) = models(1).remove(0);
     let mut workspace = Workspace::new(model.runtime());
-    let mut cache = KvCache::new(model.config(), 10, KvType::F16).unwrap();
-    model.forward(&mut [Step { cache: &mut cache, tokens: &ids[..8], logits: Logits::None }], &mut workspace).unwrap();
+    let mut cache = SequenceCache::new(model.config(), 10, KvType::F16);
+    model.forward(&mut [Step { cache: &mut cache, tokens: &ids[..8], wanted: Wanted::None }], &mut workspace).unwrap();
     for (tokens, message) in [
         (&[1, 2, 3][..], "the context is full: 8 tokens are held and 3 are to follow, but there is room for 10"),
         (&[512][..], "token id 512 is out of range: the vocabulary has 512 tokens"),
     ] {
-        let step = Step { cache: &mut cache, tokens, logits: Logits::Last };
+        let step = Step { cache: &mut cache, tokens, wanted: Wanted::Last };
         assert_eq!(model.forward(&mut [step], &mut workspace).unwrap_err().to_string(), message);
         assert_eq!(cache.len(), 8);
     }

@@ -8,7 +8,7 @@ use common::{logits, runtimes};
 use rotor::DenseType;
 use rotor::convert::{ConvertOptions, Target, convert};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions, Source};
-use rotor::model::{Logits, Model, Step, Workspace};
+use rotor::model::{Model, Step, Wanted, Workspace};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::synth::{Preset, SynthOptions, synthesize};
@@ -84,11 +84,11 @@ fn activations_of_two_digits_change_little_and_do_not_depend_on_company() {
             assert!(share > 0.0 && share < 1e-4, "{} on {}: {share}", head.name(), runtime.kernels.isa());
             let vocab = digits.config().vocab_size;
             let mut caches: Vec<_> =
-                (0..11).map(|_| rotor::kv::KvCache::new(digits.config(), IDS.len(), KvType::F16).unwrap()).collect();
+                (0..11).map(|_| rotor::cache::SequenceCache::new(digits.config(), IDS.len(), KvType::F16)).collect();
             let mut steps: Vec<_> = caches
                 .iter_mut()
                 .enumerate()
-                .map(|(i, cache)| Step { cache, tokens: &IDS[..i + 1], logits: Logits::Last })
+                .map(|(i, cache)| Step { cache, tokens: &IDS[..i + 1], wanted: Wanted::Last })
                 .collect();
             let mut workspace = Workspace::new(&runtime);
             let rows = digits.forward(&mut steps, &mut workspace).unwrap();

@@ -7,7 +7,7 @@
 //!
 //! An instruction the CPU does not have ends the process; to find that out, run the tests in a child first.
 
-use crate::attention::{AttentionScratch, KvShape, KvStore, KvType, Sequence, Sequences, attention};
+use crate::attention::{AttentionScratch, KvBlock, KvShape, KvType, Sequence, Sequences, attention};
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
@@ -18,7 +18,7 @@ use crate::pool::Pool;
 use crate::quantized::{BlockActivations, takes_blocks};
 use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix};
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Computes a small case; the error says what differs.
 type Test = fn(&Kernels) -> Result<(), String>;
@@ -309,13 +309,17 @@ fn attention_of_two_segments(kernels: &Kernels) -> Result<(), String> {
         let mut noise = Noise::new(7);
         let failed = |error: std::io::Error| error.to_string();
         let shape = KvShape { layers: 1, heads: 1, head_dim: dims };
-        let mut store = KvStore::new(KvType::F16, shape, positions).map_err(failed)?;
-        for position in 0..positions {
-            store.write(kernels, 0, position, &noise.floats(dims), &noise.floats(dims));
+        let mut blocks = Vec::new();
+        for first in (0..positions).step_by(KvBlock::POSITIONS) {
+            let mut block = KvBlock::new(KvType::F16, shape).map_err(failed)?;
+            for at in 0..KvBlock::POSITIONS.min(positions - first) {
+                block.write(kernels, 0, at, &noise.floats(dims), &noise.floats(dims));
+            }
+            blocks.push(Arc::new(block));
         }
         let q = noise.floats(group * dims);
         let mut out = vec![0.0; group * dims];
-        let sequence = |_| Sequence { store: &store, layer: 0, position: positions - 1, row: 0, tokens: 1 };
+        let sequence = |_| Sequence { blocks: &blocks, layer: 0, position: positions - 1, row: 0, tokens: 1 };
         let sequences = Sequences::new(1, &sequence);
         attention(kernels, &Pool::new(1), sequences, group, &q, &mut AttentionScratch::default(), &mut out);
         Ok(out)

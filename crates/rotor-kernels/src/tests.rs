@@ -1,7 +1,7 @@
 //! Every available ISA against the scalar reference: integers bit for bit, floats within the numeric contract.
 
 use crate::attention::{
-    AttentionScratch, BLOCK, KvShape, KvStore, KvType, Numbers, Sequence, Sequences, Softmax, attention,
+    AttentionScratch, BLOCK, KvBlock, KvShape, KvType, Numbers, Sequence, Sequences, Softmax, attention,
 };
 use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
@@ -11,6 +11,7 @@ use crate::ternary::{
 };
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn kernels() -> Vec<&'static Kernels> {
     Isa::available().filter_map(Kernels::for_isa).collect()
@@ -543,7 +544,7 @@ fn exp_is_accurate_over_its_range() {
 }
 
 struct Attended {
-    store: KvStore,
+    blocks: Vec<Arc<KvBlock>>,
     q: Vec<f32>,
 }
 
@@ -555,22 +556,29 @@ const HEADS: usize = 2;
 /// Four heads that are taken together, and one that is left.
 const GROUP: usize = 5;
 
-fn empty(kind: KvType, positions: usize, head_dim: usize) -> KvStore {
-    KvStore::new(kind, KvShape { layers: LAYERS, heads: HEADS, head_dim }, positions).unwrap()
+fn empty(kind: KvType, positions: usize, head_dim: usize) -> Vec<Arc<KvBlock>> {
+    let block = || Arc::new(KvBlock::new(kind, KvShape { layers: LAYERS, heads: HEADS, head_dim }).unwrap());
+    (0..positions.div_ceil(BLOCK)).map(|_| block()).collect()
+}
+
+fn write(blocks: &mut [Arc<KvBlock>], kernels: &Kernels, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
+    let block = Arc::get_mut(&mut blocks[position / BLOCK]).unwrap();
+    block.write(kernels, layer, position % BLOCK, keys, values);
 }
 
 fn attended(kernels: &Kernels, kind: KvType, positions: usize, dim: usize) -> Attended {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| (rng.f32() - 0.5) * 4.0).collect() };
-    let mut store = empty(kind, positions, dim);
+    let mut blocks = empty(kind, positions, dim);
+    let nothing = vec![f32::NAN; HEADS * dim];
     for position in 0..positions {
         let (keys, values) = (numbers(HEADS * dim), numbers(HEADS * dim));
-        store.write(kernels, LAYER, position, &keys, &values);
-        store.write(kernels, LAYER - 1, position, &vec![f32::NAN; HEADS * dim], &vec![f32::NAN; HEADS * dim]);
-        store.write(kernels, LAYER + 1, position, &vec![f32::NAN; HEADS * dim], &vec![f32::NAN; HEADS * dim]);
+        write(&mut blocks, kernels, LAYER, position, &keys, &values);
+        write(&mut blocks, kernels, LAYER - 1, position, &nothing, &nothing);
+        write(&mut blocks, kernels, LAYER + 1, position, &nothing, &nothing);
     }
     let q = numbers(positions * HEADS * GROUP * dim);
-    Attended { store, q }
+    Attended { blocks, q }
 }
 
 impl Attended {
@@ -578,7 +586,7 @@ impl Attended {
         let width = HEADS * GROUP * dim;
         let q = &self.q[positions.start * width..positions.end * width];
         let (position, tokens) = (positions.start, positions.len());
-        let sequence = Sequence { store: &self.store, layer: LAYER, position, row: 0, tokens };
+        let sequence = Sequence { blocks: &self.blocks, layer: LAYER, position, row: 0, tokens };
         let mut out = vec![f32::NAN; q.len()];
         attention(
             kernels,
@@ -641,16 +649,17 @@ fn attention_equals_the_definition() {
     }
 }
 
-/// A copy of some segments and a part of one is attended to as the original is.
+/// Blocks that are shared and a last one that is a copy are attended to as the originals are.
 #[test]
-fn a_copied_cache_gives_the_same_attention() {
+fn shared_and_copied_blocks_give_the_same_attention() {
     let (positions, dim) = (600, 16);
     for kernels in kernels() {
         for kind in [KvType::F16, KvType::F32, KvType::Int8] {
             let from = attended(kernels, kind, positions, dim);
-            let mut store = empty(kind, positions + 300, dim);
-            store.copy_prefix(&from.store, positions);
-            let copy = Attended { store, q: from.q.clone() };
+            let mut last = empty(kind, 1, dim);
+            Arc::get_mut(&mut last[0]).unwrap().copy_from(from.blocks.last().unwrap());
+            let blocks = from.blocks[..positions / BLOCK].iter().chain(&last).cloned().collect();
+            let copy = Attended { blocks, q: from.q.clone() };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, positions - 1..positions);
             assert!(run(&copy) == run(&from), "{kind:?} on {}", kernels.isa());
         }
@@ -673,13 +682,13 @@ fn stored_numbers_are_what_they_were_rounded_to() {
             let (mut stored, mut plain) = (empty(kind, positions, dim), empty(KvType::F32, positions, dim));
             for position in 0..positions {
                 let rows = [numbers(HEADS * dim), numbers(HEADS * dim)];
-                stored.write(kernels, LAYER, position, &rows[0], &rows[1]);
+                write(&mut stored, kernels, LAYER, position, &rows[0], &rows[1]);
                 let rows = rows.map(|rows| rows.chunks(dim).flat_map(rounded).collect::<Vec<f32>>());
-                plain.write(kernels, LAYER, position, &rows[0], &rows[1]);
+                write(&mut plain, kernels, LAYER, position, &rows[0], &rows[1]);
             }
             let q = numbers(positions * HEADS * GROUP * dim);
-            let stored = Attended { store: stored, q: q.clone() };
-            let plain = Attended { store: plain, q };
+            let stored = Attended { blocks: stored, q: q.clone() };
+            let plain = Attended { blocks: plain, q };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, 0..positions);
             for (found, expected) in run(&stored).iter().zip(run(&plain)) {
                 assert!((found - expected).abs() < 2e-5, "{kind:?} on {}: {found} and {expected}", kernels.isa());

@@ -4,6 +4,7 @@ use pyo3::exceptions::*;
 use pyo3::prelude::*;
 use rotor::engine::{GenerateError, LoadError};
 use rotor::eval::PerplexityError;
+use rotor::model::ForwardError;
 use std::io::ErrorKind;
 
 pyo3::create_exception!(
@@ -58,7 +59,7 @@ pub(crate) fn generate_error(error: GenerateError) -> PyErr {
     match error {
         GenerateError::NoTokenizer(_) | GenerateError::NoChatTemplate => PyRuntimeError::new_err(message),
         GenerateError::NotFinite(_) => PyFloatingPointError::new_err(message),
-        GenerateError::Memory { .. } => PyMemoryError::new_err(message),
+        GenerateError::Forward(ForwardError::Memory(_)) => PyMemoryError::new_err(message),
         _ => PyValueError::new_err(message),
     }
 }

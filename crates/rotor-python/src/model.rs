@@ -12,12 +12,12 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rotor::KvType;
+use rotor::cache::SequenceCache;
 use rotor::chat::Message;
 use rotor::engine::{Engine, FinishReason, GenerateError, Generation, OnToken, Session};
 use rotor::eval::perplexity;
 use rotor::formats::Source;
-use rotor::kv::KvCache;
-use rotor::model::{Logits, Step, Workspace};
+use rotor::model::{Step, Wanted, Workspace};
 use rotor::tokenizer::SpecialTokens;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -299,15 +299,10 @@ impl Model {
         let mut signals = Signals::new();
         let rows = borrowed.as_slice_mut()?;
         let computed = py.detach(|| -> Result<(), GenerateError> {
-            let memory = |source| GenerateError::Memory {
-                context: ids.len(),
-                bytes: ids.len().saturating_mul(KvCache::bytes_per_token(model.config(), kv)),
-                source,
-            };
-            let mut cache = KvCache::new(model.config(), ids.len(), kv).map_err(memory)?;
+            let mut cache = SequenceCache::new(model.config(), ids.len(), kv);
             let mut workspace = Workspace::new(model.runtime());
             for (tokens, out) in ids.chunks(LOGIT_ROWS).zip(rows.chunks_mut(LOGIT_ROWS * vocab_size)) {
-                let step = Step { cache: &mut cache, tokens, logits: Logits::From(0) };
+                let step = Step { cache: &mut cache, tokens, wanted: Wanted::From(0) };
                 out.copy_from_slice(model.forward(&mut [step], &mut workspace)?);
                 if let Some(&bad) = out.iter().find(|logit| !logit.is_finite()) {
                     return Err(GenerateError::NotFinite(bad));

@@ -179,7 +179,7 @@ fn take_turns<'a>(
     engine: &mut Engine,
 ) -> anyhow::Result<(Turns<'a>, Vec<RivalOutcome>)> {
     let meter = RoofMeter::new(&engine.model().runtime().pool).context("no memory to measure read bandwidth with")?;
-    let mut bench = Bench::new(engine, args.context(tests), args.kv.kind())?;
+    let mut bench = Bench::new(engine, args.context(tests), args.kv.kind());
     bench.fill(engine, tests.iter().map(|test| test.depth()).max().unwrap_or(0))?;
     let rounds = if args.compare.is_empty() { 1 } else { args.rounds };
     let mut turns = Turns::new(tests, threads, args.measure.repetitions, rounds);

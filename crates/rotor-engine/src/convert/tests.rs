@@ -3,13 +3,13 @@
 mod models;
 
 use super::*;
+use crate::cache::SequenceCache;
 use crate::compare::{Difference, compare};
 use crate::config::Architecture;
 use crate::formats::metadata::Value;
 use crate::formats::{Part, Role, SourceKind, Weight};
 use crate::forms::{ScaleCapability, Scales};
-use crate::kv::KvCache;
-use crate::model::{Logits, Model as Engine, Step, Workspace};
+use crate::model::{Model as Engine, Step, Wanted, Workspace};
 use crate::runtime::Runtime;
 use models::{Model, ScaleKind, interleaved, listed, open};
 use proptest::prelude::*;
@@ -44,9 +44,9 @@ fn output(folder: &TempDir, stem: &str, target: Target) -> PathBuf {
 
 fn logits(source: &Source) -> Vec<u32> {
     let model = Engine::load(source, &RUNTIME, &mut |_| {}).unwrap();
-    let mut cache = KvCache::new(model.config(), 4, KvType::F32).unwrap();
+    let mut cache = SequenceCache::new(model.config(), 4, KvType::F32);
     let mut workspace = Workspace::new(&RUNTIME);
-    let step = Step { cache: &mut cache, tokens: &[3, 1, 4, 1], logits: Logits::From(0) };
+    let step = Step { cache: &mut cache, tokens: &[3, 1, 4, 1], wanted: Wanted::From(0) };
     let logits = model.forward(&mut [step], &mut workspace).unwrap();
     logits.iter().map(|logit| logit.to_bits()).collect()
 }

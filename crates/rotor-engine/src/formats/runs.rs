@@ -2,10 +2,10 @@
 
 use super::testing::{TestGguf, any_trit, f32s};
 use super::{OpenOptions, Source};
+use crate::cache::SequenceCache;
 use crate::forms::testing::{encode, encode_scaled, q2_0_128};
 use crate::forms::{FORMS, I2sLayout, KernelConfig, Scales, TernaryForm, TlTile};
-use crate::kv::KvCache;
-use crate::model::{Logits, Model, Step, Workspace};
+use crate::model::{Model, Step, Wanted, Workspace};
 use crate::runtime::Runtime;
 use rotor_kernels::attention::KvType;
 use rotor_kernels::{Isa, Kernels};
@@ -62,10 +62,10 @@ fn logits(file: &TestGguf, options: &OpenOptions) -> Vec<Vec<u32>> {
         let runtime = Runtime::with_kernels(kernels, 2);
         let model = Model::load(&source, &runtime, &mut |_| {}).unwrap();
         let mut workspace = Workspace::new(&runtime);
-        let mut cache = KvCache::new(model.config(), 8, KvType::F32).unwrap();
+        let mut cache = SequenceCache::new(model.config(), 8, KvType::F32);
         let mut all = Vec::new();
         for tokens in [&[1, 5, 2, 7, 0, 3, 6][..], &[4]] {
-            let step = Step { cache: &mut cache, tokens, logits: Logits::From(0) };
+            let step = Step { cache: &mut cache, tokens, wanted: Wanted::From(0) };
             all.extend(model.forward(&mut [step], &mut workspace).unwrap().iter().map(|logit| logit.to_bits()));
         }
         all

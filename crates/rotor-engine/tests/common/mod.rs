@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use rotor::kv::KvCache;
-use rotor::model::{Logits, Model, Step, Workspace};
+use rotor::cache::SequenceCache;
+use rotor::model::{Model, Step, Wanted, Workspace};
 use rotor::runtime::Runtime;
 use rotor_kernels::attention::KvType;
 use rotor_kernels::{Isa, Kernels};
@@ -43,11 +43,11 @@ impl Expected {
 
 /// Logits of every token, the ids being cut into steps of `chunk`.
 pub(crate) fn logits(model: &Model, ids: &[u32], chunk: usize, kind: KvType) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), ids.len(), kind).unwrap();
+    let mut cache = SequenceCache::new(model.config(), ids.len(), kind);
     let mut workspace = Workspace::new(model.runtime());
     let mut all = Vec::new();
     for tokens in ids.chunks(chunk) {
-        let step = Step { cache: &mut cache, tokens, logits: Logits::From(0) };
+        let step = Step { cache: &mut cache, tokens, wanted: Wanted::From(0) };
         all.extend_from_slice(model.forward(&mut [step], &mut workspace).unwrap());
     }
     all

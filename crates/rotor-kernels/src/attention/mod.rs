@@ -15,11 +15,12 @@ pub(crate) mod neon;
 pub(crate) mod scalar;
 mod store;
 
-pub use store::{KvShape, KvStore, KvType};
+pub use store::{KvBlock, KvShape, KvType};
 
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Positions that are scored together.
 pub(crate) const BLOCK: usize = 64;
@@ -27,6 +28,9 @@ pub(crate) const BLOCK: usize = 64;
 const SEGMENT: usize = 4 * BLOCK;
 /// Tokens of a prompt that share a block's conversion.
 const TOKENS_PER_TASK: usize = 32;
+/// Numbers that segments may keep until they are merged, 16 MiB of them: for one token of each of many sequences all segments
+/// of a long context, for the last tokens of a long prompt some of them at a time.
+const UNMERGED: usize = if cfg!(test) { 512 } else { 4 << 20 };
 /// Tokens from which converting a block once is cheaper than converting it for each.
 const CONVERT_FOR: usize = 3;
 
@@ -110,8 +114,8 @@ pub(crate) struct AttentionKernels {
 /// Some consecutive tokens of one sequence, in a batch that may hold several.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence<'a> {
-    /// Keys and values, these tokens' included.
-    pub store: &'a KvStore,
+    /// Keys and values, these tokens' included, in the order of positions.
+    pub blocks: &'a [Arc<KvBlock>],
     /// Which layer's to attend to.
     pub layer: usize,
     /// Position of the first token.
@@ -165,8 +169,18 @@ struct Work {
 pub struct AttentionScratch {
     work: Vec<Work>,
     parts: Vec<Part>,
-    part_states: Vec<Softmax>,
-    part_outputs: Vec<f32>,
+    unmerged: Unmerged,
+}
+
+/// Segments of all parts that wait to be merged.
+#[derive(Debug, Default)]
+struct Unmerged {
+    /// `[parts][segments][lanes]`.
+    states: Vec<Softmax>,
+    /// `[parts][segments][lanes][head_dim]`.
+    outputs: Vec<f32>,
+    /// What earlier segments came to, `[parts][lanes]`; their outputs are in the caller's.
+    merged: Vec<Softmax>,
 }
 
 /// One task: some tokens of a sequence against the positions of one kv head.
@@ -214,8 +228,9 @@ impl Shape<'_> {
     fn block(&self, sequence: &Sequence<'_>, part: Part, positions: Range<usize>, next: Next<'_>, work: &mut Work) {
         let Work { keys, values, scores, shrinks, states, outputs, .. } = work;
         let (group, head_dim) = (self.group, self.head_dim);
-        let stored_keys = sequence.store.keys(sequence.layer, part.head, positions.start / BLOCK);
-        let stored_values = sequence.store.values(sequence.layer, part.head, positions.start / BLOCK);
+        let stored = &sequence.blocks[positions.start / BLOCK];
+        let stored_keys = stored.keys(sequence.layer, part.head);
+        let stored_values = stored.values(sequence.layer, part.head);
         // Where many tokens share a block, little of the time is spent reading it.
         let (mut values_next, mut keys_next) =
             if part.tokens < CONVERT_FOR { (Some(stored_values.numbers), next) } else { (None, None) };
@@ -282,7 +297,7 @@ fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usi
 
 /// A head's keys from `position` on, as far as their block goes.
 fn first_keys<'a>(sequence: &Sequence<'a>, part: Part, position: usize) -> Next<'a> {
-    Some(sequence.store.keys(sequence.layer, part.head, position / BLOCK).numbers)
+    Some(sequence.blocks[position / BLOCK].keys(sequence.layer, part.head).numbers)
 }
 
 fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
@@ -302,19 +317,19 @@ pub fn attention(
     scratch: &mut AttentionScratch,
     out: &mut [f32],
 ) {
-    if sequences.count == 0 {
-        return;
-    }
-    let KvShape { heads, head_dim, .. } = sequences.get(0).store.shape();
+    let Some(first) = sequences.iter().find(|sequence| sequence.tokens > 0) else { return };
+    let KvShape { heads, head_dim, .. } = first.blocks[0].shape();
     let width = heads * group * head_dim;
     assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
     let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
-    let AttentionScratch { work, parts, part_states, part_outputs } = scratch;
+    let AttentionScratch { work, parts, unmerged } = scratch;
     work.resize_with(pool.threads().max(work.len()), Work::default);
     parts.clear();
     for (index, sequence) in sequences.iter().enumerate() {
         assert!((sequence.row + sequence.tokens) * width <= q.len(), "rows of the batch");
-        assert_eq!(sequence.store.shape(), sequences.get(0).store.shape(), "caches of one shape");
+        let held = sequence.blocks.len() * BLOCK;
+        assert!(sequence.position + sequence.tokens <= held, "blocks for every position of sequence {index}");
+        assert!(sequence.blocks.iter().all(|block| block.shape() == first.blocks[0].shape()), "blocks of one shape");
         for first in (0..sequence.tokens).step_by(TOKENS_PER_TASK) {
             let tokens = TOKENS_PER_TASK.min(sequence.tokens - first);
             parts.extend((0..heads).map(|head| Part { sequence: index, head, first, tokens }));
@@ -325,7 +340,7 @@ pub fn attention(
     let (work, out) = (SharedMut::new(work), SharedMut::new(out));
     let longest = sequences.iter().map(|s| s.position + s.tokens).max().unwrap_or(0);
     if parts.len() < 4 * pool.threads() && pool.threads() > 1 && longest > SEGMENT {
-        return by_segments(&shape, pool, sequences, parts, part_states, part_outputs, &work, &out);
+        return by_segments(&shape, pool, sequences, parts, unmerged, &work, &out);
     }
     // One at a time, because parts differ in cost: what a worker takes next is likely as far on as there are threads.
     pool.run(parts.len(), |worker, task| {
@@ -378,70 +393,82 @@ fn output<'a>(
     unsafe { out.slice(at, shape.head_dim) }
 }
 
-/// As [`attention`], each segment of each part being a task; the merge follows in the same ascending order.
-#[expect(clippy::too_many_arguments, reason = "the pieces of a scratch that is already borrowed apart")]
+/// As [`attention`], each segment of each part being a task. Some segments of every part are computed, then merged in
+/// ascending order, then the next; how many there are at a time changes no sum.
 fn by_segments(
     shape: &Shape<'_>,
     pool: &Pool,
     sequences: Sequences<'_>,
     parts: &[Part],
-    part_states: &mut Vec<Softmax>,
-    part_outputs: &mut Vec<f32>,
+    unmerged: &mut Unmerged,
     work: &SharedMut<'_, Work>,
     out: &SharedMut<'_, f32>,
 ) {
     let most = parts.iter().map(|part| segments(&sequences.get(part.sequence), *part)).max().unwrap_or(0);
     let lanes = parts.iter().map(|part| part.tokens * shape.group).max().unwrap_or(0);
-    part_states.clear();
-    part_states.resize(parts.len() * most * lanes, Softmax::EMPTY);
-    part_outputs.resize((parts.len() * most * lanes * shape.head_dim).max(part_outputs.len()), 0.0);
-    let (states, outputs) = (SharedMut::new(part_states), SharedMut::new(part_outputs));
-    // Tasks cost about the same, so a worker takes a range of them, and what it reads next is known.
-    let total = parts.iter().map(|part| segments(&sequences.get(part.sequence), *part)).sum();
-    // Of a task with this number, if there is one: index of the part, the part, the segment.
-    let task_at = |mut task: usize| {
-        parts.iter().enumerate().find_map(|(index, part)| {
-            let segments = segments(&sequences.get(part.sequence), *part);
-            let found = (task < segments).then_some((index, *part, task));
-            task = task.saturating_sub(segments);
-            found
-        })
-    };
-    pool.run_ranges(total, |worker, range| {
-        for task in range {
-            let Some((index, part, segment)) = task_at(task) else { return };
-            let sequence = &sequences.get(part.sequence);
-            let next = task_at(task + 1)
-                .and_then(|(_, part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
-            let at = (index * most + segment) * lanes;
-            // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own part and segment.
-            let (work, states, outputs) = unsafe {
-                (
-                    &mut work.slice(worker, 1)[0],
-                    states.slice(at, part.tokens * shape.group),
-                    outputs.slice(at * shape.head_dim, part.tokens * shape.group * shape.head_dim),
-                )
-            };
-            shape.segment(sequence, part, segment, next, work);
-            states.copy_from_slice(&work.states);
-            outputs.copy_from_slice(&work.outputs);
-        }
-    });
-    pool.run(parts.len(), |_, index| {
-        let part = parts[index];
-        let sequence = &sequences.get(part.sequence);
-        for lane in 0..part.tokens * shape.group {
-            let out = output(shape, out, sequence, part, lane);
-            out.fill(0.0);
-            let mut merged = Softmax::EMPTY;
-            for segment in 0..segments(sequence, part) {
-                let at = (index * most + segment) * lanes + lane;
-                // SAFETY: the first run is over; here each task only reads, and reads its own part.
-                let (state, output) =
-                    unsafe { (states.slice(at, 1)[0], outputs.slice(at * shape.head_dim, shape.head_dim)) };
-                shape.merge(&mut merged, out, state, output);
+    let together = (UNMERGED / (parts.len() * lanes * shape.head_dim)).clamp(1, most);
+    let Unmerged { states, outputs, merged } = unmerged;
+    states.resize((parts.len() * together * lanes).max(states.len()), Softmax::EMPTY);
+    outputs.resize((parts.len() * together * lanes * shape.head_dim).max(outputs.len()), 0.0);
+    merged.clear();
+    merged.resize(parts.len() * lanes, Softmax::EMPTY);
+    let (states, outputs, merged) = (SharedMut::new(states), SharedMut::new(outputs), SharedMut::new(merged));
+    for begin in (0..most).step_by(together) {
+        // A part's segments of this round.
+        let round = |part: Part| begin..segments(&sequences.get(part.sequence), part).clamp(begin, begin + together);
+        // Tasks cost about the same, so a worker takes a range of them, and what it reads next is known.
+        let total = parts.iter().map(|part| round(*part).len()).sum();
+        // Of a task with this number, if there is one: index of the part, the part, the segment.
+        let task_at = |mut task: usize| {
+            parts.iter().enumerate().find_map(|(index, part)| {
+                let segments = round(*part);
+                let found = (task < segments.len()).then_some((index, *part, begin + task));
+                task = task.saturating_sub(segments.len());
+                found
+            })
+        };
+        pool.run_ranges(total, |worker, range| {
+            for task in range {
+                let Some((index, part, segment)) = task_at(task) else { return };
+                let sequence = &sequences.get(part.sequence);
+                let next = task_at(task + 1)
+                    .and_then(|(_, part, segment)| first_keys(&sequences.get(part.sequence), part, segment * SEGMENT));
+                let at = (index * together + segment - begin) * lanes;
+                // SAFETY: a worker runs one task at a time, and each task owns the lanes of its own part and segment.
+                let (work, states, outputs) = unsafe {
+                    (
+                        &mut work.slice(worker, 1)[0],
+                        states.slice(at, part.tokens * shape.group),
+                        outputs.slice(at * shape.head_dim, part.tokens * shape.group * shape.head_dim),
+                    )
+                };
+                shape.segment(sequence, part, segment, next, work);
+                states.copy_from_slice(&work.states);
+                outputs.copy_from_slice(&work.outputs);
             }
-            divide(out, merged.sum);
-        }
-    });
+        });
+        pool.run(parts.len(), |_, index| {
+            let part = parts[index];
+            let sequence = &sequences.get(part.sequence);
+            let round = round(part);
+            for lane in 0..part.tokens * shape.group {
+                let out = output(shape, out, sequence, part, lane);
+                // SAFETY: the run before is over; each task of this one takes what belongs to its own part.
+                let merged = unsafe { &mut merged.slice(index * lanes + lane, 1)[0] };
+                if begin == 0 {
+                    out.fill(0.0);
+                }
+                for segment in round.clone() {
+                    let at = (index * together + segment - begin) * lanes + lane;
+                    // SAFETY: as above.
+                    let (state, output) =
+                        unsafe { (states.slice(at, 1)[0], outputs.slice(at * shape.head_dim, shape.head_dim)) };
+                    shape.merge(merged, out, state, output);
+                }
+                if round.end == segments(sequence, part) && !round.is_empty() {
+                    divide(out, merged.sum);
+                }
+            }
+        });
+    }
 }

@@ -1,8 +1,8 @@
-//! The memory of attention: keys and values of one sequence, all layers.
+//! The memory of attention: keys and values of 64 positions, all layers.
 //!
-//! A block holds 64 positions of every layer and head, `[layer][head][keys, values]`, and blocks follow one another. So
-//! memory is used from the front however long the context it is reserved for, huge pages waste less than one page, two where
-//! scales are kept beside the numbers, and the first positions of a sequence are one stretch to copy.
+//! A sequence is a table of such blocks. A block holds every layer and head, `[layer][head][keys, values]`, so that a block
+//! is what sequences with a common beginning share, what is copied when one of them goes its own way, and what is taken
+//! from and given back to the system. For models of a billion weights it is a few MiB, which keeps huge pages worth having.
 
 use super::{BLOCK, Numbers};
 use crate::buffer::Buffer;
@@ -48,13 +48,11 @@ enum Stored {
     Int8 { q: Buffer<i8>, scales: Buffer<f32> },
 }
 
-/// Keys and values of one sequence. Memory is taken as it is written.
+/// Keys and values of 64 consecutive positions of a sequence, all layers. The system gives the memory as it is written.
 #[derive(Debug)]
-pub struct KvStore {
+pub struct KvBlock {
     stored: Stored,
     shape: KvShape,
-    /// Positions there is room for, in whole blocks.
-    capacity: usize,
 }
 
 /// Which of a head's two halves of a block.
@@ -66,14 +64,14 @@ enum Half {
     Values,
 }
 
-/// Stored numbers and the scales of their positions, where they have such.
+/// One head's keys, or values: the stored numbers, and the scales of their positions where the type has such.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
+pub(super) struct Head<'a> {
     pub(super) numbers: Numbers<'a>,
     scales: Option<&'a [f32]>,
 }
 
-impl Block<'_> {
+impl Head<'_> {
     /// Multiplies what belongs to each position by the position's scale.
     pub(super) fn scale(&self, per_position: &mut [f32; BLOCK]) {
         for (value, scale) in per_position.iter_mut().zip(self.scales.unwrap_or_default()) {
@@ -82,48 +80,48 @@ impl Block<'_> {
     }
 }
 
-impl KvStore {
-    /// Room for `capacity` positions.
+impl KvBlock {
+    /// Positions of a block.
+    pub const POSITIONS: usize = BLOCK;
+
+    /// A block of nothing yet.
     ///
     /// # Errors
-    /// Where the system refuses to reserve the memory.
-    pub fn new(kind: KvType, shape: KvShape, capacity: usize) -> std::io::Result<KvStore> {
-        let too_much = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-        let capacity = capacity.checked_next_multiple_of(BLOCK).ok_or_else(too_much)?;
-        let rows = [shape.layers, shape.heads, 2].into_iter().try_fold(capacity, usize::checked_mul);
-        let rows = rows.ok_or_else(too_much)?;
-        let len = rows.checked_mul(shape.head_dim).ok_or_else(too_much)?;
+    /// If the system refuses the memory, or the bytes cannot be counted.
+    pub fn new(kind: KvType, shape: KvShape) -> std::io::Result<KvBlock> {
+        let rows = [shape.layers, shape.heads, 2].into_iter().try_fold(BLOCK, usize::checked_mul);
+        let len = rows.and_then(|rows| rows.checked_mul(shape.head_dim));
+        let (Some(rows), Some(len)) = (rows, len) else { return Err(std::io::ErrorKind::OutOfMemory.into()) };
         let stored = match kind {
             KvType::F16 => Stored::F16(Buffer::zeroed(len)?),
             KvType::F32 => Stored::F32(Buffer::zeroed(len)?),
             KvType::Int8 => Stored::Int8 { q: Buffer::zeroed(len)?, scales: Buffer::zeroed(rows)? },
         };
-        Ok(KvStore { stored, shape, capacity })
+        Ok(KvBlock { stored, shape })
     }
 
     pub(super) fn shape(&self) -> KvShape {
         self.shape
     }
 
-    /// Index of the first scale of a half of a block; its first number is at `head_dim` times that.
-    fn place(&self, layer: usize, head: usize, block: usize, half: Half) -> usize {
+    /// Index of the first scale of one of a head's halves; its first number is at `head_dim` times that.
+    fn place(&self, layer: usize, head: usize, half: Half) -> usize {
         let KvShape { layers, heads, .. } = self.shape;
         assert!(layer < layers && head < heads, "layer {layer} of {layers}, head {head} of {heads}");
-        (((block * layers + layer) * heads + head) * 2 + half as usize) * BLOCK
+        ((layer * heads + head) * 2 + half as usize) * BLOCK
     }
 
-    /// Stores one layer's keys and values of a position, `[heads * head_dim]` each.
+    /// Stores one layer's keys and values of the position `at` of this block, `[heads * head_dim]` each.
     ///
     /// # Panics
     /// If the layer or the position is out of range or a length is not that of all heads.
-    pub fn write(&mut self, kernels: &Kernels, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
+    pub fn write(&mut self, kernels: &Kernels, layer: usize, at: usize, keys: &[f32], values: &[f32]) {
         let KvShape { heads, head_dim, .. } = self.shape;
-        assert!(position < self.capacity, "position {position} of {}", self.capacity);
-        let (block, at) = (position / BLOCK, position % BLOCK);
+        assert!(at < BLOCK, "position {at} of {BLOCK}");
         for (half, rows) in [(Half::Keys, keys), (Half::Values, values)] {
             assert_eq!(rows.len(), heads * head_dim, "one row per head");
             for (head, row) in rows.chunks_exact(head_dim).enumerate() {
-                let place = self.place(layer, head, block, half);
+                let place = self.place(layer, head, half);
                 let (first, stride) = match half {
                     Half::Keys => (place * head_dim + at, BLOCK),
                     Half::Values => ((place + at) * head_dim, 1),
@@ -146,18 +144,18 @@ impl KvStore {
         }
     }
 
-    /// A head's keys of a block, `[dim][BLOCK]`.
-    pub(super) fn keys(&self, layer: usize, head: usize, block: usize) -> Block<'_> {
-        self.half(layer, head, block, Half::Keys)
+    /// A head's keys, `[dim][BLOCK]`.
+    pub(super) fn keys(&self, layer: usize, head: usize) -> Head<'_> {
+        self.half(layer, head, Half::Keys)
     }
 
-    /// A head's values of a block, `[BLOCK][dim]`.
-    pub(super) fn values(&self, layer: usize, head: usize, block: usize) -> Block<'_> {
-        self.half(layer, head, block, Half::Values)
+    /// A head's values, `[BLOCK][dim]`.
+    pub(super) fn values(&self, layer: usize, head: usize) -> Head<'_> {
+        self.half(layer, head, Half::Values)
     }
 
-    fn half(&self, layer: usize, head: usize, block: usize, half: Half) -> Block<'_> {
-        let rows = self.place(layer, head, block, half);
+    fn half(&self, layer: usize, head: usize, half: Half) -> Head<'_> {
+        let rows = self.place(layer, head, half);
         let rows = rows..rows + BLOCK;
         let range = rows.start * self.shape.head_dim..rows.end * self.shape.head_dim;
         let (numbers, scales) = match &self.stored {
@@ -165,28 +163,23 @@ impl KvStore {
             Stored::F32(values) => (Numbers::F32(&values[range]), None),
             Stored::Int8 { q, scales } => (Numbers::Int8(&q[range]), Some(&scales[rows])),
         };
-        Block { numbers, scales }
+        Head { numbers, scales }
     }
 
-    /// Copies the first `positions` positions of `from`.
+    /// Becomes a copy of `from`.
     ///
     /// # Panics
-    /// If the two differ in type or shape, or `positions` exceeds either capacity.
-    pub fn copy_prefix(&mut self, from: &KvStore, positions: usize) {
-        assert_eq!(self.shape, from.shape, "caches of one shape");
-        assert!(positions <= self.capacity.min(from.capacity), "{positions} positions");
-        // Whole blocks: what is past the last position is overwritten before it is read.
-        let KvShape { layers, heads, head_dim } = self.shape;
-        let rows = positions.next_multiple_of(BLOCK) * layers * heads * 2;
-        let len = rows * head_dim;
+    /// If the two differ in type or shape.
+    pub fn copy_from(&mut self, from: &KvBlock) {
+        assert_eq!(self.shape, from.shape, "blocks of one shape");
         match (&mut self.stored, &from.stored) {
-            (Stored::F16(to), Stored::F16(from)) => to[..len].copy_from_slice(&from[..len]),
-            (Stored::F32(to), Stored::F32(from)) => to[..len].copy_from_slice(&from[..len]),
+            (Stored::F16(to), Stored::F16(from)) => to.copy_from_slice(from),
+            (Stored::F32(to), Stored::F32(from)) => to.copy_from_slice(from),
             (Stored::Int8 { q, scales }, Stored::Int8 { q: from, scales: from_scales }) => {
-                q[..len].copy_from_slice(&from[..len]);
-                scales[..rows].copy_from_slice(&from_scales[..rows]);
+                q.copy_from_slice(from);
+                scales.copy_from_slice(from_scales);
             }
-            _ => panic!("caches of one type"),
+            _ => panic!("blocks of one type"),
         }
     }
 }
