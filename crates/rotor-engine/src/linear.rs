@@ -12,7 +12,7 @@ use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch, TernaryKernel,
+    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Precision, Product, RowScales, Scratch, TernaryKernel,
     TernaryLinear, TernaryMatrix, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
@@ -469,7 +469,13 @@ impl Input {
         self.cols = cols;
         (self.has_values, self.is_quantized, self.is_in_blocks) = (!int8_alone, int8_alone, false);
         if int8_alone {
-            return self.activations.quantize_with(runtime.kernels, &runtime.pool, (tokens, cols), fill);
+            return self.activations.quantize_with(
+                runtime.kernels,
+                &runtime.pool,
+                Precision::Int8,
+                (tokens, cols),
+                fill,
+            );
         }
         self.values.resize(tokens * cols, 0.0);
         runtime.pool.for_each_chunk(&mut self.values, cols, fill);
@@ -491,7 +497,7 @@ impl Input {
 
     fn quantized(&mut self, runtime: &Runtime) -> &mut Activations {
         if !self.is_quantized {
-            self.activations.quantize(runtime.kernels, &runtime.pool, &self.values, self.cols);
+            self.activations.quantize(runtime.kernels, &runtime.pool, Precision::Int8, &self.values, self.cols);
             self.is_quantized = true;
         }
         &mut self.activations

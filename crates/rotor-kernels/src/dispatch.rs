@@ -32,7 +32,7 @@ use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
 use crate::quantized::{self, Panel, QuantizedKernels};
 use crate::ternary::kernel::TernaryFamily;
-use crate::ternary::{self, TernaryKernel};
+use crate::ternary::{self, AddGroup, TernaryKernel};
 
 /// The kernels of one ISA that this CPU has.
 pub struct Kernels {
@@ -191,6 +191,14 @@ impl Kernels {
         unsafe { (self.float.quantize)(x, q) }
     }
 
+    /// Quantises a block of columns to int16, two int8 digits; returns the scale
+    /// ([`Precision::Int16`](crate::ternary::Precision::Int16)).
+    pub(crate) fn quantize_int16(&self, x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+        assert!(x.len() == high.len() && x.len() == low.len(), "features and their digits");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.quantize_int16)(x, high, low) }
+    }
+
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     ///
     /// # Panics
@@ -209,6 +217,15 @@ impl Kernels {
         }
         // SAFETY: as in `quantize`.
         unsafe { (self.float.finish)(how, sums, out) }
+    }
+
+    /// Adds what a group of columns gives a token's outputs of consecutive rows.
+    pub(crate) fn add_group(&self, how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
+        assert!(sums.len() == totals.len(), "an output for each dot product");
+        assert!(how.x_scale.is_none() || low.len() >= sums.len(), "a low digit for each high one");
+        assert!(how.scales.is_none_or(|scales| scales.len() == totals.len()), "a scale for each row");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.float.add_group)(how, sums, low, totals) }
     }
 
     /// `gate = silu(gate) * up`.

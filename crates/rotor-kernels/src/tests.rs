@@ -7,7 +7,8 @@ use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
 use crate::ternary::{
-    Activations, GroupScales, Product, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix, linears,
+    Activations, BLOCK_COLS, GroupScales, Precision, Product, RowScales, Scratch, TernaryKernel, TernaryLinear,
+    TernaryMatrix, linears,
 };
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
@@ -217,6 +218,31 @@ proptest! {
         }
     }
 
+    /// The definition, in f64: no value is further from its integer than rounding takes it, the roundings of the scale and of
+    /// its inverse included.
+    #[test]
+    fn int16_quantisation_is_its_definition_on_every_isa(
+        len in 1usize..=BLOCK_COLS, scale in -120f32..120.0, seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let x: Vec<f32> = (0..len).map(|_| (rng.f32() - 0.5) * scale.exp2()).collect();
+        let run = |kernels: &Kernels| {
+            let (mut high, mut low) = (vec![0; len], vec![0; len]);
+            (kernels.quantize_int16(&x, &mut high, &mut low), high, low)
+        };
+        let scalar = run(Kernels::for_isa(Isa::Scalar).unwrap());
+        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        prop_assert_eq!(scalar.0, if largest < 1e-30 { 0.0 } else { largest / 32639.0 });
+        for ((x, high), low) in x.iter().zip(&scalar.1).zip(&scalar.2) {
+            let q = 256 * i32::from(*high) + i32::from(*low);
+            let error = f64::from(*x) - f64::from(q) * f64::from(scalar.0);
+            prop_assert!(error.abs() <= 0.51 * f64::from(scalar.0).max(1e-30), "{} as {} times {}", x, q, scalar.0);
+        }
+        for kernels in kernels() {
+            prop_assert_eq!(&run(kernels), &scalar);
+        }
+    }
+
     #[test]
     fn float_kernels_agree(len in 1usize..200, seed in any::<u64>()) {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -314,6 +340,34 @@ fn non_finite_activations_are_told() {
         let mut q = [9; 3];
         assert_eq!(kernels.quantize(&[0.0; 3], &mut q), 127.0 / 1e-5);
         assert_eq!(q, [0; 3]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (mut high, mut low) = ([5; 42], [5; 42]);
+            let mut x = [1.0; 42];
+            x[17] = bad;
+            assert!(kernels.quantize_int16(&x, &mut high, &mut low).is_nan(), "{bad}");
+            assert_eq!((high, low), ([0; 42], [0; 42]));
+        }
+    }
+}
+
+/// The largest values, ties, zeros and what is too small to divide by, by hand.
+#[test]
+fn int16_has_two_digits_of_eight_bits() {
+    for kernels in kernels() {
+        let (mut high, mut low) = ([9; 6], [9; 6]);
+        let x = [32639.0, -32639.0, 128.0, 127.5, -128.5, -129.0];
+        assert_eq!(kernels.quantize_int16(&x, &mut high, &mut low), 1.0);
+        assert_eq!(high, [127, -127, 1, 1, 0, -1]);
+        assert_eq!(low, [127, -127, -128, -128, -128, 127]);
+        assert_eq!(kernels.quantize_int16(&[0.0, -1e-31, 0.0, 1e-38, 0.0, 0.0], &mut high, &mut low), 0.0);
+        assert_eq!((high, low), ([0; 6], [0; 6]));
+    }
+}
+
+#[test]
+fn every_kernel_can_be_cut_where_int16_scales_change() {
+    for (kernels, kernel) in ternary_kernels() {
+        assert!(kernel.can_scale(BLOCK_COLS), "{} on {}", kernel.name(), kernels.isa());
     }
 }
 
@@ -328,7 +382,7 @@ fn quantisation_rounds_half_to_even() {
         let kernel = kernels.ternary_kernels()[0];
         let matrix = pack((kernels, kernel), (2, 4), &[1, -1, 0, 1, 0, 1, 1, -1], &pool);
         let mut x = Activations::new(kernels);
-        x.quantize(kernels, &pool, &[0.5, -1.27, 0.3, 0.02], 4);
+        x.quantize(kernels, &pool, Precision::Int8, &[0.5, -1.27, 0.3, 0.02], 4);
         assert_eq!(x.row(0), [50, -127, 30, 2]);
         let mut y = [0.0; 2];
         matrix.linear(
@@ -349,8 +403,10 @@ proptest! {
     /// Outputs added or gated where they are made are those that were stored first, bit for bit.
     #[test]
     fn epilogues_are_what_is_done_after_storing(
-        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..90, grouped in any::<bool>(), seed in any::<u64>(),
+        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..90, grouped in any::<bool>(), int16 in any::<bool>(),
+        seed in any::<u64>(),
     ) {
+        let precision = if int16 { Precision::Int16 } else { Precision::Int8 };
         let mut rng = fastrand::Rng::with_seed(seed);
         let cols = 32 * cols_of_32;
         let trits = random_trits(&mut rng, rows * cols);
@@ -362,10 +418,12 @@ proptest! {
             false => RowScales::PerRow(values),
         };
         let pool = Pool::new(2);
-        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| !grouped || kernel.can_scale(cols)) {
+        let cut = precision.group_cols(grouped.then_some(cols));
+        let fits = |kernel: &TernaryKernel| cut.is_none_or(|cols| kernel.can_scale(cols));
+        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| fits(kernel)) {
             let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
             let mut activations = Activations::new(kernels);
-            activations.quantize(kernels, &pool, &x, cols);
+            activations.quantize(kernels, &pool, precision, &x, cols);
             let mut scratch = Scratch::default();
             let mut stored = vec![f32::NAN; tokens * rows];
             matrix.linear(kernels, &pool, &mut activations, &scales, &mut scratch, (Epilogue::Store, &mut stored));
@@ -383,8 +441,9 @@ proptest! {
     #[test]
     fn linears_together_are_linears_alone(
         rows in prop::array::uniform3(1usize..80), cols_of_32 in 1usize..5, tokens in 1usize..90, threads in 1usize..4,
-        grouped in any::<bool>(), seed in any::<u64>(),
+        grouped in any::<bool>(), int16 in any::<bool>(), seed in any::<u64>(),
     ) {
+        let precision = if int16 { Precision::Int16 } else { Precision::Int8 };
         let mut rng = fastrand::Rng::with_seed(seed);
         let cols = 32 * cols_of_32;
         let x: Vec<f32> = (0..tokens * cols).map(|_| rng.f32() - 0.5).collect();
@@ -394,7 +453,7 @@ proptest! {
                 let kernel = kernels.ternary_kernels()[rng.usize(0..kernels.ternary_kernels().len())];
                 let values: Vec<f32> = (0..rows).map(|_| rng.f32() + 0.1).collect();
                 let scales = match rng.u32(0..3) {
-                    0 if grouped && kernel.can_scale(cols) => {
+                    0 if grouped && precision.group_cols(Some(cols)).is_some_and(|cols| kernel.can_scale(cols)) => {
                         RowScales::Grouped(GroupScales::new(rows, cols, &values).unwrap())
                     }
                     1 => RowScales::Uniform(values[0]),
@@ -414,7 +473,7 @@ proptest! {
                 (linear(2, Epilogue::Add), None),
             ];
             let mut activations = Activations::new(kernels);
-            activations.quantize(kernels, &pool, &x, cols);
+            activations.quantize(kernels, &pool, precision, &x, cols);
             let mut scratch = Scratch::default();
             let (mut found, mut expected) = (rows.map(|rows| vec![0.5; tokens * rows]), rows.map(|rows| vec![0.5; tokens * rows]));
             for ((first, second), out) in steps.iter().zip(&mut expected) {
@@ -428,6 +487,49 @@ proptest! {
             let mut products = [product(0, &mut a[..]), product(1, b), product(2, c)];
             linears(kernels, &pool, &mut activations, &mut scratch, &mut products);
             prop_assert!(found == expected, "{}", kernels.isa());
+        }
+    }
+
+    /// Bit for bit the definition of int16 activations, with one scale of the weights for a row, or one for each group of
+    /// columns, on every ISA, for few tokens and many, whatever the number of threads.
+    #[test]
+    fn int16_activations_are_scaled_and_added_in_order(
+        rows in 1usize..80, cols_of_16 in 1usize..70, groups in 1usize..4, tokens in 1usize..60, threads in 1usize..4,
+        grouped in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let cols = if grouped { 32 * cols_of_16.min(12) * groups } else { 16 * cols_of_16 - rng.usize(0..3) };
+        let trits = random_trits(&mut rng, rows * cols);
+        let x: Vec<f32> = (0..tokens * cols).map(|_| (rng.f32() - 0.5) * if rng.u32(0..50) == 0 { 40.0 } else { 1.0 }).collect();
+        let values: Vec<f32> = (0..rows * groups).map(|_| rng.f32() + 0.1).collect();
+        let scales = match grouped {
+            true => RowScales::Grouped(GroupScales::new(rows, cols / groups, &values).unwrap()),
+            false => RowScales::PerRow(values[..rows].to_vec()),
+        };
+        let cut = Precision::Int16.group_cols(grouped.then_some(cols / groups)).unwrap();
+        let pool = Pool::new(threads);
+        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| kernel.can_scale(cut)) {
+            let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
+            let mut activations = Activations::new(kernels);
+            activations.quantize(kernels, &pool, Precision::Int16, &x, cols);
+            let mut out = vec![f32::NAN; tokens * rows];
+            matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
+            for (at, found) in out.iter().enumerate() {
+                let (token, row) = (at / rows, at % rows);
+                let (high, low) = (activations.row(2 * token), activations.row(2 * token + 1));
+                let mut expected = 0f32;
+                for start in (0..cols).step_by(cut) {
+                    let columns = start..(start + cut).min(cols);
+                    let dot = |q: &[i8]| columns.clone().map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col])).sum::<i32>();
+                    // The scale of the block is what its largest activation says it is.
+                    let block = start / BLOCK_COLS * BLOCK_COLS..(start / BLOCK_COLS * BLOCK_COLS + BLOCK_COLS).min(cols);
+                    let scale = x[token * cols..][block].iter().fold(0f32, |most, x| most.max(x.abs())) / 32639.0;
+                    let sum = (256 * dot(high) + dot(low)) as f32 * scale;
+                    expected += if grouped { sum * values[row * groups + start / (cols / groups)] } else { sum };
+                }
+                let expected = if grouped { expected } else { expected * values[row] };
+                prop_assert_eq!(found.to_bits(), expected.to_bits(), "{} on {}", kernel.name(), kernels.isa());
+            }
         }
     }
 
@@ -448,7 +550,7 @@ proptest! {
         for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| kernel.can_scale(group_cols)) {
             let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
             let mut activations = Activations::new(kernels);
-            activations.quantize(kernels, &pool, &x, cols);
+            activations.quantize(kernels, &pool, Precision::Int8, &x, cols);
             let mut out = vec![f32::NAN; tokens * rows];
             matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
             for (at, found) in out.iter().enumerate() {

@@ -6,10 +6,24 @@
 use super::FloatKernels;
 use super::avx2_rows::{decode_row, dot_row};
 use crate::epilogue::Finish;
+use crate::ternary::{self, AddGroup};
 use std::arch::x86_64::*;
 
-pub(crate) const KERNELS: FloatKernels =
-    FloatKernels { quantize, rms_norm, finish, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
+pub(crate) const KERNELS: FloatKernels = FloatKernels {
+    quantize,
+    quantize_int16,
+    rms_norm,
+    finish,
+    add_group,
+    silu_mul,
+    relu2_mul,
+    add,
+    rotate,
+    dot,
+    decode_row,
+    dot_row,
+    encode_f16,
+};
 
 pub(super) const LANES: usize = 8;
 
@@ -142,6 +156,16 @@ fn relu2_mul(gate: &mut [f32], up: &[f32]) {
         let positive = gate.max(0.0);
         *gate = positive * positive * up;
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+    ternary::quantize_int16(x, high, low)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_group(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
+    how.apply(sums, low, totals);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

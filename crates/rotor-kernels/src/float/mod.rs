@@ -5,6 +5,7 @@
 
 use crate::dense::DenseType;
 use crate::epilogue::Finish;
+use crate::ternary::AddGroup;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -22,10 +23,14 @@ pub(crate) mod scalar;
 pub(crate) struct FloatKernels {
     /// int8 quantisation; returns the factor `s`, NaN where `x` is not finite.
     pub quantize: unsafe fn(x: &[f32], q: &mut [i8]) -> f32,
+    /// int16 quantisation of a block of columns, in two digits; returns the scale.
+    pub quantize_int16: unsafe fn(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32,
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     pub rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// What becomes of a token's dot products with consecutive rows; scales, where there is one for each row, as many as sums.
     pub finish: unsafe fn(how: Finish<'_>, sums: &[i32], out: &mut [f32]),
+    /// Adds what a group of columns gives a token's outputs; as many sums, low sums where there are such, and scales as totals.
+    pub add_group: unsafe fn(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]),
     /// `gate = silu(gate) * up`.
     pub silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
     /// `gate = max(gate, 0)^2 * up`.

@@ -3,10 +3,24 @@
 use super::FloatKernels;
 use crate::dense::DenseType;
 use crate::epilogue::Finish;
+use crate::ternary::{self, AddGroup};
 use half::f16;
 
-pub(crate) const KERNELS: FloatKernels =
-    FloatKernels { quantize, rms_norm, finish, silu_mul, relu2_mul, add, rotate, dot, decode_row, dot_row, encode_f16 };
+pub(crate) const KERNELS: FloatKernels = FloatKernels {
+    quantize,
+    quantize_int16,
+    rms_norm,
+    finish,
+    add_group,
+    silu_mul,
+    relu2_mul,
+    add,
+    rotate,
+    dot,
+    decode_row,
+    dot_row,
+    encode_f16,
+};
 
 fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
     let finite = x.iter().all(|v| v.is_finite());
@@ -28,6 +42,14 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * factor * weight;
     }
+}
+
+fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+    ternary::quantize_int16(x, high, low)
+}
+
+fn add_group(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
+    how.apply(sums, low, totals);
 }
 
 fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {

@@ -1,6 +1,12 @@
-//! Activations quantised to int8, per token, with whatever the kernels want prepared from them.
+//! Activations quantised to integers, with whatever the kernels want prepared from them.
 //!
 //! Linears that share an input (q, k and v; gate and up) share one value of this type: quantised once, prepared once.
+//!
+//! Models that were trained with int8 activations get just that, one scale per token. Models of which only the weights are
+//! ternary get [`Precision::Int16`]: 16 bits with a scale to every [`BLOCK_COLS`] columns, which is as good as f32 for them.
+//! An int16 value is two int8 digits, `x = 256 high + low`, and a token is two rows, one of each digit. The kernels multiply
+//! rows of int8 and know nothing of digits, so a product of a token costs what products of two tokens cost, and the weights are
+//! read once for both.
 
 use super::kernel::{Arrangement, MAX_FEW, MAX_PASS, PanelTokens, Preparation, TernaryKernel, Token};
 use super::layout::TRIOS_COLS;
@@ -14,20 +20,56 @@ use std::ops::Range;
 /// Rows are padded to a multiple of this, with zeros: to whole blocks of every layout, and to whole cache lines.
 const STRIDE_ALIGN: usize = 2 * TRIOS_COLS;
 
-/// `tokens` rows of `cols` int8 activations and their quantisation factors.
+/// Columns that share a scale in [`Precision::Int16`]. Products are cut where scales change, so this is a multiple of the
+/// blocks of every packed layout and of the chunks of all tables; it has to be one of the usual groups of weights as well (64,
+/// 128), or those would be cut once more.
+pub const BLOCK_COLS: usize = 384;
+
+/// The largest int16 value: its high digit is 127.
+const LARGEST_INT16: i16 = 127 * 256 + 127;
+
+/// How finely activations are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// int8, one scale per token: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`.
+    Int8,
+    /// Two int8 digits, a scale to every [`BLOCK_COLS`] columns: `scale = max |x| / 32639`,
+    /// `256 high + low = round_half_even(x / scale)`.
+    Int16,
+}
+
+impl Precision {
+    /// int8 digits of a value, each in a row of its own.
+    const fn digits(self) -> usize {
+        match self {
+            Precision::Int8 => 1,
+            Precision::Int16 => 2,
+        }
+    }
+}
+
+/// `tokens` rows of `cols` quantised activations and their scales.
 #[derive(Debug)]
 pub struct Activations {
     isa: Isa,
+    precision: Precision,
     cols: usize,
     tokens: usize,
     stride: usize,
+    /// `[tokens][digits][stride]`, the high digits first.
     quantized: Lines<i8>,
+    /// Of int8: one to a token.
     factors: Vec<f32>,
+    /// Of int16: `[tokens][blocks of columns]`.
+    scales: Vec<f32>,
+    /// One to a row.
     sums: Vec<i32>,
+    /// The sums of each row's groups of columns, `[rows][groups]`, and the columns of a group; 0 where none were made.
+    group_sums: (usize, Vec<i32>),
     /// What `prepared` was made by, where it was made.
     preparation: Option<&'static Preparation>,
     prepared: Vec<u8>,
-    /// The tokens of each pass side by side, `[pass][columns / 4][tokens][4]`.
+    /// The rows of each pass side by side, `[pass][columns / 4][rows][4]`.
     interleaved: Vec<i8>,
     /// The passes that `interleaved` was made for; 0 where it was not made.
     interleaved_passes: usize,
@@ -40,12 +82,15 @@ impl Activations {
     pub fn new(kernels: &Kernels) -> Activations {
         Activations {
             isa: kernels.isa,
+            precision: Precision::Int8,
             cols: 0,
             tokens: 0,
             stride: 0,
             quantized: Lines::default(),
             factors: Vec::new(),
+            scales: Vec::new(),
             sums: Vec::new(),
+            group_sums: (0, Vec::new()),
             preparation: None,
             prepared: Vec::new(),
             interleaved: Vec::new(),
@@ -54,19 +99,25 @@ impl Activations {
         }
     }
 
-    fn resize(&mut self, kernels: &Kernels, tokens: usize, cols: usize) {
+    fn resize(&mut self, kernels: &Kernels, precision: Precision, tokens: usize, cols: usize) {
         assert!(kernels.isa == self.isa, "activations of {}, kernels of {}", self.isa, kernels.isa);
-        (self.cols, self.tokens, self.stride) = (cols, tokens, cols.next_multiple_of(STRIDE_ALIGN));
-        self.quantized.resize(tokens * self.stride);
+        (self.precision, self.cols, self.tokens) = (precision, cols, tokens);
+        self.stride = cols.next_multiple_of(STRIDE_ALIGN);
+        self.quantized.resize(self.rows() * self.stride);
         self.factors.resize(tokens, 1.0);
-        self.sums.resize(tokens, 0);
+        self.scales.resize(if precision == Precision::Int16 { tokens * self.blocks() } else { 0 }, 0.0);
+        self.sums.resize(self.rows(), 0);
+        self.group_sums.0 = 0;
         self.preparation = None;
         self.interleaved_passes = 0;
     }
 
-    /// Makes what `kernel` wants of these activations, unless it is there already.
-    pub(super) fn prepare(&mut self, kernel: &TernaryKernel, pool: &Pool) {
-        if let Some(panel) = kernel.panel(self.tokens) {
+    /// Makes what `kernel` wants of these activations, unless it is there already; and the sums of groups of so many columns.
+    pub(super) fn prepare(&mut self, kernel: &TernaryKernel, group_cols: Option<usize>, pool: &Pool) {
+        if let Some(cols) = group_cols {
+            self.sum_groups(cols);
+        }
+        if let Some(panel) = kernel.panel(self.rows()) {
             if panel.arrangement == Arrangement::SideBySide {
                 self.interleave(self.passes(kernel), pool);
             }
@@ -78,10 +129,10 @@ impl Activations {
         }
         let (cols, stride, quantized) = (padded_cols(self.cols), self.stride, &self.quantized);
         let len = (preparation.len)(cols);
-        self.prepared.resize(self.tokens * len, 0);
-        pool.for_each_chunk(&mut self.prepared, len.max(1), |token, prepared| {
+        self.prepared.resize(self.sums.len() * len, 0);
+        pool.for_each_chunk(&mut self.prepared, len.max(1), |row, prepared| {
             // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); both slices are of these columns.
-            unsafe { (preparation.fill)(&quantized[token * stride..][..cols], prepared) };
+            unsafe { (preparation.fill)(&quantized[row * stride..][..cols], prepared) };
         });
         self.preparation = Some(preparation);
     }
@@ -91,12 +142,13 @@ impl Activations {
             return;
         }
         self.interleaved.resize(self.quantized.len(), 0);
-        let (tokens, stride, quantized) = (self.tokens, self.stride, &self.quantized);
+        let (tokens, digits, stride) = (self.tokens, self.precision.digits(), self.stride);
+        let quantized = &self.quantized;
         let out = SharedMut::new(&mut self.interleaved);
         pool.run(passes, |_, pass| {
-            let pass = pass_range(tokens, passes, pass);
+            let pass = rows_of(pass_range(tokens, passes, pass), digits);
             let rows = quantized[pass.start * stride..pass.end * stride].as_chunks::<4>().0;
-            // SAFETY: each task owns the bytes of its tokens.
+            // SAFETY: each task owns the bytes of its rows.
             let out = unsafe { out.slice(pass.start * stride, pass.len() * stride) };
             for (quad, out) in out.as_chunks_mut::<4>().0.chunks_exact_mut(pass.len()).enumerate() {
                 for (out, x) in out.iter_mut().zip(rows[quad..].iter().step_by(stride / 4)) {
@@ -107,16 +159,17 @@ impl Activations {
         self.interleaved_passes = passes;
     }
 
-    /// Quantises `x` (`[tokens, cols]`, f32) per token: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`.
+    /// Quantises `x` (`[tokens, cols]`, f32).
     ///
-    /// A token with a NaN or an infinity has no meaningful maximum: its factor becomes NaN, which carries on to every output.
+    /// What is not finite has no meaningful maximum: the scale of its token, or of its block of columns, becomes NaN, which
+    /// carries on to every output.
     ///
     /// # Panics
     /// If `x.len()` is not a multiple of `cols`.
-    pub fn quantize(&mut self, kernels: &Kernels, pool: &Pool, x: &[f32], cols: usize) {
+    pub fn quantize(&mut self, kernels: &Kernels, pool: &Pool, precision: Precision, x: &[f32], cols: usize) {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} values are not rows of {cols}", x.len());
-        self.resize(kernels, x.len() / cols, cols);
-        self.quantize_tokens(kernels, pool, |_, token, q| kernels.quantize(&x[token * cols..(token + 1) * cols], q));
+        self.resize(kernels, precision, x.len() / cols, cols);
+        self.quantize_tokens(kernels, pool, |_, token, put| put(&x[token * cols..(token + 1) * cols]));
     }
 
     /// Quantises what `fill(token, x)` makes of each of `tokens`, `cols` numbers that are nowhere kept as f32.
@@ -127,41 +180,59 @@ impl Activations {
         &mut self,
         kernels: &Kernels,
         pool: &Pool,
+        precision: Precision,
         (tokens, cols): (usize, usize),
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         assert!(cols > 0, "tokens without features");
-        self.resize(kernels, tokens, cols);
+        self.resize(kernels, precision, tokens, cols);
         let mut rows = std::mem::take(&mut self.rows);
         rows.resize_with(pool.threads().max(rows.len()), Vec::new);
         let shared = SharedMut::new(&mut rows);
-        self.quantize_tokens(kernels, pool, |worker, token, q| {
+        self.quantize_tokens(kernels, pool, |worker, token, put| {
             // SAFETY: a worker runs one task at a time.
             let row = unsafe { &mut shared.slice(worker, 1)[0] };
             row.resize(row.len().max(cols), 0.0);
             fill(token, &mut row[..cols]);
-            kernels.quantize(&row[..cols], q)
+            put(&row[..cols]);
         });
         self.rows = rows;
     }
 
-    /// `quantize(worker, token, q)` fills a token's row and returns its factor.
+    /// `quantize(worker, token, put)` hands a token's numbers to `put`, once.
     fn quantize_tokens(
         &mut self,
         kernels: &Kernels,
         pool: &Pool,
-        quantize: impl Fn(usize, usize, &mut [i8]) -> f32 + Sync,
+        quantize: impl Fn(usize, usize, &mut dyn FnMut(&[f32])) + Sync,
     ) {
-        let (cols, stride) = (self.cols, self.stride);
-        let (factors, sums) = (SharedMut::new(&mut self.factors), SharedMut::new(&mut self.sums));
-        let rows = SharedMut::new(&mut self.quantized);
+        let (precision, cols, stride, blocks) = (self.precision, self.cols, self.stride, self.blocks());
+        let digits = precision.digits();
+        let (factors, scales) = (SharedMut::new(&mut self.factors), SharedMut::new(&mut self.scales));
+        let (rows, sums) = (SharedMut::new(&mut self.quantized), SharedMut::new(&mut self.sums));
         pool.run(self.tokens, |worker, token| {
-            // SAFETY: each task owns its token's row, factor and sum.
-            let (q, factor, sum) = unsafe {
-                (rows.slice(token * stride, stride), &mut factors.slice(token, 1)[0], &mut sums.slice(token, 1)[0])
-            };
-            *factor = quantize(worker, token, &mut q[..cols]);
-            *sum = finish_row(kernels, q, cols);
+            // SAFETY: each task owns its token's rows, scales and sums.
+            let (q, sums) =
+                unsafe { (rows.slice(token * digits * stride, digits * stride), sums.slice(token * digits, digits)) };
+            quantize(worker, token, &mut |x| match precision {
+                Precision::Int8 => {
+                    // SAFETY: as above.
+                    let factor = unsafe { &mut factors.slice(token, 1)[0] };
+                    *factor = kernels.quantize(x, &mut q[..cols]);
+                }
+                Precision::Int16 => {
+                    // SAFETY: as above.
+                    let scales = unsafe { scales.slice(token * blocks, blocks) };
+                    let (high, low) = q.split_at_mut(stride);
+                    let digits = high[..cols].chunks_mut(BLOCK_COLS).zip(low[..cols].chunks_mut(BLOCK_COLS));
+                    for ((x, (high, low)), scale) in x.chunks(BLOCK_COLS).zip(digits).zip(scales) {
+                        *scale = kernels.quantize_int16(x, high, low);
+                    }
+                }
+            });
+            for (row, sum) in q.chunks_exact_mut(stride).zip(sums) {
+                *sum = finish_row(kernels, row, cols);
+            }
         });
     }
 
@@ -171,7 +242,7 @@ impl Activations {
     /// If `q.len()` is not a multiple of `cols`.
     pub fn set(&mut self, kernels: &Kernels, q: &[i8], cols: usize) {
         assert!(cols > 0 && q.len().is_multiple_of(cols), "{} values are not rows of {cols}", q.len());
-        self.resize(kernels, q.len() / cols, cols);
+        self.resize(kernels, Precision::Int8, q.len() / cols, cols);
         self.factors.fill(1.0);
         let rows = self.quantized.chunks_exact_mut(self.stride).zip(q.chunks_exact(cols));
         for ((to, from), sum) in rows.zip(&mut self.sums) {
@@ -190,14 +261,49 @@ impl Activations {
         self.tokens
     }
 
-    /// The quantisation factor `s` of each token.
+    /// How finely they are quantised.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Rows of int8: one to a token, or two where a value has two digits.
+    pub(super) fn rows(&self) -> usize {
+        self.tokens * self.precision.digits()
+    }
+
+    /// Blocks of columns that have a scale of their own in [`Precision::Int16`].
+    fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK_COLS)
+    }
+
+    /// The quantisation factor `s` of each token of int8 activations.
     pub fn factors(&self) -> &[f32] {
         &self.factors
     }
 
-    /// The int8 values of one token.
-    pub fn row(&self, token: usize) -> &[i8] {
-        &self.quantized[token * self.stride..token * self.stride + self.cols]
+    /// The scale of an int16 token's column.
+    pub(super) fn scale(&self, token: usize, col: usize) -> f32 {
+        self.scales[token * self.blocks() + col / BLOCK_COLS]
+    }
+
+    /// The int8 values of one row.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn row(&self, row: usize) -> &[i8] {
+        &self.quantized[row * self.stride..row * self.stride + self.cols]
+    }
+
+    /// One activation as the linears take it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, token: usize, col: usize) -> f32 {
+        let digit = |row: usize| i32::from(self.row(row)[col]);
+        match self.precision {
+            Precision::Int8 => digit(token) as f32 / self.factors[token],
+            Precision::Int16 => (256 * digit(2 * token) + digit(2 * token + 1)) as f32 * self.scale(token, col),
+        }
     }
 
     pub(crate) fn isa(&self) -> Isa {
@@ -208,60 +314,76 @@ impl Activations {
         self.stride
     }
 
-    pub(super) fn quantized_from(&self, token: usize) -> &[i8] {
-        &self.quantized[token * self.stride..]
+    pub(super) fn quantized_from(&self, row: usize) -> &[i8] {
+        &self.quantized[row * self.stride..]
     }
 
-    /// One token as `kernel` takes it, in whole blocks of its layout; [`Activations::prepare`] comes first.
-    pub(super) fn token(&self, token: usize, kernel: &TernaryKernel) -> Token<'_> {
+    /// One row as `kernel` takes it, in whole blocks of its layout; [`Activations::prepare`] comes first.
+    pub(super) fn token(&self, row: usize, kernel: &TernaryKernel) -> Token<'_> {
         let prepared = match kernel.preparation {
             None => &[][..],
             Some(preparation) => {
                 let len = (preparation.len)(padded_cols(self.cols));
-                &self.prepared[token * len..(token + 1) * len]
+                &self.prepared[row * len..(row + 1) * len]
             }
         };
-        let quantized = &self.quantized[token * self.stride..][..kernel.layout.padded(self.cols)];
-        Token { quantized, sum: self.sums[token], prepared }
+        let quantized = &self.quantized[row * self.stride..][..kernel.layout.padded(self.cols)];
+        Token { quantized, sum: self.sums[row], prepared }
     }
 
-    /// How many passes over the weights `kernel` makes for all tokens.
+    /// How many passes over the weights `kernel` makes for all tokens. The digits of a token go in one pass.
     pub(super) fn passes(&self, kernel: &TernaryKernel) -> usize {
-        self.tokens.div_ceil(kernel.panel(self.tokens).map_or(kernel.few_tokens, |panel| panel.tokens))
+        let rows = kernel.panel(self.rows()).map_or(kernel.few_tokens, |panel| panel.tokens);
+        self.tokens.div_ceil(rows / self.precision.digits())
     }
 
     /// The tokens of one of these passes, in whole blocks of the kernel's layout; [`Activations::prepare`] comes first.
     pub(super) fn pass(&self, number: usize, kernel: &TernaryKernel) -> Pass<'_> {
-        let passes = self.passes(kernel);
-        if let Some(panel) = kernel.panel(self.tokens) {
+        let (passes, digits) = (self.passes(kernel), self.precision.digits());
+        if let Some(panel) = kernel.panel(self.rows()) {
             let tokens = pass_range(self.tokens, passes, number);
+            let rows = rows_of(tokens.clone(), digits);
             let mut sums = [0; MAX_PASS];
-            sums[..tokens.len()].copy_from_slice(&self.sums[tokens.clone()]);
-            let rows = tokens.start * self.stride..tokens.end * self.stride;
+            sums[..rows.len()].copy_from_slice(&self.sums[rows.clone()]);
+            let bytes = rows.start * self.stride..rows.end * self.stride;
             let x = match panel.arrangement {
-                Arrangement::Rows => &self.quantized[rows],
+                Arrangement::Rows => &self.quantized[bytes],
                 Arrangement::SideBySide => {
                     debug_assert_eq!(self.interleaved_passes, passes, "prepared for these passes");
-                    &self.interleaved[rows][..kernel.layout.padded(self.cols) * tokens.len()]
+                    &self.interleaved[bytes][..kernel.layout.padded(self.cols) * rows.len()]
                 }
             };
             let (arrangement, stride) = (panel.arrangement, self.stride);
-            let input = PanelTokens { arrangement, tokens: tokens.len(), x, stride };
-            return Pass { tokens, inputs: Inputs::Together(input, sums) };
+            let input = PanelTokens { arrangement, tokens: rows.len(), x, stride };
+            return Pass { tokens, rows, inputs: Inputs::Together(input, sums) };
         }
-        let tokens = number * kernel.few_tokens..((number + 1) * kernel.few_tokens).min(self.tokens);
+        let few = kernel.few_tokens / digits;
+        let tokens = number * few..((number + 1) * few).min(self.tokens);
+        let rows = rows_of(tokens.clone(), digits);
         let mut inputs = [Token::default(); MAX_FEW];
-        for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
-            *input = self.token(token, kernel);
+        for (input, row) in inputs.iter_mut().zip(rows.clone()) {
+            *input = self.token(row, kernel);
         }
-        Pass { tokens, inputs: Inputs::OneByOne(inputs) }
+        Pass { tokens, rows, inputs: Inputs::OneByOne(inputs) }
     }
 
-    /// The sums of each token's groups of `cols` columns, `[tokens][groups]`.
-    pub(super) fn sums_of_groups(&self, cols: usize, sums: &mut Vec<i32>) {
+    /// Sums each row's groups of `cols` columns, unless that is done.
+    fn sum_groups(&mut self, cols: usize) {
+        let (known, sums) = &mut self.group_sums;
+        if *known == cols {
+            return;
+        }
+        *known = cols;
         sums.clear();
         let rows = self.quantized.chunks_exact(self.stride).flat_map(|row| row[..self.cols].chunks(cols));
         sums.extend(rows.map(|group| group.iter().map(|q| i32::from(*q)).sum::<i32>()));
+    }
+
+    /// The sums of a row's groups, which [`Activations::prepare`] made.
+    pub(super) fn sums_of_groups(&self, row: usize, cols: usize) -> &[i32] {
+        assert_eq!(self.group_sums.0, cols, "sums of the groups at hand");
+        let groups = self.cols.div_ceil(cols);
+        &self.group_sums.1[row * groups..(row + 1) * groups]
     }
 }
 
@@ -284,6 +406,11 @@ impl<'a> Token<'a> {
     }
 }
 
+/// The rows that hold the digits of some tokens.
+fn rows_of(tokens: Range<usize>, digits: usize) -> Range<usize> {
+    tokens.start * digits..tokens.end * digits
+}
+
 /// The tokens of a pass where all passes are to be alike: a panel is read once for each.
 fn pass_range(tokens: usize, passes: usize, pass: usize) -> Range<usize> {
     tokens * pass / passes..tokens * (pass + 1) / passes
@@ -292,6 +419,8 @@ fn pass_range(tokens: usize, passes: usize, pass: usize) -> Range<usize> {
 /// The tokens that are multiplied in one pass over the weights.
 pub(super) struct Pass<'a> {
     pub tokens: Range<usize>,
+    /// The rows of their digits.
+    pub rows: Range<usize>,
     inputs: Inputs<'a>,
 }
 
@@ -305,7 +434,7 @@ impl Pass<'_> {
     /// The tokens for a kernel that takes a tile as it is packed.
     pub(super) fn one_by_one(&self) -> &[Token<'_>] {
         match &self.inputs {
-            Inputs::OneByOne(inputs) => &inputs[..self.tokens.len()],
+            Inputs::OneByOne(inputs) => &inputs[..self.rows.len()],
             Inputs::Together(..) => unreachable!("a pass for a packed tile"),
         }
     }
@@ -318,28 +447,55 @@ impl Pass<'_> {
         }
     }
 
-    /// Some columns, whole multiples of 16, whose activations sum to `sum_of(token)`.
+    /// Some columns, whole multiples of 16, whose activations sum to `sum_of(row)`.
     pub(super) fn columns(
         &self,
         columns: Range<usize>,
         sum_of: impl Fn(usize) -> i32,
         kernel: &TernaryKernel,
     ) -> Pass<'_> {
-        let tokens = self.tokens.clone();
+        let (tokens, rows) = (self.tokens.clone(), self.rows.clone());
         let inputs = match &self.inputs {
             Inputs::OneByOne(inputs) => {
                 let mut inputs = *inputs;
-                for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
-                    *input = input.columns(columns.clone(), sum_of(token), kernel);
+                for (input, row) in inputs.iter_mut().zip(rows.clone()) {
+                    *input = input.columns(columns.clone(), sum_of(row), kernel);
                 }
                 Inputs::OneByOne(inputs)
             }
             Inputs::Together(input, _) => {
                 let mut sums = [0; MAX_PASS];
-                sums.iter_mut().zip(tokens.clone()).for_each(|(sum, token)| *sum = sum_of(token));
+                sums.iter_mut().zip(rows.clone()).for_each(|(sum, row)| *sum = sum_of(row));
                 Inputs::Together(input.columns(columns), sums)
             }
         };
-        Pass { tokens, inputs }
+        Pass { tokens, rows, inputs }
     }
+}
+
+/// The reference for [`Precision::Int16`], which is compiled anew for each ISA: every operation is exact or correctly
+/// rounded, so the bits are the same everywhere. Returns the scale of a block of at most [`BLOCK_COLS`] columns: NaN where one is
+/// not finite, and then the digits are zeros.
+#[inline(always)]
+pub(crate) fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
+    // Magnitudes compare as integers do, and what is not finite lies above all that is.
+    let magnitude = |x: &f32| x.to_bits() & i32::MAX.cast_unsigned();
+    let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(magnitude(x))));
+    let (scale, inverse) = match largest {
+        // Below this the inverse is not a finite number.
+        ..1e-30 => (0.0, 0.0),
+        largest if largest.is_finite() => (largest / f32::from(LARGEST_INT16), f32::from(LARGEST_INT16) / largest),
+        _ => {
+            high.fill(0);
+            low.fill(0);
+            return f32::NAN;
+        }
+    };
+    for ((x, high), low) in x.iter().zip(high).zip(low) {
+        // To the nearest integer, to even where two are as near: beyond 2^23 an f32 has no fractions.
+        const SHIFT: f32 = 12_582_912.0;
+        let q = (x * inverse + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()).cast_signed() + 128;
+        (*high, *low) = ((q >> 8) as i8, ((q & 255) - 128) as i8);
+    }
+    scale
 }

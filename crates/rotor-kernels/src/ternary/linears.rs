@@ -4,6 +4,7 @@
 //! a token is a few hundred jobs of some ten microseconds, so waits are felt.
 
 use super::activations::Activations;
+use super::grouped::group_cols;
 use super::matrix::{RowScales, Scratch, TernaryMatrix};
 use super::tiles::Tiles;
 use crate::dispatch::Kernels;
@@ -78,23 +79,23 @@ pub fn linears(
             assert!(scales.fit(matrix.rows(), matrix.cols()), "scales for [{}, {}]", matrix.rows(), matrix.cols());
         }
     }
-    let tokens = x.tokens();
+    let groups_of = |linear: TernaryLinear<'_>| group_cols(linear.scales, x.precision());
+    let groups = groups_of(products[0].first);
     let together = products.iter().flat_map(Product::steps).all(|linear| {
-        std::ptr::eq(linear.matrix.kernel(), kernel) && linear.matrix.goes_by_tiles(linear.scales, tokens)
+        std::ptr::eq(linear.matrix.kernel(), kernel) && linear.matrix.goes_by_tiles(x) && groups_of(linear) == groups
     });
     if together {
-        x.prepare(kernel, pool);
+        x.prepare(kernel, groups, pool);
         return by_tiles(kernels, pool, x, scratch, products);
     }
     for product in products {
         for linear in product.steps() {
-            if linear.matrix.goes_by_tiles(linear.scales, tokens) {
-                x.prepare(linear.matrix.kernel(), pool);
-                let alone = Product { first: linear, second: None, out: product.out };
-                by_tiles(kernels, pool, x, scratch, &mut [alone]);
+            let out = &mut *product.out;
+            if linear.matrix.goes_by_tiles(x) {
+                x.prepare(linear.matrix.kernel(), group_cols(linear.scales, x.precision()), pool);
+                by_tiles(kernels, pool, x, scratch, &mut [Product { first: linear, second: None, out }]);
             } else {
-                let out = (linear.epilogue, &mut *product.out);
-                linear.matrix.linear_alone(kernels, pool, x, linear.scales, scratch, out);
+                linear.matrix.linear_by_lookup(kernels, pool, x, linear.scales, scratch, (linear.epilogue, out));
             }
         }
     }
@@ -127,12 +128,19 @@ fn by_tiles(kernels: &Kernels, pool: &Pool, x: &Activations, scratch: &mut Scrat
     tiles.multiply(pool, x, scratch, |step, tile, weights, pass, sums| {
         let (part, linear, tile) = place(step, tile).expect("a tile that has weights");
         let rows = linear.matrix.rows_of(tile);
+        // SAFETY: each task owns its rows of its tokens.
+        let out = |token: usize| unsafe { part.out.slice(token * linear.matrix.rows() + rows.start, rows.len()) };
+        if let Some(groups) = linear.matrix.groups(x, linear.scales) {
+            let totals = linear.matrix.totals(kernels, weights, &rows, pass, sums, groups);
+            for (totals, token) in totals.iter().zip(pass.tokens.clone()) {
+                linear.epilogue.apply(kernels, &totals[..rows.len()], out(token));
+            }
+            return;
+        }
         let scales = linear.scales.of_rows(rows.clone());
         for (sums, token) in weights.products(pass, sums).iter().zip(pass.tokens.clone()) {
-            // SAFETY: each task owns its rows of its tokens.
-            let out = unsafe { part.out.slice(token * linear.matrix.rows() + rows.start, rows.len()) };
             let how = Finish { scales, factor: x.factors()[token], epilogue: linear.epilogue };
-            kernels.finish(how, &sums[..rows.len()], out);
+            kernels.finish(how, &sums[..rows.len()], out(token));
         }
     });
 }

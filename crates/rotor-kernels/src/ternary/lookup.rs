@@ -14,9 +14,11 @@
 //! it alone: of 32 columns `32 * 128 = 4096`, of 96 columns 12288; the worst input spills every seventh or second chunk, most
 //! inputs hardly ever.
 
-use super::grouped::GroupScales;
+use super::grouped::Groups;
 use super::matrix::{Scratch, Sums, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
+use crate::dispatch::Kernels;
+use crate::epilogue::Epilogue;
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use std::ops::Range;
@@ -181,42 +183,44 @@ impl TernaryMatrix {
     /// As [`TernaryMatrix::multiply_by_lookup`], group by group.
     pub(super) fn multiply_groups_by_lookup(
         &self,
-        kernels: &LookupKernels,
+        kernels: &Kernels,
+        lookup: &LookupKernels,
         pool: &Pool,
-        x: &Activations,
-        scales: &GroupScales,
+        groups: Groups<'_>,
         scratch: &mut Scratch,
-        (out, put): (&mut [f32], impl Fn(&[f32], &mut [f32]) + Sync),
+        (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        self.by_lookup(kernels, pool, x, scratch, out, |lookup, worker, part, out| {
+        let x = groups.x;
+        let digits = x.rows() / x.tokens().max(1);
+        self.by_lookup(lookup, pool, x, scratch, out, |lookup, worker, part, out| {
             let rows = part.rows.len();
+            // Tiles and what is left for the last one have an even number of rows, so that no token's digits are parted.
+            let tokens = part.first / digits..(part.first + part.tokens) / digits;
             worker.totals.clear();
-            worker.totals.resize(part.tokens * rows, 0.0);
-            for group in 0..scales.groups() {
-                let chunks = scales.cols() / lookup.chunk.cols;
-                let chunks = group * chunks..(group + 1) * chunks;
+            worker.totals.resize(tokens.len() * rows, 0.0);
+            for columns in groups.columns() {
+                let col = columns.start;
+                let chunks = col / lookup.chunk.cols..columns.end.min(self.cols()).div_ceil(lookup.chunk.cols);
                 lookup.add_up(chunks, part.rows.clone(), worker);
-                let scales = &scales.group(group)[part.live.clone()];
-                for (block, scales) in scales.chunks(TURN_ROWS).enumerate() {
-                    let padded = scales.len().next_multiple_of(TILE_ROWS);
-                    lookup.turn(worker, block * TURN_ROWS, padded);
-                    for (sums, totals) in worker.by_token.chunks_exact(padded).zip(worker.totals.chunks_exact_mut(rows))
-                    {
-                        for ((total, sum), scale) in totals[block * TURN_ROWS..].iter_mut().zip(sums).zip(scales) {
-                            *total += *sum as f32 * scale;
-                        }
+                for first in part.live.clone().step_by(TURN_ROWS) {
+                    let live = first..(first + TURN_ROWS).min(part.live.end);
+                    let (padded, from) = (live.len().next_multiple_of(TILE_ROWS), first - part.rows.start);
+                    lookup.turn(worker, from, padded);
+                    let sums = worker.by_token.chunks_exact(padded * digits);
+                    let totals = worker.totals.chunks_exact_mut(rows);
+                    for ((sums, totals), token) in sums.zip(totals).zip(tokens.clone()) {
+                        let sums = sums.split_at(padded);
+                        groups.add(kernels, (token, &live, col), sums, &mut totals[from..]);
                     }
                 }
             }
-            for (token, totals) in worker.totals.chunks_exact_mut(rows).enumerate() {
-                let at = (part.first + token) * self.rows() + part.live.start;
+            for (totals, token) in worker.totals.chunks_exact_mut(rows).zip(tokens) {
+                let at = token * self.rows() + part.live.start;
                 // SAFETY: each task owns its tokens' part of the rows.
                 let out = unsafe { out.slice(at, part.live.len()) };
-                let factor = x.factors()[part.first + token];
-                totals.iter_mut().for_each(|total| *total /= factor);
-                for (totals, out) in totals.chunks(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS)) {
-                    put(&totals[..out.len()], out);
-                }
+                let totals = &mut totals[..out.len()];
+                groups.finish(token, part.live.clone(), totals);
+                epilogue.apply(kernels, totals, out);
             }
         });
     }
@@ -232,12 +236,12 @@ impl TernaryMatrix {
     ) {
         let scratch = &mut scratch.lookup;
         let codes_len = self.decode_codes(kernels, pool, scratch);
-        let parts = Parts::new(self, pool, kernels.most_tokens(), x.tokens());
+        let parts = Parts::new(self, pool, kernels.most_tokens(), x.rows());
         let columns = self.cols().next_multiple_of(kernels.chunk.cols);
         let codes = &scratch.codes[..codes_len];
         let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
-        pool.run(parts.tasks(x.tokens()), |worker, number| {
-            let part = parts.part(number, x.tokens(), self.rows());
+        pool.run(parts.tasks(x.rows()), |worker, number| {
+            let part = parts.part(number, x.rows(), self.rows());
             // Parts are whole tiles, so the last ones may be empty.
             if part.live.is_empty() {
                 return;

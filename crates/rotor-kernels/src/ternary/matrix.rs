@@ -1,13 +1,13 @@
 //! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
 
 use super::activations::Pass;
-use super::grouped::GroupScales;
+use super::grouped::{GroupScales, Groups, group_cols};
 use super::kernel::{MAX_PASS, TernaryKernel};
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
 use super::lookup::LookupScratch;
 use super::tiles::{PassSums, Tiles, Weights};
-use super::{Activations, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
+use super::{Activations, Precision, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish, RowScale};
@@ -87,8 +87,6 @@ pub struct Scratch {
     pub(super) lookup: LookupScratch,
     /// A panel for each thread.
     pub(super) panels: Vec<Lines<u8>>,
-    /// Sums of the activations of each token's groups.
-    group_sums: Vec<i32>,
 }
 
 /// Dot products of one token with consecutive rows.
@@ -251,13 +249,14 @@ impl TernaryMatrix {
     /// The exact products `out[token][row] = sum over columns of weight * activation`, int32.
     ///
     /// # Panics
-    /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`.
+    /// If the shapes do not fit (`x.cols() == cols`, `out.len() == x.tokens() * rows`), or the activations are not int8.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
         self.check(kernels, x, out.len());
-        if let Some(lookup) = self.kernel.lookup(x.tokens()) {
+        assert!(x.precision() == Precision::Int8, "int8 activations");
+        if let Some(lookup) = self.kernel.lookup(x.rows()) {
             return self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
         }
-        x.prepare(self.kernel, pool);
+        x.prepare(self.kernel, None, pool);
         let out = SharedMut::new(out);
         self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, sums| {
             let rows = self.rows_of(tile);
@@ -269,8 +268,8 @@ impl TernaryMatrix {
         });
     }
 
-    /// A linear layer's output `y[token][row] = dot * scale / s`, f32, with `s` the token's quantisation factor; where groups
-    /// of columns have scales, the sum of their products before the division, groups ascending. `epilogue` takes it to `out`.
+    /// A linear layer's output, f32, which `epilogue` takes to `out`: `y[token][row] = dot * scale / s` with `s` the token's
+    /// quantisation factor; `grouped.rs` has the formulas where groups of columns have scales.
     ///
     /// # Panics
     /// If the shapes do not fit: `x.cols() == cols`, `out.len() == x.tokens() * rows`, scales for all rows and columns, and
@@ -294,86 +293,62 @@ impl TernaryMatrix {
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
     }
 
-    /// Whether so many tokens are multiplied tile by tile, which several matrices can be at once.
-    pub(super) fn goes_by_tiles(&self, scales: &RowScales, tokens: usize) -> bool {
-        self.kernel.lookup(tokens).is_none() && !matches!(scales, RowScales::Grouped(_))
+    /// Whether it is multiplied tile by tile, which several matrices can be at once.
+    pub(super) fn goes_by_tiles(&self, x: &Activations) -> bool {
+        self.kernel.lookup(x.rows()).is_none()
     }
 
     /// The products that do not go by tiles.
-    pub(super) fn linear_alone(
+    pub(super) fn linear_by_lookup(
         &self,
         kernels: &Kernels,
         pool: &Pool,
-        x: &mut Activations,
+        x: &Activations,
         scales: &RowScales,
         scratch: &mut Scratch,
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        match (scales, self.kernel.lookup(x.tokens())) {
-            (RowScales::Grouped(scales), _) => {
-                assert!(self.kernel.can_scale(scales.cols()), "groups of {} in {}", scales.cols(), self.kernel.name());
-                let put = |y: &[f32], out: &mut [f32]| epilogue.apply(kernels, y, out);
-                self.multiply_groups(pool, x, scales, scratch, out, put);
-            }
-            (_, Some(lookup)) => self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| {
+        let lookup = self.kernel.lookup(x.rows()).expect("products that do not go by tiles");
+        match self.groups(x, scales) {
+            Some(groups) => self.multiply_groups_by_lookup(kernels, lookup, pool, groups, scratch, (epilogue, out)),
+            None => self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| {
                 let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
                 kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
             }),
-            (_, None) => unreachable!("products that go by tiles"),
         }
     }
 
-    fn multiply_groups(
-        &self,
-        pool: &Pool,
-        x: &mut Activations,
-        scales: &GroupScales,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-        put: impl Fn(&[f32], &mut [f32]) + Sync,
-    ) {
-        if let Some(lookup) = self.kernel.lookup(x.tokens()) {
-            return self.multiply_groups_by_lookup(lookup, pool, x, scales, scratch, (out, put));
-        }
-        x.prepare(self.kernel, pool);
-        let mut group_sums = std::mem::take(&mut scratch.group_sums);
-        x.sums_of_groups(scales.cols(), &mut group_sums);
-        let out = SharedMut::new(out);
-        self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, sums| {
-            let rows = self.rows_of(tile);
-            let mut totals = self.totals(weights, &rows, pass, sums, (scales, &group_sums));
-            for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {
-                // SAFETY: each task owns its rows of its tokens.
-                let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                let factor = x.factors()[token];
-                totals.iter_mut().for_each(|total| *total /= factor);
-                put(&totals[..rows.len()], out);
-            }
-        });
-        scratch.group_sums = group_sums;
+    /// The groups of columns whose products have scales of their own, where there are such.
+    pub(super) fn groups<'a>(&self, x: &'a Activations, scales: &'a RowScales) -> Option<Groups<'a>> {
+        let cols = group_cols(scales, x.precision())?;
+        let groups = Groups { x, scales, cols, padded_cols: self.kernel.layout.padded(self.cols) };
+        Some(groups.check(self.kernel))
     }
 
-    /// The sums of a tile's groups times their scales, groups ascending, for at most a pass of tokens.
-    fn totals(
+    /// The outputs of a tile's rows for at most a pass of tokens, group by group.
+    pub(super) fn totals(
         &self,
+        kernels: &Kernels,
         weights: &Weights<'_>,
         rows: &Range<usize>,
         pass: &Pass<'_>,
         sums: &mut PassSums,
-        (scales, group_sums): (&GroupScales, &[i32]),
+        groups: Groups<'_>,
     ) -> [[f32; TILE_ROWS]; MAX_PASS] {
         let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
-        let count = pass.tokens.len();
-        for group in 0..scales.groups() {
-            let columns = group * scales.cols()..(group + 1) * scales.cols();
-            let sum_of = |token: usize| group_sums[token * scales.groups() + group];
-            weights.multiply(columns.clone(), &pass.columns(columns, sum_of, self.kernel), &mut sums[..count]);
-            let scales = &scales.group(group)[rows.clone()];
-            for (totals, sums) in totals.iter_mut().zip(&sums[..count]) {
-                for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
-                    *total += *sum as f32 * scale;
-                }
+        let (x, sums) = (groups.x, &mut sums[..pass.rows.len()]);
+        let digits = pass.rows.len() / pass.tokens.len().max(1);
+        for (group, columns) in groups.columns().enumerate() {
+            let sum_of = |row: usize| x.sums_of_groups(row, groups.cols)[group];
+            let col = columns.start;
+            weights.multiply(columns.clone(), &pass.columns(columns, sum_of, self.kernel), sums);
+            for ((totals, sums), token) in totals.iter_mut().zip(sums.chunks(digits)).zip(pass.tokens.clone()) {
+                let low = sums.get(1).map_or(&[][..], |low| &low[..]);
+                groups.add(kernels, (token, rows, col), (&sums[0], low), totals);
             }
+        }
+        for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {
+            groups.finish(token, rows.clone(), &mut totals[..rows.len()]);
         }
         totals
     }

@@ -1,4 +1,4 @@
-//! Ternary matrices times int8 activations, exactly.
+//! Ternary matrices times integer activations, exactly.
 //!
 //! A [`TernaryMatrix`] is packed once, for one of the kernels of this CPU. `layout.rs` has the packed forms, `kernel.rs` says
 //! what a kernel consists of, and there is a file for each ISA. Whatever the kernel, products are the plain integer dot
@@ -62,8 +62,10 @@ mod planes;
 pub(crate) mod scalar;
 mod tiles;
 
-pub use activations::Activations;
+pub(crate) use activations::quantize_int16;
+pub use activations::{Activations, BLOCK_COLS, Precision};
 pub use choice::{Choice, UnknownKernel};
+pub(crate) use grouped::AddGroup;
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;
 pub use linears::{MAX_PRODUCTS, Product, TernaryLinear, linears};

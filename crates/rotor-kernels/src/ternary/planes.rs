@@ -8,7 +8,7 @@
 //! with the transposed matrix fills one tile after the other in a buffer that stays in the cache, and multiplies it there.
 
 use super::kernel::{MAX_FEW, TernaryKernel, Token};
-use super::{Activations, TILE_ROWS, TernaryMatrix, UNIT_BYTES, UNIT_COLS, padded_cols};
+use super::{Activations, Precision, TILE_ROWS, TernaryMatrix, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,8 +104,9 @@ impl<'a> Planes<'a> {
         assert_eq!(x.cols(), cols, "rows of the matrix and the activations");
         assert_eq!(out.len(), x.tokens() * rows, "outputs of {} tokens and {rows} columns", x.tokens());
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
+        assert!(x.precision() == Precision::Int8, "int8 activations");
         let kernel = kernels.ternary.planes;
-        x.prepare(kernel, pool);
+        x.prepare(kernel, None, pool);
         let x = &*x;
         let tile_bytes = kernel.layout.tile_bytes(cols);
         scratch.0.resize_with(scratch.0.len().max(pool.threads()), Vec::new);

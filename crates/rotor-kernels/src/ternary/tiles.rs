@@ -17,7 +17,7 @@ const PANEL_BYTES: usize = 448 << 10;
 /// every layout, and whole steps of every kernel.
 const CHUNK_COLS: usize = 768;
 
-/// Dot products of a tile's rows with each token of a pass.
+/// Dot products of a tile's rows with each row of a pass's activations.
 pub(super) type PassSums = [[i32; TILE_ROWS]; MAX_PASS];
 
 /// Tiles of `cols` columns, packed for one kernel. In each of `steps`, a tile has other weights, or none.
@@ -40,7 +40,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         scratch: &mut Scratch,
         task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
     ) {
-        match self.kernel.panel(x.tokens()) {
+        match self.kernel.panel(x.rows()) {
             Some(panel) if x.passes(self.kernel) == 1 => self.chunk_by_chunk(panel, pool, x, scratch, task),
             Some(panel) => self.unpacked(panel, pool, x, scratch, task),
             None => self.as_packed(pool, x, task),
@@ -184,7 +184,7 @@ enum Unpacked<'a> {
 impl Weights<'_> {
     /// Products of all columns with a pass.
     pub(super) fn products<'o>(&self, pass: &Pass<'_>, out: &'o mut PassSums) -> &'o [[i32; TILE_ROWS]] {
-        let out = &mut out[..pass.tokens.len()];
+        let out = &mut out[..pass.rows.len()];
         self.multiply(0..self.cols, pass, out);
         out
     }
