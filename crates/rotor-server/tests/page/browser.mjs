@@ -12,7 +12,10 @@ import { startMock } from "./mock.mjs";
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** The real server under test, or `undefined`. */
-const realUrl = process.env.ROTOR_PAGE_URL;
+const realUrl = process.env.ROTOR_PAGE_URL || undefined;
+
+/** Tokens of an answer of a real server, which may have a small context; a test that sets the length itself is heard. */
+const REAL_LENGTH = 48;
 
 /** For tests of what only the mock server can do: the reason to skip them, or `false`. */
 export const mockOnly = realUrl ? "needs the mock server's canned answers" : false;
@@ -50,6 +53,7 @@ export async function withPage(body, { allowed, options = {}, prepare, address =
     context.setDefaultTimeout(10_000);
     const problems = [];
     await watch(context, problems, allowed);
+    if (realUrl) await context.addInitScript(limitLength, REAL_LENGTH);
     await prepare?.(context);
     try {
         const page = await context.newPage();
@@ -58,6 +62,15 @@ export async function withPage(body, { allowed, options = {}, prepare, address =
         assert.deepEqual(problems, [], "the page must run without errors, violations of its policy, and requests to elsewhere");
     } finally {
         await context.close();
+    }
+}
+
+/** Runs in the page before its own scripts. */
+function limitLength(length) {
+    try {
+        localStorage["rotor.preferences"] ??= JSON.stringify({ max_completion_tokens: length });
+    } catch {
+        // A test of blocked storage: answers have the length that the server gives them.
     }
 }
 

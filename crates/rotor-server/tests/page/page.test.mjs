@@ -172,13 +172,12 @@ test("the model view shows file, memory, layers and speed", () =>
         assert.equal(await page.locator(".cell[aria-pressed]").count(), 1);
     }));
 
-test("the requests view shows an answer that is under way, and stops it", () =>
-    withPage(async (page, context) => {
+test("the requests view shows what runs, or how to point a client here", () =>
+    withPage(async (page) => {
         await ready(page);
-        const other = await context.newPage();
-        await other.goto(`${baseUrl()}#/requests`);
-        await other.getByText(/Nothing runs|Running/).first().waitFor();
-        assert.ok((await other.locator(".snippets .code, .rows tbody tr").count()) > 0);
+        await page.getByRole("link", { name: "Requests" }).click();
+        await page.getByText(/Nothing runs|Running/).first().waitFor();
+        assert.ok((await page.locator(".snippets .code, .rows tbody tr").count()) > 0);
     }));
 
 test("settings are kept, sent, and reset", () =>
@@ -334,6 +333,8 @@ test("nothing scrolls sideways, at any width and at twice the size", async () =>
                     await page.waitForTimeout(150);
                     const wide = await page.evaluate(() => [document.scrollingElement, ...document.querySelectorAll(".view, .scroll, .panel, .history")].filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.className || box.localName));
                     assert.deepEqual(wide, [], `${address} at ${width}`);
+                    const tall = await page.evaluate(() => document.scrollingElement.scrollHeight - innerHeight);
+                    assert.ok(tall <= 0, `${address} at ${width}: the document is ${tall} pixels too high`);
                 }
             },
             { options: { viewport: { width, height: 800 } } },

@@ -60,7 +60,7 @@ const VIEWS = {
         await ready(page);
         await page.getByLabel("Model", { exact: true }).selectOption("microsoft/bitnet-b1.58-2B-4T");
         await page.goto(`${baseUrl()}#/model`);
-        await page.locator(".strip .cell").nth(13).click();
+        await page.locator(".strip").waitFor();
     },
     "requests-empty": async (page) => {
         await ready(page);
@@ -78,7 +78,25 @@ const VIEWS = {
         await page.locator("#settings-link").evaluate((link) => link.click());
         await page.getByLabel("Temperature", { exact: true }).fill("0.6");
     },
-    // States beyond the nine that are worth a look, too.
+    // Beyond those that the design asks for: the rest of long views, and states.
+    "more-model-layers": async (page) => {
+        await VIEWS.model(page);
+        await page.locator(".strip .cell").nth(13).click();
+        await page.getByRole("heading", { name: "Layers" }).evaluate((heading) => heading.scrollIntoView());
+    },
+    "more-model-speed": async (page) => {
+        await VIEWS.model(page);
+        await page.locator(".strip .cell").nth(6).click();
+        await page.locator(".view").evaluate((box) => (box.scrollTop = box.scrollHeight));
+    },
+    "more-requests": async (page) => {
+        await VIEWS["requests-eight"](page);
+        await page.locator(".view").evaluate((box) => (box.scrollTop = box.scrollHeight));
+    },
+    "more-settings": async (page) => {
+        await VIEWS.settings(page);
+        await page.locator(".panel").evaluate((box) => (box.scrollTop = box.scrollHeight));
+    },
     "state-loading": async (page) => {
         server()?.set({ models: [(await import("./canned.mjs")).MODELS[0]], loading: 0.42 });
         await page.reload();

@@ -1,6 +1,6 @@
 /** The conversation: its turns, the field below them, and what happens when something is sent. */
 
-import { fill, h, icon, setText } from "./dom.js";
+import { fill, h, icon } from "./dom.js";
 import { newConversation, newTurn, pathOf, select, siblings } from "./conversation.js";
 import { Generation, generations, TAB } from "./generation.js";
 import { Composer } from "./composer.js";
@@ -329,9 +329,9 @@ export class ChatView {
         this.#renderJump();
     }
 
+    /** While an answer grows out of sight there is a way to it. */
     #renderJump() {
-        this.#jump.hidden = this.#following;
-        setText(this.#jump.lastChild, "Jump to the newest");
+        this.#jump.hidden = this.#following || !this.#running;
     }
 
     #toEnd() {

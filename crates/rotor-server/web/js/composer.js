@@ -17,8 +17,8 @@ export class Composer {
             id: "message", rows: 1, placeholder: "Message", "aria-label": "Message", dir: "auto", enterKeyHint: "send",
             on: { input: () => this.#fit(), keydown: (event) => this.#key(event) },
         });
-        this.#button = iconButton("send", "Send", { class: "send", on: { click: () => this.#press() } });
-        this.#stop = iconButton("stop", "Stop", { class: "send stop", on: { click: () => actions.stop() } });
+        this.#button = iconButton("send", "Send", { class: "icon-button send", on: { click: () => this.#press() } });
+        this.#stop = iconButton("stop", "Stop", { class: "icon-button send stop", on: { click: () => actions.stop() } });
         this.#stop.hidden = true;
         this.element = h(
             "div",

@@ -27,6 +27,9 @@ const content = document.getElementById("content");
 /** @type {{ element: Element, title: string, leave?: () => void }} The view beside the side bar. */
 let view = chat;
 
+const wide = matchMedia("(min-width: 1000px)");
+
+wide.addEventListener("change", () => renderBar());
 addEventListener("hashchange", follow);
 server.addEventListener("change", () => renderBar());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && server.refresh());
@@ -79,16 +82,25 @@ async function viewOf({ view: name, turn }) {
 function renderBar() {
     const bar = document.getElementById("bar");
     document.getElementById("settings-link").href = settingsAddress(chat.conversation?.id);
-    const key = JSON.stringify([view.title, view === chat && chat.conversation?.id, server.model?.id, server.models.map(({ id, status }) => [id, status?.value])]);
+    const key = JSON.stringify([titleText(), showsChat() && chat.conversation?.id, server.model?.id, server.models.map(({ id, status }) => [id, status?.value])]);
     if (bar.dataset.key === key) return;
     bar.dataset.key = key;
-    document.title = `${view.title} · rotor`;
+    document.title = `${titleText()} · rotor`;
     fill(bar, iconButton("menu", "Conversations and views", { class: "icon-button menu", on: { click: () => sidebar.open() } }), title(), modelChoice());
+}
+
+/** Whether the conversation is on the screen: wide screens show it beside the settings. */
+function showsChat() {
+    return view === chat || (view instanceof SettingsView && wide.matches);
+}
+
+function titleText() {
+    return showsChat() ? chat.title : view.title;
 }
 
 /** The title of the view; that of a conversation becomes a field when it is pressed. */
 function title() {
-    if (view !== chat || !chat.conversation) return h("h1", { class: "title" }, view.title);
+    if (!showsChat() || !chat.conversation) return h("h1", { class: "title" }, titleText());
     const button = h("button", { type: "button", class: "rename", title: "Rename", dir: "auto", on: { click: () => heading.replaceWith(titleField(heading)) } }, chat.title);
     const heading = h("h1", { class: "title" }, button);
     return heading;

@@ -6,6 +6,7 @@ import { fill, h } from "./dom.js";
 import { bytes, count, figures, integer, percent } from "./format.js";
 import { LayersSection } from "./layers.js";
 import { server } from "./server.js";
+import { rowsTable } from "./tables.js";
 
 /** Names of the hyper-parameters that are not shown elsewhere, as people call them. */
 const PARAMETER_NAMES = {
@@ -163,7 +164,8 @@ function speed({ speed: measured, kernels }) {
     const points = [["Decode", measured.decode], ["Prefill", measured.prefill]].filter(([, point]) => point?.tokens_per_second);
     if (!machine || points.length === 0) return section("Speed", h("p", { class: "view-note" }, "Not measured yet: this fills in once the model has answered."), used);
     const dots = points.map(([name, point]) => dotOf(name, point, machine));
-    return section("Speed", roofline({ bandwidth: machine.read_bandwidth, peak: machine.multiply_peak }, dots), speedTable(dots), used);
+    const picture = roofline({ bandwidth: machine.read_bandwidth, peak: machine.multiply_peak }, dots);
+    return section("Speed", h("div", { class: "speed-chart" }, picture), speedTable(dots), used);
 }
 
 function dotOf(name, { tokens_per_second: rate, tokens_per_pass: tokens, bytes_per_pass: read, multiply_adds_per_token: work }, machine) {
@@ -174,14 +176,7 @@ function dotOf(name, { tokens_per_second: rate, tokens_per_pass: tokens, bytes_p
 }
 
 function speedTable(dots) {
-    const head = ["", "Tokens per second", "The machine allows", "Share", "Bound by"];
-    const row = ({ name, measured, limit, bound }) => [
-        h("th", { scope: "row" }, name),
-        [figures(measured), figures(limit), percent(measured / limit), bound].map((value) => h("td", {}, value)),
-    ];
-    return h(
-        "div",
-        { class: "table", tabIndex: 0, role: "region", "aria-label": "Speed" },
-        h("table", {}, h("thead", {}, h("tr", {}, head.map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, dots.map((dot) => h("tr", {}, row(dot))))),
-    );
+    const heads = ["Pass", "Tokens per second", "The machine allows", "Share", "Bound by"];
+    const row = ({ name, measured, limit, bound }) => [name, figures(measured), figures(limit), percent(measured / limit), bound];
+    return rowsTable(heads, dots.map(row), "Speed");
 }

@@ -6,6 +6,7 @@ import { fill, h } from "./dom.js";
 import { figures, integer, milliseconds, seconds } from "./format.js";
 import { server } from "./server.js";
 import { clientSnippets, codeSample } from "./snippets.js";
+import { rowsTable } from "./tables.js";
 import { toast } from "./toast.js";
 
 const POLL_MS = 1000;
@@ -70,7 +71,7 @@ export class RequestsView {
         const title = `Running ${requests.length}${limits ? ` of ${limits.running}` : ""}`;
         if (requests.length === 0) return part(title, h("p", { class: "view-note" }, "Nothing runs."));
         const heads = ["Client", "Model", "Tokens", "Speed", "Cached", "Time", ""];
-        return part(title, table(heads, requests.map((request) => this.#runningRow(request, now)), "Running requests"));
+        return part(title, rowsTable(heads, requests.map((request) => this.#runningRow(request, now)), "Running requests"));
     }
 
     #runningRow(request, now) {
@@ -83,7 +84,7 @@ export class RequestsView {
         if (requests.length === 0) return null;
         const heads = ["Client", "Model", "Waits because", "Prompt", "Time", ""];
         const row = (request) => [who(request), request.model, REASONS[request.reason] ?? request.reason, request.prompt_tokens ? integer(request.prompt_tokens) : "–", seconds(now - request.created), this.#stopButton(request.id, request)];
-        return part(`Waiting ${requests.length}${limits ? ` of ${limits.waiting}` : ""}`, table(heads, requests.map(row), "Waiting requests"));
+        return part(`Waiting ${requests.length}${limits ? ` of ${limits.waiting}` : ""}`, rowsTable(heads, requests.map(row), "Waiting requests"));
     }
 
     #stopButton(id, { client }) {
@@ -99,17 +100,6 @@ export class RequestsView {
 
 function part(title, ...children) {
     return h("section", { class: "part" }, h("h2", { class: "part-title" }, title), children);
-}
-
-/** A table whose rows become cards on narrow screens: each cell carries its column's name. */
-function table(heads, rows, label) {
-    const cell = (value, index) => h("td", { data: { head: heads[index] } }, value);
-    return h(
-        "table",
-        { class: "rows", "aria-label": label },
-        h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head || h("span", { class: "unseen" }, "Actions"))))),
-        h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
-    );
 }
 
 function who({ client, dialect, address }) {

@@ -86,13 +86,15 @@ export class TokensView {
         const { tokens } = this.#turn;
         for (const token of tokens.slice(this.#boxes.length)) {
             const box = tokenBox(token);
-            (token.thinking ? this.#thought : this.#answer).append(box);
+            // The space in front of a word stays outside of its box, so that lines break between boxes.
+            const space = / (?=\S)/y.test(token.text) && token.bytes === undefined ? " " : "";
+            (token.thinking ? this.#thought : this.#answer).append(space, box);
             this.#boxes.push(box);
         }
         const values = tokens.map(bits);
         const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
         const drafted = tokens.filter((token) => token.drafted).length;
-        const parts = [`${integer(tokens.length)} tokens`, `${figures(mean)} bits per token on average`, drafted > 0 && `${integer(drafted)} drafted`];
+        const parts = [`${integer(tokens.length)} tokens`, `${figures(mean)} bits per token on average, ${figures(Math.max(...values))} at most`, drafted > 0 && `${integer(drafted)} drafted`];
         this.#summary.textContent = parts.filter(Boolean).join(" · ");
         fill(this.#sparkline, sparkline(values, `Surprise in bits over the answer, at most ${figures(Math.max(...values))}`));
     }
@@ -184,7 +186,7 @@ function tokenBox(token) {
     const shade = SHADES.filter((limit) => probability < limit).length;
     const classes = ["token", `shade-${shade}`, token.drafted ? "drafted" : "", token.bytes !== undefined ? "raw" : ""];
     // A line end is shown and made.
-    const text = token.bytes === undefined ? token.text.replaceAll("\n", "↵\n") : shownText(token);
+    const text = token.bytes === undefined ? token.text.replace(/^ (?=\S)/, "").replaceAll("\n", "↵\n") : shownText(token);
     return h("span", { class: classes.filter(Boolean).join(" "), role: "button", tabIndex: -1, "aria-label": `${shownText(token)}, ${percent(probability)}` }, text);
 }
 

@@ -230,7 +230,7 @@ class Foot {
         const { actions } = this.#view;
         return [
             turn.content && button("Copy", "copy", ({ currentTarget }) => copyWith(currentTarget, this.#view.turn.content)),
-            turn.role === "assistant" && button("Again", "again", () => actions.again(this.#view.turn), busy),
+            turn.role === "assistant" && (turn.content || !turn.error) && button("Again", "again", () => actions.again(this.#view.turn), busy),
             turn.content && button("Edit", "edit", () => this.#view.edit(), busy),
             turn.tokens?.length > 0 && h("a", { class: "link tokens-link", href: tokensAddress(turn.conversation, turn.id) }, "Tokens"),
         ];

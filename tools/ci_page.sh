@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The page in Chromium: against its mock server or, where an address is given, against the server that runs there.
+# Usage: tools/ci_page.sh [http://127.0.0.1:PORT/]. Skipped, by name, where Node.js or Chromium cannot be had.
+set -euo pipefail
+cd "$(dirname "$0")/../crates/rotor-server/tests/page"
+
+complete() {
+    command -v npm >/dev/null && command -v "${CHROMIUM:-chromium}" >/dev/null
+}
+
+install() {
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null
+}
+
+if ! complete && ! { install && complete; }; then
+    echo "SKIPPED: the page in Chromium. It needs npm, the Debian package chromium, and root to install it"
+    exit 0
+fi
+if ! npm ci --silent --no-fund --no-audit; then
+    echo "SKIPPED: the page in Chromium. The npm package playwright-core cannot be had"
+    exit 0
+fi
+ROTOR_PAGE_URL="${1:-}" npm test
