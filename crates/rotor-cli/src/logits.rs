@@ -64,7 +64,7 @@ fn check_ids(source: &Source, ids: &[u32]) -> Result<(), ForwardError> {
 
 /// Computes the logits and writes them as they come. Returns the size of the file.
 fn write(engine: &Engine, kv: KvName, ids: &[u32], mut file: TensorFile) -> anyhow::Result<u64> {
-    let mut session = engine.session(ids.len(), kv.kind())?;
+    let mut session = engine.session(ids.len(), kv.kind());
     let mut failed: Option<anyhow::Error> = None;
     engine.logits(&mut session, ids, 0, &mut |_, rows| {
         if failed.is_none() {

@@ -74,7 +74,7 @@ fn measure(engine: &Engine, args: &Args, text: &str) -> anyhow::Result<(Perplexi
     let tokenizer = engine.tokenizer("perplexity")?;
     let ids = tokenizer.encode_prompt(text)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let mut session = engine.session(args.ctx, args.kv.kind())?;
+    let mut session = engine.session(args.ctx, args.kv.kind());
     let most = args.chunks.map_or(usize::MAX, usize::from);
     let bar = Bar::steps("perplexity");
     let mut chunks = 0;

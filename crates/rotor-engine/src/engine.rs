@@ -1,24 +1,32 @@
 //! From a path to generated text: the life of a model and of a request.
 //!
-//! An [`Engine`] is a model, its tokenizer and its chat template, loaded side by side. A [`Session`] is one sequence with
-//! its cache; what it has computed is kept, so a prompt that begins like the last one only pays for what is new.
+//! An [`Engine`] is a model, its tokenizer and its chat template, loaded side by side. A request ([`crate::request`]) becomes
+//! a sequence ([`crate::sequence`]) of a batch ([`crate::batch`]), whose steps compute some tokens of many sequences
+//! ([`crate::model`]) and yield events. Whoever serves several callers gives the engine and its batch to a thread of their own
+//! ([`crate::actor`]); whoever generates one text after the other uses a [`Session`] and takes the events as an iterator
+//! ([`Engine::events`]). What was computed is kept, so a prompt that begins like an earlier one only pays for what is new.
 
-use crate::cache::SequenceCache;
+use crate::batch::{Batch, BatchOptions, RequestId};
+use crate::cache::block_bytes;
 use crate::chat::{ChatError, ChatTemplate, Message, encode_chat};
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
-use crate::model::{ForwardError, Model, Step, Wanted, Workspace};
+use crate::model::{Model, Step, Wanted};
+use crate::request::{Event, Request};
 use crate::runtime::Runtime;
-use crate::sample::{Sampler, SamplingError, SamplingOptions, StopMatcher};
-use crate::tokenizer::{TextStream, Tokenizer, TokenizerError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 use rotor_kernels::Pool;
-use rotor_kernels::attention::KvType;
+use rotor_kernels::attention::{KvBlock, KvType};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 pub use crate::cost::PREFILL_CHUNK;
+pub use crate::request::{FinishReason, GenerateError, GenerateOptions, Generation};
+
+/// Rows of logits that are held at once; a row is as wide as the vocabulary.
+const LOGIT_ROWS: usize = 128;
 
 /// Context of a session unless asked otherwise: the model's own, but no more than this.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -38,46 +46,6 @@ pub enum LoadError {
     Chat(#[from] ChatError),
 }
 
-/// Why text could not be generated.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GenerateError {
-    /// The model has no tokenizer.
-    #[error(
-        "the model has no tokenizer: {0} needs tokenizer.json in its folder, or tokenizer.ggml keys in its metadata"
-    )]
-    NoTokenizer(&'static str),
-    /// The model has no chat template.
-    #[error("the model has no chat template: use it to complete text")]
-    NoChatTemplate,
-    /// Nothing to go on from.
-    #[error("the prompt is empty, and the model has no beginning-of-sequence token to start from")]
-    EmptyPrompt,
-    /// The prompt leaves no room for an answer.
-    #[error("the prompt has {tokens} tokens, but the context holds {context}: shorten it, or raise --ctx")]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        tokens: usize,
-        /// Room.
-        context: usize,
-    },
-    /// Logits that are not numbers.
-    #[error("the model computed {0} for a logit: its weights are broken, or of a kind that was misread")]
-    NotFinite(f32),
-    /// A forward pass was refused.
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    /// The prompt could not be tokenised.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The conversation could not be rendered.
-    #[error(transparent)]
-    Chat(#[from] ChatError),
-    /// An option is out of range.
-    #[error(transparent)]
-    Sampling(#[from] SamplingError),
-}
-
 /// A model ready to generate.
 #[derive(Debug)]
 pub struct Engine {
@@ -87,96 +55,28 @@ pub struct Engine {
     warnings: Vec<String>,
 }
 
-/// What to generate.
-#[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    /// Most tokens to generate; `None` goes on to the end of the context.
-    pub max_tokens: Option<usize>,
-    /// How tokens are chosen.
-    pub sampling: SamplingOptions,
-    /// Strings that end the text; they are not part of it.
-    pub stop: Vec<String>,
-    /// Goes on past end-of-turn tokens.
-    pub ignore_eos: bool,
-    /// Drops whitespace at the start of the answer.
-    pub trim_start: bool,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        let sampling = SamplingOptions::default();
-        GenerateOptions { max_tokens: None, sampling, stop: Vec::new(), ignore_eos: false, trim_start: false }
-    }
-}
-
-/// Why generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model ended its turn, or a stop string came.
-    Stop,
-    /// `max_tokens` were generated.
-    Length,
-    /// The context is full.
-    ContextFull,
-    /// The caller broke off.
-    Cancelled,
-}
-
-/// What a generation did.
-#[derive(Clone, Debug)]
-pub struct Generation {
-    /// The generated ids, an end-of-turn token included.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// How many of them were in the cache already.
-    pub cached_tokens: usize,
-    /// Time for the rest of the prompt.
-    pub prefill: Duration,
-    /// Time for the generated tokens after the first.
-    pub decode: Duration,
-}
-
-impl Generation {
-    /// Prompt tokens computed per second, or `None` where none were.
-    pub fn prefill_rate(&self) -> Option<f64> {
-        let tokens = self.prompt_tokens - self.cached_tokens;
-        (tokens > 0).then(|| tokens as f64 / self.prefill.as_secs_f64())
-    }
-
-    /// Generated tokens per second after the first, or `None` where there is no second.
-    pub fn decode_rate(&self) -> Option<f64> {
-        let tokens = self.tokens.len().saturating_sub(1);
-        (tokens > 0).then(|| tokens as f64 / self.decode.as_secs_f64())
-    }
-}
-
-/// Is shown a token that was chosen and the logits it was chosen from.
-pub type OnToken<'a> = dyn FnMut(u32, &[f32]) + 'a;
-
-/// One sequence: its cache and the numbers in flight.
+/// A batch of one sequence, for those who generate one text after the other.
 #[derive(Debug)]
 pub struct Session {
-    cache: SequenceCache,
-    workspace: Workspace,
+    batch: Batch,
+    tokens: Vec<u32>,
 }
 
 impl Session {
-    /// The tokens computed so far.
+    /// The tokens computed for the last text.
     pub fn tokens(&self) -> &[u32] {
-        self.cache.tokens()
+        &self.tokens
     }
 
     /// Tokens there is room for.
     pub fn context(&self) -> usize {
-        self.cache.capacity()
+        self.batch.options().context
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.cache.truncate(0);
+        self.batch.forget();
+        self.tokens.clear();
     }
 }
 
@@ -251,14 +151,35 @@ impl Engine {
         self.model.config().max_position_embeddings.min(DEFAULT_CONTEXT)
     }
 
-    /// A new sequence with room for `context` tokens. Memory is taken as it is used.
+    /// Sequences that will share steps.
+    pub fn batch(&self, options: BatchOptions) -> Batch {
+        Batch::new(&self.model, options)
+    }
+
+    /// A batch of one sequence with room for `context` tokens. Memory is taken as it is used.
+    pub fn session(&self, context: usize, kv: KvType) -> Session {
+        let block = block_bytes(self.model.config(), kv);
+        // One block more, for the copy of a last block that is shared with an earlier text.
+        let kv_memory = Some(block.saturating_mul(context.div_ceil(KvBlock::POSITIONS) as u64 + 1));
+        let options = BatchOptions { kv, kv_memory, sequences: 1, ..BatchOptions::new(context) };
+        Session { batch: self.batch(options), tokens: Vec::new() }
+    }
+
+    /// Gives a request to a batch; [`Batch::step`] computes it.
     ///
     /// # Errors
-    /// Where the system refuses to reserve the memory.
-    pub fn session(&self, context: usize, kind: KvType) -> Result<Session, GenerateError> {
-        let config = self.model.config();
-        let cache = SequenceCache::new(config, context, kind);
-        Ok(Session { cache, workspace: Workspace::new(self.model.runtime()) })
+    /// As [`Batch::add`].
+    pub fn submit(&self, batch: &mut Batch, request: Request) -> Result<RequestId, GenerateError> {
+        batch.add(request, self.optional_tokenizer()?)
+    }
+
+    /// The tokenizer, if the model has one.
+    pub(crate) fn optional_tokenizer(&self) -> Result<Option<&Tokenizer>, GenerateError> {
+        match self.tokenizer("text") {
+            Ok(tokenizer) => Ok(Some(tokenizer)),
+            Err(GenerateError::NoTokenizer(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The ids of a text to be completed: the beginning-of-sequence token as the model wants it, then the text, in which
@@ -286,7 +207,7 @@ impl Engine {
     /// The session keeps what was computed; a prompt that begins with the same tokens is not computed again.
     ///
     /// # Errors
-    /// Where the prompt is empty or too long, an option is out of range, or the model's logits are no numbers.
+    /// As [`Engine::events`].
     pub fn generate(
         &self,
         session: &mut Session,
@@ -294,102 +215,34 @@ impl Engine {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
-        self.generate_observed(session, prompt, options, None, on_text)
+        let mut events = self.events(session, Request::new(prompt.to_vec(), options.clone()))?;
+        for event in events.by_ref() {
+            let text = match event? {
+                Event::Token(token) => token.text,
+                Event::Finished(finished) => {
+                    // The generation is over, whatever the answer.
+                    let _ = on_text(&finished.text);
+                    return Ok(finished.generation);
+                }
+                // An empty text asks the caller whether to go on.
+                _ => String::new(),
+            };
+            if on_text(&text).is_break() {
+                break;
+            }
+        }
+        Ok(events.cancel())
     }
 
-    /// As [`Engine::generate`], showing `on_token` each token that is chosen and the logits as the model computed them,
-    /// before bias and penalties.
+    /// Begins to generate: computes as the events are taken. Dropping the iterator breaks off.
     ///
     /// # Errors
-    /// As [`Engine::generate`].
-    pub fn generate_observed(
-        &self,
-        session: &mut Session,
-        prompt: &[u32],
-        options: &GenerateOptions,
-        mut on_token: Option<&mut OnToken<'_>>,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Generation, GenerateError> {
-        let mut sampler = Sampler::new(options.sampling.clone(), self.model.config().vocab_size)?;
-        let context = session.context();
-        if prompt.is_empty() {
-            return Err(GenerateError::EmptyPrompt);
-        }
-        if prompt.len() >= context {
-            return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context });
-        }
-        let start = Instant::now();
-        // The last token is computed again even if it is cached: its logits are what generation starts from.
-        let cached = session.cache.common_prefix(prompt).min(prompt.len() - 1);
-        session.cache.truncate(cached);
-        let mut writer = Writer::new(self.tokenizer.as_ref(), options);
-        let mut report = Generation {
-            tokens: Vec::new(),
-            finish_reason: FinishReason::Length,
-            prompt_tokens: prompt.len(),
-            cached_tokens: cached,
-            prefill: Duration::ZERO,
-            decode: Duration::ZERO,
-        };
-        let (body, last) = prompt[cached..].split_at(prompt.len() - cached - 1);
-        for chunk in body.chunks(PREFILL_CHUNK) {
-            self.step(session, chunk, Wanted::None)?;
-            // An empty text asks the caller whether to go on.
-            if on_text("").is_break() {
-                report.finish_reason = FinishReason::Cancelled;
-                report.prefill = start.elapsed();
-                return Ok(report);
-            }
-        }
-        let mut history = prompt.to_vec();
-        let mut next = last[0];
-        let mut decode_start = start;
-        report.finish_reason = loop {
-            if report.tokens.len() >= options.max_tokens.unwrap_or(usize::MAX) {
-                break FinishReason::Length;
-            }
-            if session.cache.len() == context {
-                break FinishReason::ContextFull;
-            }
-            let logits = self.step(session, &[next], Wanted::Last)?;
-            if let Some(bad) = logits.iter().find(|logit| logit.is_nan()) {
-                return Err(GenerateError::NotFinite(*bad));
-            }
-            let observed = on_token.is_some().then(|| logits.to_vec());
-            next = sampler.sample(logits, &history);
-            if let (Some(on_token), Some(logits)) = (&mut on_token, observed) {
-                on_token(next, &logits);
-            }
-            if report.tokens.is_empty() {
-                decode_start = Instant::now();
-                report.prefill = decode_start - start;
-            }
-            report.tokens.push(next);
-            history.push(next);
-            if !options.ignore_eos && self.tokenizer.as_ref().is_some_and(|t| t.end_of_generation().contains(&next)) {
-                break FinishReason::Stop;
-            }
-            match writer.token(next, on_text) {
-                Written::More => {}
-                Written::StopString => break FinishReason::Stop,
-                Written::Cancelled => break FinishReason::Cancelled,
-            }
-        };
-        if report.finish_reason != FinishReason::Cancelled {
-            writer.finish(on_text);
-        }
-        report.decode = decode_start.elapsed();
-        Ok(report)
-    }
-
-    fn step<'s>(
-        &self,
-        session: &'s mut Session,
-        tokens: &[u32],
-        wanted: Wanted,
-    ) -> Result<&'s mut [f32], ForwardError> {
-        let Session { cache, workspace } = session;
-        self.model.forward(&mut [Step { cache, tokens, wanted }], workspace)
+    /// If the prompt is empty or too long, or an option is out of range. An item is an error if the model's logits are not
+    /// numbers, or memory is refused.
+    pub fn events<'a>(&'a self, session: &'a mut Session, request: Request) -> Result<Events<'a>, GenerateError> {
+        session.tokens.clone_from(&request.prompt);
+        let id = self.submit(&mut session.batch, request)?;
+        Ok(Events { model: &self.model, session, id, ready: VecDeque::new() })
     }
 
     /// Logits of every token of `ids`, `[tokens, vocab]` in pieces: `on_logits(first token, rows)`.
@@ -404,62 +257,66 @@ impl Engine {
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), GenerateError> {
         session.clear();
-        // Rows of logits are as wide as the vocabulary, so fewer are kept at once than tokens are computed.
-        const CHUNK: usize = 128;
-        for (index, chunk) in ids.chunks(CHUNK).enumerate() {
-            let first = index * CHUNK;
-            let wanted = from.saturating_sub(first).min(chunk.len());
-            let rows = self.step(session, chunk, Wanted::From(wanted))?;
-            on_logits(first + wanted, rows);
+        let hidden_size = self.model.config().hidden_size;
+        let (mut cache, workspace) = session.batch.lend();
+        for (index, tokens) in ids.chunks(PREFILL_CHUNK).enumerate() {
+            let first = index * PREFILL_CHUNK;
+            let unwanted = from.saturating_sub(first).min(tokens.len());
+            let step = Step { cache: &mut cache, tokens, wanted: Wanted::From(unwanted) };
+            let rows = self.model.hidden(&mut [step], workspace)?.len() / hidden_size;
+            for row in (0..rows).step_by(LOGIT_ROWS) {
+                let logits = self.model.head(row..rows.min(row + LOGIT_ROWS), workspace);
+                on_logits(first + unwanted + row, logits);
+            }
         }
         Ok(())
     }
 }
 
-/// Turns generated ids into text for the caller.
-struct Writer {
-    stream: Option<TextStream>,
-    stops: StopMatcher,
-    trim_start: bool,
+/// A text as it is generated.
+#[derive(Debug)]
+pub struct Events<'a> {
+    model: &'a Model,
+    session: &'a mut Session,
+    id: RequestId,
+    ready: VecDeque<Event>,
 }
 
-enum Written {
-    More,
-    StopString,
-    Cancelled,
+impl Iterator for Events<'_> {
+    type Item = Result<Event, GenerateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && self.session.batch.contains(self.id) {
+            let events = self.session.batch.step(self.model);
+            self.ready.extend(events.into_iter().map(|(_, event)| event));
+        }
+        let event = self.ready.pop_front()?;
+        match event {
+            Event::Failed { error, .. } => Some(Err(error)),
+            event => {
+                if let Event::Token(token) = &event {
+                    self.session.tokens.push(token.id);
+                }
+                Some(Ok(event))
+            }
+        }
+    }
 }
 
-impl Writer {
-    fn new(tokenizer: Option<&Tokenizer>, options: &GenerateOptions) -> Self {
-        Writer {
-            stream: tokenizer.map(Tokenizer::continuation_decoder),
-            stops: StopMatcher::new(&options.stop),
-            trim_start: options.trim_start,
-        }
+impl Events<'_> {
+    /// Breaks off and returns what was done so far.
+    pub fn cancel(mut self) -> Generation {
+        let cancelled = self.session.batch.cancel(self.id);
+        let last = self.ready.drain(..).chain(cancelled).find_map(|event| match event {
+            Event::Finished(finished) => Some(finished.generation),
+            _ => None,
+        });
+        last.map_or_else(Generation::default, |last| Generation { finish_reason: FinishReason::Cancelled, ..last })
     }
+}
 
-    fn token(&mut self, id: u32, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Written {
-        let Some(stream) = &mut self.stream else {
-            return if on_text("").is_break() { Written::Cancelled } else { Written::More };
-        };
-        let emitted = self.stops.push(stream.push(id).unwrap_or(""));
-        if self.emit(&emitted.text, on_text).is_break() {
-            return Written::Cancelled;
-        }
-        if emitted.stopped { Written::StopString } else { Written::More }
-    }
-
-    fn finish(&mut self, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) {
-        let Some(stream) = &mut self.stream else { return };
-        let mut text = self.stops.push(stream.finish().unwrap_or("")).text;
-        text.push_str(&self.stops.finish());
-        // The generation is over either way.
-        let _ = self.emit(&text, on_text);
-    }
-
-    fn emit(&mut self, text: &str, on_text: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
-        let text = if self.trim_start { text.trim_start() } else { text };
-        self.trim_start &= text.is_empty();
-        on_text(text)
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        self.session.batch.cancel(self.id);
     }
 }

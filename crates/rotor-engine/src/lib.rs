@@ -2,11 +2,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod actor;
+pub mod batch;
 pub mod bench;
 pub mod cache;
 pub mod chat;
 pub mod compare;
 pub mod config;
+pub mod constraint;
 pub mod convert;
 pub mod cost;
 pub mod demo;
@@ -21,8 +24,10 @@ pub mod machine;
 pub mod model;
 pub mod plan;
 pub mod planes;
+pub mod request;
 pub mod runtime;
 pub mod sample;
+pub mod sequence;
 pub mod statistics;
 pub mod synth;
 pub mod tokenizer;

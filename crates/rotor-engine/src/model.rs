@@ -80,7 +80,7 @@ impl Wanted {
 }
 
 /// Why a forward pass was refused. Nothing was computed, and every cache holds the tokens it held.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ForwardError {
     /// A cache has no room for the tokens.
     #[error("the context is full: {held} tokens are held and {new} are to follow, but there is room for {capacity}")]

@@ -27,7 +27,7 @@ fn greedy_continuations_are_those_of_transformers() {
         for threads in [1, 2, 3] {
             let runtime = Runtime::with_kernels(kernels, threads);
             let engine = Engine::from_source(&source, &runtime, &mut |_| {}).unwrap();
-            let mut session = engine.session(engine.default_context(), KvType::F16).unwrap();
+            let mut session = engine.session(engine.default_context(), KvType::F16);
             for case in golden {
                 let (prompt, expected) = (ids(&case["prompt_ids"]), ids(&case["ids"]));
                 assert_eq!(expected.len(), 64);

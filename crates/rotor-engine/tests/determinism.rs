@@ -109,7 +109,7 @@ fn the_same_seed_gives_the_same_tokens() {
         for threads in [1, 2, 3] {
             let runtime = Runtime::with_kernels(kernels, threads);
             let engine = Engine::from_source(&source, &runtime, &mut |_| {}).unwrap();
-            let mut session = engine.session(128, KvType::F16).unwrap();
+            let mut session = engine.session(128, KvType::F16);
             for _ in 0..2 {
                 let generation =
                     engine.generate(&mut session, prompt, &options, &mut |_| ControlFlow::Continue(())).unwrap();

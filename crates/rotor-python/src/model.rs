@@ -14,10 +14,11 @@ use pyo3::types::PyDict;
 use rotor::KvType;
 use rotor::cache::SequenceCache;
 use rotor::chat::Message;
-use rotor::engine::{Engine, FinishReason, GenerateError, Generation, OnToken, Session};
+use rotor::engine::{Engine, FinishReason, GenerateError, Generation, Session};
 use rotor::eval::perplexity;
 use rotor::formats::Source;
 use rotor::model::{Step, Wanted, Workspace};
+use rotor::request::{Event, Request};
 use rotor::tokenizer::SpecialTokens;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,7 +67,7 @@ impl Loaded {
         };
         let mut session = match taken {
             Some(session) => session,
-            None => self.engine.session(self.context, self.kv)?,
+            None => self.engine.session(self.context, self.kv),
         };
         let result = f(&mut session);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,32 +84,31 @@ impl Loaded {
         options: &Options,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<(Generation, Vec<TokenLogprobs>), GenerateError> {
-        let mut logprobs = Vec::new();
-        let mut observe = |id: u32, logits: &[f32]| {
-            logprobs.push(log_probabilities(id, logits, options.logprobs.unwrap_or(0)));
-        };
-        let generation = self.with_session(prompt, |session| {
-            let observer: Option<&mut OnToken<'_>> = if options.logprobs.is_some() { Some(&mut observe) } else { None };
-            self.engine.generate_observed(session, prompt, &options.engine(), observer, on_text)
-        })?;
-        Ok((generation, logprobs))
+        let request = Request { logprobs: options.logprobs, ..Request::new(prompt.to_vec(), options.engine()) };
+        self.with_session(prompt, |session| {
+            let mut logprobs = Vec::new();
+            let mut events = self.engine.events(session, request)?;
+            for event in events.by_ref() {
+                let text = match event? {
+                    Event::Token(token) => {
+                        logprobs.extend(token.logprobs.map(|found| (token.id, found.logprob, found.top)));
+                        token.text
+                    }
+                    Event::Finished(finished) => {
+                        // The generation is over, whatever the answer.
+                        let _ = on_text(&finished.text);
+                        return Ok((finished.generation, logprobs));
+                    }
+                    // An empty text asks whether to go on.
+                    _ => String::new(),
+                };
+                if on_text(&text).is_break() {
+                    break;
+                }
+            }
+            Ok((events.cancel(), logprobs))
+        })
     }
-}
-
-/// `log softmax` of the chosen token and of the `top` likeliest, ties by the lower id.
-fn log_probabilities(id: u32, logits: &[f32], top: usize) -> TokenLogprobs {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
-    let of = |index: usize| logits.get(index).map_or(f64::NEG_INFINITY, |&logit| f64::from(logit - max) - sum.ln());
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    let likeliest = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-    let top = top.min(order.len());
-    if top > 0 && top < order.len() {
-        order.select_nth_unstable_by(top - 1, likeliest);
-    }
-    order.truncate(top);
-    order.sort_unstable_by(likeliest);
-    (id, of(id as usize), order.into_iter().map(|index| (index as u32, of(index))).collect())
 }
 
 /// Asks Python, now and then, whether Ctrl-C was pressed.
@@ -333,7 +333,7 @@ impl Model {
         let engine = &loaded.engine;
         let figure = py.detach(|| {
             let bos = engine.tokenizer("perplexity").ok().and_then(|t| t.bos().filter(|_| t.adds_bos()));
-            let mut session = engine.session(context, kv)?;
+            let mut session = engine.session(context, kv);
             perplexity(engine, &mut session, ids, bos, chunks.unwrap_or(usize::MAX), &mut |_, _, _| signals.check())
         });
         signals.finish(py)?;

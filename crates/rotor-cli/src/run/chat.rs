@@ -308,7 +308,7 @@ mod tests {
             synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
             let source = Source::open(&path, &OpenOptions::default()).unwrap();
             let engine = Engine::from_source(&source, &Runtime::new(1).unwrap(), &mut |_| {}).unwrap();
-            let session = engine.session(context, KvType::F16).unwrap();
+            let session = engine.session(context, KvType::F16);
             // Noise is to be visible: control tokens are forbidden.
             let control = (768..1024).map(|id| (id, f32::NEG_INFINITY)).collect();
             let sampling = SamplingOptions { logit_bias: control, ..SamplingOptions::default() };

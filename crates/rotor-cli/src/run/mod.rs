@@ -152,7 +152,7 @@ impl Run {
             Some(context) => context,
         };
         load::warn_of_context(&engine, context);
-        let session = engine.session(context, args.kv.kind())?;
+        let session = engine.session(context, args.kv.kind());
         Ok(Run { engine, session, options, load_time: start.elapsed() })
     }
 }

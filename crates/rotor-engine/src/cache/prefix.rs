@@ -119,13 +119,16 @@ impl PrefixCache {
         }
     }
 
-    /// Lets go of the block that no sequence uses and that was not used for longest. Returns whether there was one.
+    /// Lets go of the block that no sequence uses and that was not used for longest. Where there is none, of a partly filled
+    /// one that a sequence uses, which then need not copy it before it goes on. Returns whether there was either.
     pub fn evict(&mut self) -> bool {
-        let unused = |(_, node): &&(u64, u64)| {
-            let block = self.nodes.get(node).and_then(|node| node.block.as_ref());
-            block.is_some_and(|block| Arc::strong_count(block) == 1)
+        let is = |condition: fn(&Node, &Arc<KvBlock>) -> bool| {
+            self.leaves.iter().map(|(_, id)| *id).find(|id| {
+                self.nodes.get(id).is_some_and(|node| node.block.as_ref().is_some_and(|block| condition(node, block)))
+            })
         };
-        let Some(&(_, node)) = self.leaves.iter().find(unused) else { return false };
+        let unused = is(|_, block| Arc::strong_count(block) == 1);
+        let Some(node) = unused.or_else(|| is(|node, _| node.tokens.len() < KvBlock::POSITIONS)) else { return false };
         self.remove(node);
         true
     }

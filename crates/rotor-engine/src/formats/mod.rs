@@ -30,6 +30,7 @@ pub(crate) use gguf::stem as gguf_stem;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;
 
+pub use crate::forms::RowOrder;
 use crate::forms::TernaryTensor;
 use rotor_kernels::DenseType;
 
@@ -101,46 +102,6 @@ pub struct DenseTensor<'a> {
     pub bytes: &'a [u8],
     /// How rows must be permuted to come out in the order the graph wants.
     pub row_order: RowOrder,
-}
-
-/// The order of a linear's rows relative to the graph's.
-///
-/// The graph rotates pairs `(j, j + head_dim/2)`. A llama GGUF stores q and k rows so that pairs are neighbours:
-/// stored row `2j + h` of a head is the graph's row `h * head_dim/2 + j` (docs/formats.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOrder {
-    /// Stored row `r` is row `r`.
-    AsStored,
-    /// Rows are interleaved inside heads of this many rows.
-    RopeInterleaved {
-        /// Rows per head.
-        head_dim: usize,
-    },
-}
-
-impl RowOrder {
-    /// The stored row that holds the graph's row `row`.
-    pub fn stored_row(self, row: usize) -> usize {
-        match self {
-            RowOrder::AsStored => row,
-            RowOrder::RopeInterleaved { head_dim } => {
-                let (head, within) = (row / head_dim, row % head_dim);
-                let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
-                head * head_dim + 2 * pair + half
-            }
-        }
-    }
-
-    /// The graph's row that stored row `stored` holds: the inverse of [`stored_row`](Self::stored_row).
-    pub fn graph_row(self, stored: usize) -> usize {
-        match self {
-            RowOrder::AsStored => stored,
-            RowOrder::RopeInterleaved { head_dim } => {
-                let (head, within) = (stored / head_dim, stored % head_dim);
-                head * head_dim + (within % 2) * (head_dim / 2) + within / 2
-            }
-        }
-    }
 }
 
 /// The weight of a linear layer, or any matrix, still in its source layout.

@@ -13,6 +13,7 @@ mod master;
 #[cfg(test)]
 mod pairs;
 mod quick;
+mod row_order;
 mod scales;
 mod stored;
 mod table;
@@ -22,6 +23,7 @@ mod tl;
 
 pub use encode::{Encoder, ReadRow};
 pub use master::absmean_scale;
+pub use row_order::RowOrder;
 pub use scales::Scales;
 pub(crate) use stored::exact_scales;
 pub use stored::{exact_scales_key, inner_scales};
@@ -29,7 +31,6 @@ pub use table::{FORMS, FormInfo, ScaleCapability};
 pub use tl::{KernelConfig, TlTile};
 
 use crate::error::FormatError;
-use crate::formats::RowOrder;
 use crate::planes;
 use rotor_kernels::DenseType;
 

@@ -1,8 +1,10 @@
 //! Every form that is read, those that are only read included, becomes every form that is written, over random shapes.
 
 use super::testing::encode;
-use super::{Encoder, FORMS, I2sLayout, Scales, TernaryForm, TernaryTensor, TlTile, absmean_scale, inner_scales};
-use crate::formats::RowOrder;
+use super::{
+    Encoder, FORMS, I2sLayout, RowOrder, Scales, TernaryForm, TernaryTensor, TlTile, absmean_scale, inner_scales,
+};
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 use rotor_kernels::DenseType;

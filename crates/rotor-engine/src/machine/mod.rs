@@ -45,12 +45,16 @@ impl Memory {
         }
     }
 
+    /// Bytes that can be taken, by the machine and by the container.
+    pub fn free(&self) -> Option<u64> {
+        self.available.or(self.total).into_iter().chain(self.limit).min()
+    }
+
     /// Bytes to read so that the caches hold little of them: two and a half times the largest cache; but `sets` of so many,
     /// held together, take no more than a quarter of what is free.
     pub fn beyond_caches(&self, sets: usize) -> usize {
         let wanted = self.last_level_cache.map_or(UNKNOWN_CACHES, |cache| cache * 5 / 2).max(UNKNOWN_CACHES / 4);
-        let free = self.available.or(self.total).into_iter().chain(self.limit).min();
-        let bytes = free.map_or(wanted, |free| wanted.min(free / (4 * sets.max(1) as u64)));
+        let bytes = self.free().map_or(wanted, |free| wanted.min(free / (4 * sets.max(1) as u64)));
         usize::try_from(bytes.clamp(*READ_MEMORY.start(), *READ_MEMORY.end())).unwrap_or(1 << 30)
     }
 }

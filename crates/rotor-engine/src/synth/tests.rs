@@ -153,7 +153,7 @@ fn logits_are_of_a_sane_size_in_every_family() {
     for model in small_models(7) {
         let (_folder, path) = written(&model, &SynthOptions::default());
         let engine = Engine::load(&path, &OpenOptions::default(), &runtime, &mut |_| {}).unwrap();
-        let mut session = engine.session(16, KvType::F32).unwrap();
+        let mut session = engine.session(16, KvType::F32);
         let mut logits = Vec::new();
         let ids = [300, 1, 400, 17, 500, 600, 2, 9];
         engine.logits(&mut session, &ids, 0, &mut |_, rows| logits.extend_from_slice(rows)).unwrap();

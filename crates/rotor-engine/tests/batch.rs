@@ -1,0 +1,459 @@
+//! Sequences that share steps, memory and beginnings give what each gives alone. Bit for bit.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Expected, fixtures};
+use rotor::KvType;
+use rotor::batch::{Batch, BatchOptions, RequestId, SequenceState};
+use rotor::constraint::{Allowed, Constraint, ConstraintError};
+use rotor::engine::{Engine, FinishReason, GenerateOptions};
+use rotor::formats::{OpenOptions, Source};
+use rotor::request::{EmbedRequest, Event, Finished, Pooling, Request};
+use rotor::runtime::Runtime;
+use rotor::sample::SamplingOptions;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+
+/// The engine of a fixture, and the ids that its expected logits are of.
+fn engine(fixture: usize, threads: usize) -> (Engine, Vec<u32>) {
+    let folder = &fixtures()[fixture];
+    let source = Source::open(folder, &OpenOptions::default()).unwrap();
+    let engine = Engine::from_source(&source, &Runtime::new(threads).unwrap(), &mut |_| {}).unwrap();
+    (engine, Expected::read(folder).ids)
+}
+
+/// Notes the logits that each token is chosen from, and allows everything.
+#[derive(Clone, Debug, Default)]
+struct Witness(Arc<Mutex<Vec<u64>>>);
+
+impl Constraint for Witness {
+    fn mask(&mut self, logits: &mut [f32]) -> Result<Allowed, ConstraintError> {
+        let mut hasher = DefaultHasher::new();
+        logits.iter().for_each(|logit| logit.to_bits().hash(&mut hasher));
+        self.0.lock().unwrap().push(hasher.finish());
+        Ok(Allowed::Some)
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn roll_back(&mut self, _: usize) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn Constraint>> {
+        Some(Box::new(self.clone()))
+    }
+}
+
+/// Tokens, and what they were chosen from.
+type Chosen = (Vec<u32>, Vec<u64>);
+
+/// What was asked, and can be asked again.
+#[derive(Clone, Debug)]
+struct Asked {
+    prompt: Vec<u32>,
+    options: GenerateOptions,
+}
+
+impl Asked {
+    fn request(&self, witness: &Witness) -> Request {
+        let constraint: Option<Box<dyn Constraint>> = Some(Box::new(witness.clone()));
+        Request { constraint, ..Request::new(self.prompt.clone(), self.options.clone()) }
+    }
+
+    /// Tokens and the logits they were chosen from, in a batch of its own.
+    fn alone(&self, engine: &Engine) -> Chosen {
+        let witness = Witness::default();
+        let mut batch = engine.batch(BatchOptions { sequences: 1, ..options() });
+        engine.submit(&mut batch, self.request(&witness)).unwrap();
+        let finished = run(engine, &mut batch, |_| {}).pop().unwrap().1;
+        let logits = witness.0.lock().unwrap().clone();
+        (finished.generation.tokens, logits)
+    }
+}
+
+fn options() -> BatchOptions {
+    BatchOptions { kv_memory: Some(64 << 20), ..BatchOptions::new(512) }
+}
+
+/// Prompts of all lengths, of which some begin alike, greedy and sampled.
+fn ragged(ids: &[u32], count: usize, seed: u64) -> Vec<Asked> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let long = ids.repeat(13);
+    let mut asked = |index: usize| {
+        let mut prompt: Vec<u32> = match index % 3 {
+            0 => long[..random.usize(1..40)].to_vec(),
+            1 => long[..random.usize(100..290)].to_vec(),
+            _ => (0..random.usize(1..150)).map(|_| random.u32(3..500)).collect(),
+        };
+        prompt.push(random.u32(3..500));
+        let temperature = if index.is_multiple_of(2) { 0.0 } else { 0.9 };
+        let sampling = SamplingOptions {
+            temperature,
+            top_k: 40,
+            repeat_penalty: 1.1,
+            seed: Some(random.u64(..)),
+            ..SamplingOptions::default()
+        };
+        let max_tokens = Some(random.usize(1..40));
+        Asked { prompt, options: GenerateOptions { max_tokens, sampling, ignore_eos: true, ..Default::default() } }
+    };
+    (0..count).map(&mut asked).collect()
+}
+
+/// Steps until nothing is left, letting `between` interfere after each step; returns the ends of all choices.
+fn run(engine: &Engine, batch: &mut Batch, mut between: impl FnMut(&mut Batch)) -> Vec<(RequestId, Finished)> {
+    let mut finished = Vec::new();
+    for _ in 0..100_000 {
+        if batch.is_idle() {
+            return finished;
+        }
+        for (id, event) in batch.step(engine.model()) {
+            match event {
+                Event::Finished(end) => finished.push((id, end)),
+                Event::Failed { error, .. } => panic!("{error}"),
+                _ => {}
+            }
+        }
+        between(batch);
+    }
+    panic!("the batch does not come to an end: {:?}", batch.statistics());
+}
+
+/// All of them in one batch, arriving between steps; what each gave and from which logits.
+fn together(
+    engine: &Engine,
+    asked: &[Asked],
+    options: BatchOptions,
+    seed: u64,
+    mut between: impl FnMut(&mut Batch, &mut fastrand::Rng),
+) -> (Vec<Chosen>, Batch) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut batch = engine.batch(options);
+    let witnesses: Vec<Witness> = asked.iter().map(|_| Witness::default()).collect();
+    let mut submitted = HashMap::new();
+    let mut next = 0;
+    let mut ends = Vec::new();
+    while next < asked.len() || !batch.is_idle() {
+        while next < asked.len() && (batch.is_idle() || random.bool()) {
+            submitted.insert(engine.submit(&mut batch, asked[next].request(&witnesses[next])).unwrap(), next);
+            next += 1;
+        }
+        for (id, event) in batch.step(engine.model()) {
+            match event {
+                Event::Finished(end) => ends.push((id, end)),
+                Event::Failed { error, .. } => panic!("{error}"),
+                _ => {}
+            }
+        }
+        between(&mut batch, &mut random);
+    }
+    let mut found = vec![(Vec::new(), Vec::new()); asked.len()];
+    for (id, end) in ends {
+        let index = submitted[&id];
+        found[index] = (end.generation.tokens, witnesses[index].0.lock().unwrap().clone());
+    }
+    (found, batch)
+}
+
+#[test]
+fn every_sequence_of_a_batch_gives_what_it_gives_alone() {
+    for fixture in 0..fixtures().len() {
+        let (engine, ids) = engine(fixture, 2);
+        let counts = if fixture == 0 { (1..=16).collect() } else { vec![1, 5, 16] };
+        for (round, count) in counts.into_iter().enumerate() {
+            let asked = ragged(&ids, count, 100 + round as u64);
+            let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+            let (found, _) = together(&engine, &asked, options(), round as u64, |_, _| {});
+            for (index, (found, alone)) in found.iter().zip(&alone).enumerate() {
+                assert!(found == alone, "fixture {fixture}: sequence {index} of {count}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cancelled_preempted_and_crowded_out_neighbours_change_nothing() {
+    let (engine, ids) = engine(0, 2);
+    for seed in 0..6 {
+        let asked = ragged(&ids, 12, 200 + seed);
+        let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+        // Little more memory than the longest needs, half of the time.
+        let bytes = rotor::cache::block_bytes(engine.model().config(), KvType::F16);
+        let kv_memory = Some(bytes * if seed.is_multiple_of(2) { 7 } else { 64 });
+        let chunk = [3, 64, 512][seed as usize % 3];
+        let options = BatchOptions { kv_memory, chunk, chunk_beside: chunk.min(64), sequences: 6, ..options() };
+        let victim = Asked { prompt: ids.repeat(8), options: GenerateOptions::default() };
+        let (found, batch) = together(&engine, &asked, options, seed, |batch, random| {
+            if random.u8(..4) == 0 && batch.statistics().running > 1 {
+                batch.preempt();
+            }
+            if random.u8(..3) == 0 {
+                // A neighbour that comes, computes a little, and is broken off.
+                let id = engine.submit(batch, Request { ..victim.request(&Witness::default()) }).unwrap_or_else(|_| {
+                    let short = Asked {
+                        prompt: ids[..5].to_vec(),
+                        options: GenerateOptions { max_tokens: Some(9), ..Default::default() },
+                    };
+                    engine.submit(batch, short.request(&Witness::default())).unwrap()
+                });
+                batch.step(engine.model()).into_iter().for_each(drop);
+                let ends = batch.cancel(id);
+                assert!(ends.iter().all(|end| matches!(end, Event::Finished(end)
+                    if end.generation.finish_reason == FinishReason::Cancelled)));
+            }
+        });
+        // Steps beside the cancelled neighbour dropped some ends: those are not compared.
+        let complete = found.iter().zip(&alone).filter(|(found, _)| !found.0.is_empty());
+        for (found, alone) in complete {
+            assert!(found == alone, "seed {seed}");
+        }
+        assert!(batch.statistics().counts.preemptions > 0);
+    }
+}
+
+/// Whoever is youngest gives way after every single step, whole prompts included.
+#[test]
+fn giving_way_at_every_step_changes_nothing() {
+    let (engine, ids) = engine(1, 1);
+    let asked = ragged(&ids, 8, 7);
+    let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+    for kept in [true, false] {
+        let (found, batch) = together(&engine, &asked, options(), 1, |batch, _| {
+            if batch.statistics().running > 1 {
+                batch.preempt();
+            }
+            if !kept {
+                batch.forget();
+            }
+        });
+        assert!(found == alone, "beginnings are kept: {kept}");
+        let counts = batch.statistics().counts;
+        assert!(counts.preemptions * 2 > counts.steps, "{counts:?}");
+    }
+}
+
+#[test]
+fn memory_that_holds_one_sequence_serves_many() {
+    let (engine, ids) = engine(0, 1);
+    let asked = ragged(&ids, 10, 31);
+    let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+    let longest = asked.iter().map(|asked| asked.prompt.len() + asked.options.max_tokens.unwrap()).max().unwrap();
+    let bytes = rotor::cache::block_bytes(engine.model().config(), KvType::F16);
+    let kv_memory = Some(bytes * longest.div_ceil(64) as u64);
+    let (found, batch) = together(&engine, &asked, BatchOptions { kv_memory, ..options() }, 3, |batch, _| {
+        let statistics = batch.statistics();
+        assert!(statistics.used_blocks <= statistics.blocks, "{statistics:?}");
+    });
+    assert!(found == alone);
+    let mut batch = batch;
+    let too_long = GenerateOptions { max_tokens: Some(500), ..GenerateOptions::default() };
+    let error = engine.submit(&mut batch, Request::new(vec![5; 400], too_long)).unwrap_err();
+    assert!(error.to_string().contains("raise --kv-memory"), "{error}");
+    batch.forget();
+    assert_eq!(batch.statistics().used_blocks, 0);
+}
+
+#[test]
+fn a_shared_beginning_is_computed_and_held_once() {
+    let (engine, ids) = engine(2, 2);
+    let prefix = ids.repeat(13)[..300].to_vec();
+    let ask = |last: u32| Asked {
+        prompt: prefix.iter().copied().chain([last, last + 1]).collect(),
+        options: GenerateOptions { max_tokens: Some(8), ignore_eos: true, ..Default::default() },
+    };
+    let asked: Vec<Asked> = (0..16).map(|index| ask(10 + index)).collect();
+    let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+    // All at once, while nothing is known.
+    let mut batch = engine.batch(options());
+    let witnesses: Vec<Witness> = asked.iter().map(|_| Witness::default()).collect();
+    for (asked, witness) in asked.iter().zip(&witnesses) {
+        engine.submit(&mut batch, asked.request(witness)).unwrap();
+    }
+    let mut most = 0;
+    let ends = run(&engine, &mut batch, |batch| most = most.max(batch.statistics().used_blocks));
+    // Four full blocks are shared; the fifth and what is generated is each one's own.
+    assert!(most <= 4 + 16 * 2, "{most} blocks");
+    let computed = batch.statistics().counts.prompt_tokens;
+    assert!(computed < 300 + 16 * 64, "{computed} tokens of prompts were computed");
+    for ((_, end), (tokens, _)) in ends.iter().zip(&alone) {
+        assert_eq!(&end.generation.tokens, tokens);
+    }
+    for (witness, (_, logits)) in witnesses.iter().zip(&alone) {
+        assert!(*witness.0.lock().unwrap() == *logits);
+    }
+    // Later, a request that goes on from the middle of a block.
+    let again = Asked { prompt: prefix[..290].iter().copied().chain([3, 4]).collect(), ..ask(0) };
+    let witness = Witness::default();
+    engine.submit(&mut batch, again.request(&witness)).unwrap();
+    let end = run(&engine, &mut batch, |_| {}).pop().unwrap().1;
+    assert_eq!(end.generation.cached_tokens, 290);
+    assert!((end.generation.tokens, witness.0.lock().unwrap().clone()) == again.alone(&engine));
+}
+
+#[test]
+fn choices_share_the_prompt_and_give_what_their_seeds_give() {
+    let (engine, ids) = engine(0, 1);
+    let prompt = ids.repeat(5)[..100].to_vec();
+    let sampling = SamplingOptions { temperature: 1.0, seed: Some(40), ..SamplingOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(20), sampling, ignore_eos: true, ..Default::default() };
+    let mut batch = engine.batch(self::options());
+    let request = Request { choices: 5, ..Request::new(prompt.clone(), options.clone()) };
+    engine.submit(&mut batch, request).unwrap();
+    let mut most = 0;
+    let ends = run(&engine, &mut batch, |batch| most = most.max(batch.statistics().used_blocks));
+    assert_eq!(ends.len(), 5);
+    assert_eq!(batch.statistics().counts.prompt_tokens, 100);
+    assert!(most <= 1 + 5 + 1, "{most} blocks");
+    for (_, end) in ends {
+        let seed = Some(40 + end.choice as u64);
+        let sampling = SamplingOptions { seed, ..options.sampling.clone() };
+        let asked = Asked { prompt: prompt.clone(), options: GenerateOptions { sampling, ..options.clone() } };
+        assert_eq!(end.generation.tokens, asked.alone(&engine).0, "choice {}", end.choice);
+    }
+}
+
+/// Fails at the third token.
+#[derive(Debug)]
+struct Fails(usize);
+
+impl Constraint for Fails {
+    fn mask(&mut self, logits: &mut [f32]) -> Result<Allowed, ConstraintError> {
+        logits[7] = f32::NEG_INFINITY;
+        Ok(Allowed::Some)
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        assert_ne!(token, 7);
+        self.0 += 1;
+        if self.0 == 3 { Err(ConstraintError("three is too many".into())) } else { Ok(()) }
+    }
+
+    fn roll_back(&mut self, _: usize) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn Constraint>> {
+        None
+    }
+}
+
+#[test]
+fn the_error_of_one_sequence_is_its_own() {
+    let (engine, ids) = engine(0, 1);
+    let asked = ragged(&ids, 2, 9);
+    let mut batch = engine.batch(options());
+    let good = engine.submit(&mut batch, asked[0].request(&Witness::default())).unwrap();
+    let request = || Request::new(vec![4, 5], GenerateOptions { ignore_eos: true, ..Default::default() });
+    let bad = engine.submit(&mut batch, Request { constraint: Some(Box::new(Fails(0))), ..request() }).unwrap();
+    let (mut failed, mut finished) = (Vec::new(), Vec::new());
+    while !batch.is_idle() {
+        for (id, event) in batch.step(engine.model()) {
+            match event {
+                Event::Failed { error, .. } => failed.push((id, error.to_string())),
+                Event::Finished(end) => finished.push((id, end.generation.tokens)),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(failed, [(bad, "the constraint cannot be kept: three is too many".to_owned())]);
+    assert_eq!(finished, [(good, asked[0].alone(&engine).0)]);
+    let choices = Request { constraint: Some(Box::new(Fails(0))), choices: 2, ..request() };
+    let told = engine.submit(&mut batch, choices).unwrap_err().to_string();
+    assert_eq!(told, "several choices are asked for under a constraint that cannot be copied");
+    for choices in [0, 17] {
+        let told = engine.submit(&mut batch, Request { choices, ..request() }).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            format!("{choices} choices are asked for, but from 1 to 16 sequences can be computed together")
+        );
+    }
+}
+
+#[test]
+fn an_embedding_is_the_mean_of_the_hidden_states_whoever_is_beside() {
+    let (engine, ids) = engine(3, 2);
+    let tokens = ids.repeat(6);
+    let embed = |batch: &mut Batch, pooling, normalize| {
+        let tokens = tokens.clone();
+        let id = batch.add_embedding(EmbedRequest { tokens, pooling, normalize }).unwrap();
+        let mut found = None;
+        for _ in 0..1000 {
+            for (other, event) in batch.step(engine.model()) {
+                if let Event::Embedding(embedding) = event {
+                    assert_eq!(other, id);
+                    found = Some(embedding);
+                }
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        found.unwrap()
+    };
+    let alone = embed(&mut engine.batch(options()), Pooling::Mean, false);
+    let mut batch = engine.batch(BatchOptions { chunk: 50, chunk_beside: 9, ..options() });
+    for asked in ragged(&ids, 4, 77) {
+        engine.submit(&mut batch, asked.request(&Witness::default())).unwrap();
+    }
+    assert!(embed(&mut batch, Pooling::Mean, false) == alone);
+    let normal = embed(&mut batch, Pooling::Mean, true);
+    let length: f32 = alone.iter().map(|value| value * value).sum::<f32>().sqrt();
+    assert!(alone.iter().zip(&normal).all(|(value, normal)| (value / length - normal).abs() < 1e-6));
+    assert_ne!(embed(&mut batch, Pooling::Last, false), embed(&mut batch, Pooling::First, false));
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_for_a_long_one_and_tokens_wait_for_a_chunk_at_most() {
+    let (engine, ids) = engine(0, 1);
+    let mut batch = engine.batch(BatchOptions { kv_memory: Some(64 << 20), ..BatchOptions::new(4000) });
+    let options = |max_tokens| GenerateOptions { max_tokens: Some(max_tokens), ignore_eos: true, ..Default::default() };
+    let first = engine.submit(&mut batch, Request::new(ids[..4].to_vec(), options(200))).unwrap();
+    batch.step(engine.model());
+    let long = engine.submit(&mut batch, Request::new(ids.repeat(100), options(2))).unwrap();
+    batch.step(engine.model());
+    let short = engine.submit(&mut batch, Request::new(vec![9; 20], options(2))).unwrap();
+    let mut steps_of_short = 0;
+    loop {
+        let before = batch.statistics().counts.prompt_tokens;
+        let events = batch.step(engine.model());
+        steps_of_short += 1;
+        assert!(batch.statistics().counts.prompt_tokens - before <= batch.options().chunk_beside as u64);
+        assert!(events.iter().any(|(id, event)| *id == first && matches!(event, Event::Token(_))));
+        if events.iter().any(|(id, event)| *id == short && matches!(event, Event::Token(_))) {
+            break;
+        }
+    }
+    assert_eq!(steps_of_short, 1);
+    let state = batch.statistics().sequences.into_iter().find(|sequence| sequence.request == long).unwrap();
+    assert_eq!((state.state, state.prompt_tokens), (SequenceState::Prompt, 2400));
+    assert!(state.computed_tokens >= 64);
+}
+
+/// What short requests leave behind is bounded by the budget, and what a long one took goes back.
+#[test]
+fn memory_is_level_over_many_requests() {
+    let (engine, ids) = engine(0, 1);
+    let bytes = rotor::cache::block_bytes(engine.model().config(), KvType::F16);
+    let options = BatchOptions { kv_memory: Some(20 * bytes), ..BatchOptions::new(1200) };
+    let mut batch = engine.batch(options);
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..300 {
+        let prompt = (0..random.usize(1..100)).map(|_| random.u32(3..500)).collect();
+        let options = GenerateOptions { max_tokens: Some(2), ..Default::default() };
+        engine.submit(&mut batch, Request::new(prompt, options)).unwrap();
+        run(&engine, &mut batch, |_| {});
+        assert!(batch.statistics().used_blocks <= 20);
+    }
+    assert!(batch.statistics().kept_blocks >= 15, "{:?}", batch.statistics());
+    let options = GenerateOptions { max_tokens: Some(2), ignore_eos: true, ..Default::default() };
+    engine.submit(&mut batch, Request::new(ids.repeat(48), options)).unwrap();
+    run(&engine, &mut batch, |_| {});
+    batch.forget();
+    assert_eq!((batch.statistics().used_blocks, batch.statistics().kept_blocks), (0, 0));
+}
