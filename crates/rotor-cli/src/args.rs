@@ -175,6 +175,8 @@ impl LayoutName {
 pub(crate) enum ActivationName {
     Relu2,
     Silu,
+    /// GELU by its approximation with tanh, as Gemma has it.
+    GeluPytorchTanh,
 }
 
 impl ActivationName {
@@ -182,6 +184,7 @@ impl ActivationName {
         match self {
             ActivationName::Relu2 => Activation::ReluSquared,
             ActivationName::Silu => Activation::Silu,
+            ActivationName::GeluPytorchTanh => Activation::GeluTanh,
         }
     }
 }

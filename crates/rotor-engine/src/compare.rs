@@ -4,14 +4,16 @@
 //! and a folder without are compared weight by weight. Ternary tensors have to agree in every trit and in every scale that
 //! multiplies a trit other than 0; other tensors in every value.
 
-use crate::config::Config;
+use crate::config::{Config, FIELDS};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
 use crate::forms::TernaryTensor;
+use crate::rope::Rotations;
 use crate::write::names;
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::encode_row;
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -186,28 +188,21 @@ pub(crate) fn compare_allowing(
 }
 
 fn config_differences(first: &Config, second: &Config) -> Vec<ConfigDifference> {
-    macro_rules! fields {
-        ($($field:ident),*) => {
-            [$((stringify!($field), format!("{:?}", first.$field), format!("{:?}", second.$field))),*]
-        };
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut found = Vec::new();
+    let (one, other) = (first.architecture.name(), second.architecture.name());
+    if one != other {
+        found.push(ConfigDifference { name: "architecture", first: one.into(), second: other.into() });
     }
-    let fields = fields!(
-        architecture,
-        vocab_size,
-        max_position_embeddings,
-        hidden_size,
-        intermediate_size,
-        num_hidden_layers,
-        num_attention_heads,
-        num_key_value_heads,
-        head_dim,
-        rms_norm_eps,
-        rope_theta,
-        rope_factors,
-        hidden_act
-    );
-    let different = fields.into_iter().filter(|(_, first, second)| first != second);
-    different.map(|(name, first, second)| ConfigDifference { name, first, second }).collect()
+    // The same turning may be described by a formula here and by its divisors there.
+    let turn_alike = Rotations::of(first) == Rotations::of(second);
+    for field in FIELDS.iter().filter(|field| !(turn_alike && (field.is_rotary)())) {
+        let (one, other) = ((field.value)(first), (field.value)(second));
+        if one != other {
+            found.push(ConfigDifference { name: field.name, first: text(one), second: text(other) });
+        }
+    }
+    found
 }
 
 /// What fills a role.

@@ -1,31 +1,23 @@
 //! Hyper-parameters, parsed once into one struct whatever file they came from.
+//!
+//! [`hyper_parameters!`] below is their only list. An entry has a field's name and type, what it is where an architecture has
+//! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. Both readers, both writers, `rotor inspect --json`,
+//! Python's dict and the comparison of two models go through [`FIELDS`], so a new field is one entry here.
 
+mod codecs;
+mod rotary;
+mod scalars;
+mod windows;
+
+pub(crate) use codecs::HIDDEN_ACT_KEY;
+
+use crate::architectures::{Architecture, ArchitectureInfo};
 use crate::error::FormatError;
-
-/// Which graph the model runs. Untested is unsupported: anything else is refused by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// BitNet b1.58: sub-norms before the output and down projections, [`Activation`] by family.
-    BitNet,
-    /// Llama: no sub-norms.
-    Llama,
-    /// Qwen 3: Llama with a norm over each query and key head, and a head size of its own.
-    Qwen3,
-}
-
-impl Architecture {
-    /// The names a GGUF `general.architecture` or a Hugging Face `architectures` entry may carry.
-    pub const KNOWN: &'static str = "bitnet-b1.58, bitnet-25, bitnet, llama, qwen3 (GGUF); BitNetForCausalLM, BitnetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM (Hugging Face)";
-
-    /// The short name printed to people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Architecture::BitNet => "bitnet",
-            Architecture::Llama => "llama",
-            Architecture::Qwen3 => "qwen3",
-        }
-    }
-}
+use crate::formats::{GgufFile, JsonObject};
+use crate::rope::RopeScaling;
+use crate::write::GgufKeys;
+use codecs::{Codec, Key, Parameter};
+use serde_json::{Map, Value};
 
 /// The gate's activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,54 +26,178 @@ pub enum Activation {
     Silu,
     /// `max(x, 0)^2`, as BitNet-b1.58-2B-4T was trained with.
     ReluSquared,
+    /// GELU by its approximation with tanh, as Gemma was trained with.
+    GeluTanh,
 }
 
 impl Activation {
+    /// Every activation function.
+    pub const ALL: [Activation; 3] = [Activation::Silu, Activation::ReluSquared, Activation::GeluTanh];
+
     /// The name transformers uses.
     pub const fn name(self) -> &'static str {
         match self {
             Activation::Silu => "silu",
             Activation::ReluSquared => "relu2",
+            Activation::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+
+    /// The function of a name; "swish" is another for SiLU.
+    ///
+    /// # Errors
+    /// [`FormatError::Unsupported`] for a name that is not known.
+    pub(crate) fn parse(name: &str) -> Result<Activation, FormatError> {
+        let name = if name == "swish" { "silu" } else { name };
+        Self::ALL.into_iter().find(|activation| activation.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            FormatError::unsupported(format!("activation function {name:?}"), format!("known are {known}"))
+        })
+    }
+}
+
+/// How much a layer's attention sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerType {
+    /// Everything before a token.
+    Full,
+    /// The last [`Config::sliding_window`] tokens.
+    Sliding,
+}
+
+impl LayerType {
+    /// The name transformers uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LayerType::Full => "full_attention",
+            LayerType::Sliding => "sliding_attention",
         }
     }
 }
 
-/// The hyper-parameters of a model, named as in transformers.
-///
-/// A value of this type has been checked: every count is at least 1 and within [`limits`], `num_attention_heads` is a
-/// multiple of `num_key_value_heads`, `head_dim` is even, and the numbers are finite.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// The graph.
-    pub architecture: Architecture,
-    /// What the file calls itself, if it does.
-    pub name: Option<String>,
+/// A hyper-parameter as the loops over all of them see it.
+pub(crate) struct Field {
+    /// The name in [`Config`], which is that of transformers where it has one.
+    pub(crate) name: &'static str,
+    /// Whether it is part of what turns queries and keys; two files may say the same turning in different words.
+    pub(crate) is_rotary: fn() -> bool,
+    /// Reads it from a GGUF, the fields before it being known.
+    pub(crate) read_gguf: fn(&mut GgufFile<'_>, &mut Config) -> Result<(), FormatError>,
+    /// Reads it from a `config.json`, the fields before it being known.
+    pub(crate) read_json: fn(&JsonObject<'_>, &mut Config) -> Result<(), FormatError>,
+    /// Writes it to a GGUF.
+    pub(crate) put_gguf: fn(&Config, &mut GgufKeys<'_>),
+    /// Writes it to a `config.json`.
+    pub(crate) put_json: fn(&Config, &mut Map<String, Value>),
+    gguf_keys: fn(&ArchitectureInfo) -> Vec<&'static str>,
+    json_keys: fn(&ArchitectureInfo) -> Vec<&'static str>,
+    /// Its value for people and programs.
+    pub(crate) value: fn(&Config) -> Value,
+}
+
+/// The keys of a GGUF that hyper-parameters are read from, less the architecture's name and a dot where they have these.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the audit of a file's keys"))]
+pub(crate) fn gguf_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
+    FIELDS.iter().flat_map(|field| (field.gguf_keys)(info)).collect()
+}
+
+/// The fields of a `config.json` that hyper-parameters are read from.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the audit of a file's keys"))]
+pub(crate) fn json_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
+    FIELDS.iter().flat_map(|field| (field.json_keys)(info)).collect()
+}
+
+macro_rules! hyper_parameters {
+    ($($(#[$doc:meta])* $field:ident: $type:ty = $initial:expr, $codec:expr;)*) => {
+        /// The hyper-parameters of a model, named as in transformers.
+        ///
+        /// A value that a reader returned has been checked: every count is at least 1 and within [`limits`],
+        /// `num_attention_heads` is a multiple of `num_key_value_heads`, an even number of a head's dimensions turn, and the
+        /// numbers are finite.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            /// The graph.
+            pub architecture: Architecture,
+            /// What the file calls itself, if it does.
+            pub name: Option<String>,
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Config {
+            /// A configuration whose counts are still 0 and whose other fields are neutral.
+            pub fn new(architecture: Architecture) -> Config {
+                Config { architecture, name: None, $($field: $initial,)* }
+            }
+        }
+
+        /// Every hyper-parameter, in the order in which they are read and written.
+        pub(crate) static FIELDS: &[Field] = &[$(Field {
+            name: stringify!($field),
+            is_rotary: || Codec::<$type>::is_rotary(&$codec),
+            read_gguf: |file, config| {
+                config.$field = Codec::<$type>::read_gguf(&$codec, file, config)?;
+                Ok(())
+            },
+            read_json: |file, config| {
+                config.$field = Codec::<$type>::read_json(&$codec, file, config)?;
+                Ok(())
+            },
+            put_gguf: |config, keys| Codec::<$type>::put_gguf(&$codec, &config.$field, config, keys),
+            put_json: |config, map| Codec::<$type>::put_json(&$codec, &config.$field, config, map),
+            gguf_keys: |info| Codec::<$type>::gguf_keys(&$codec, info),
+            json_keys: |info| Codec::<$type>::json_keys(&$codec, info),
+            value: |config| config.$field.to_json(),
+        },)*];
+    };
+}
+
+hyper_parameters! {
     /// Rows of the embedding.
-    pub vocab_size: usize,
+    vocab_size: usize = 0, codecs::VocabSize;
     /// Longest sequence the model was trained for.
-    pub max_position_embeddings: usize,
+    max_position_embeddings: usize = 0, Key::new("context_length", "max_position_embeddings").or_json(|_| Some(2048));
     /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the feed-forward layer.
-    pub intermediate_size: usize,
+    hidden_size: usize = 0, Key::new("embedding_length", "hidden_size");
     /// Number of layers.
-    pub num_hidden_layers: usize,
+    num_hidden_layers: usize = 0, Key::new("block_count", "num_hidden_layers");
+    /// Width of the feed-forward layer.
+    intermediate_size: usize = 0, Key::new("feed_forward_length", "intermediate_size")
+        .or_gguf(|file, _| file.shape("blk.0.ffn_gate.weight")?.first().copied());
     /// Query heads.
-    pub num_attention_heads: usize,
+    num_attention_heads: usize = 0, Key::new("attention.head_count", "num_attention_heads");
     /// Key and value heads; query head `h` reads head `h / (num_attention_heads / num_key_value_heads)`.
-    pub num_key_value_heads: usize,
+    num_key_value_heads: usize = 0, Key::new("attention.head_count_kv", "num_key_value_heads")
+        .or_gguf(|_, config| Some(config.num_attention_heads))
+        .or_json(|config| Some(config.num_attention_heads));
     /// Width of one head.
-    pub head_dim: usize,
+    head_dim: usize = 0, codecs::HeadDim;
+    /// The part of a head's dimensions that RoPE turns, the first ones.
+    partial_rotary_factor: f32 = 1.0, rotary::PartialRotary;
     /// Epsilon of every RMSNorm but those inside the linears.
-    pub rms_norm_eps: f32,
-    /// Epsilon of the RMSNorm inside each linear (`use_rms_norm`), where the file has such norms.
-    pub linear_norm_eps: f32,
+    rms_norm_eps: f32 = 1e-5, Key::new("attention.layer_norm_rms_epsilon", "rms_norm_eps")
+        .or_json(|config| Some(config.architecture.info().defaults.rms_norm_eps));
+    /// Epsilon of the RMSNorm inside each linear, where the file has such norms.
+    linear_norm_eps: f32 = codecs::LINEAR_NORM_EPS, codecs::LinearNormEps;
     /// Base of the rotary frequencies.
-    pub rope_theta: f32,
-    /// Divisors of the rotary frequencies, `head_dim / 2` of them (llama3 scaling, `rope_freqs.weight`).
-    pub rope_factors: Option<Vec<f32>>,
+    rope_theta: f32 = 10_000.0, rotary::RopeTheta;
+    /// How rotary positions are stretched.
+    rope_scaling: RopeScaling = RopeScaling::Default, rotary::Scaling;
+    /// Which layers see how much; empty where all see everything.
+    layer_types: Vec<LayerType> = Vec::new(), windows::LayerTypes;
+    /// The tokens that layers of type [`LayerType::Sliding`] see, a token's own included; `None` where there are no such layers.
+    sliding_window: Option<usize> = None, windows::SlidingWindow;
+    /// Base of the rotary frequencies in layers that see a window; `None` where all layers share one.
+    rope_local_base_freq: Option<f32> = None, rotary::LocalBase;
+    /// Scores are divided by the root of this; `None` is the head size.
+    query_pre_attn_scalar: Option<f32> = None, windows::QueryScalar;
     /// The gate's activation function.
-    pub hidden_act: Activation,
+    hidden_act: Activation = Activation::Silu, codecs::HiddenAct;
+    /// Multiplies the embedding.
+    embedding_scale: f32 = 1.0, scalars::EmbeddingScale;
+    /// Multiplies the output of attention and of the feed-forward layer before it is added to the residual stream.
+    residual_scale: f32 = 1.0, scalars::ResidualScale;
+    /// Divides what the head is multiplied with.
+    logit_scale: f32 = 1.0, scalars::LogitScale;
 }
 
 /// Caps on hyper-parameters, checked before anything is allocated from them.
@@ -111,8 +227,49 @@ impl Config {
         self.num_key_value_heads * self.head_dim
     }
 
+    /// How many dimensions of a head RoPE turns.
+    pub fn rotary_dim(&self) -> usize {
+        // A quotient of whole numbers, rounded to f32, must come back as the number it was.
+        (self.head_dim as f32 * self.partial_rotary_factor + 1e-3) as usize
+    }
+
+    /// Whether some layers see a window.
+    pub fn slides(&self) -> bool {
+        self.layer_types.contains(&LayerType::Sliding)
+    }
+
+    /// Whether a layer sees a window.
+    pub fn is_sliding(&self, layer: usize) -> bool {
+        self.layer_types.get(layer) == Some(&LayerType::Sliding)
+    }
+
+    /// The longest context that the model can run in; longer ones need divisors of the rotary frequencies that the file lacks.
+    pub fn longest_context(&self) -> usize {
+        match &self.rope_scaling {
+            RopeScaling::LongRope { long_factor, original, .. } if long_factor.is_empty() => *original,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Every hyper-parameter by name, but for the architecture and the model's name.
+    pub fn to_json(&self) -> Map<String, Value> {
+        FIELDS.iter().map(|field| (field.name.to_owned(), (field.value)(self))).collect()
+    }
+
     /// Checks what the type promises; every reader ends with this, so nobody behind it checks again.
     pub(crate) fn checked(self) -> Result<Self, FormatError> {
+        self.check_counts()?;
+        self.check_heads()?;
+        self.check_numbers()?;
+        self.rope_scaling.check(self.rotary_dim())?;
+        if !self.layer_types.is_empty() && self.layer_types.len() != self.num_hidden_layers {
+            let expected = format!("one for each of {} layers", self.num_hidden_layers);
+            return Err(FormatError::invalid("layer types", expected, self.layer_types.len()));
+        }
+        Ok(self)
+    }
+
+    fn check_counts(&self) -> Result<(), FormatError> {
         let counts = [
             ("number of layers", self.num_hidden_layers, limits::LAYERS),
             ("hidden size", self.hidden_size, limits::WIDTH),
@@ -122,12 +279,15 @@ impl Config {
             ("number of key-value heads", self.num_key_value_heads, self.num_attention_heads),
             ("head size", self.head_dim, limits::HEAD_DIM),
             ("context length", self.max_position_embeddings, limits::CONTEXT),
+            ("sliding window", self.sliding_window.unwrap_or(1), limits::CONTEXT),
         ];
-        for (what, count, most) in counts {
-            if !(1..=most).contains(&count) {
-                return Err(FormatError::invalid(what, format!("1 to {most}"), count));
-            }
+        match counts.into_iter().find(|(_, count, most)| !(1..=*most).contains(count)) {
+            Some((what, count, most)) => Err(FormatError::invalid(what, format!("1 to {most}"), count)),
+            None => Ok(()),
         }
+    }
+
+    fn check_heads(&self) -> Result<(), FormatError> {
         if self.q_dim() > limits::WIDTH {
             let expected = format!("at most {}", limits::WIDTH);
             return Err(FormatError::invalid("number of heads times head size", expected, self.q_dim()));
@@ -139,64 +299,32 @@ impl Config {
         if !self.head_dim.is_multiple_of(2) {
             return Err(FormatError::invalid("head size", "an even number, for rotary pairs", self.head_dim));
         }
-        self.check_numbers()?;
-        Ok(self)
+        let rotary = self.rotary_dim();
+        if !(0.0..=1.0).contains(&self.partial_rotary_factor) || !rotary.is_multiple_of(2) || rotary == 0 {
+            let expected = "a part of each head with an even number of dimensions";
+            return Err(FormatError::invalid("partial_rotary_factor", expected, self.partial_rotary_factor));
+        }
+        Ok(())
     }
 
-    /// The part of [`checked`](Self::checked) about floats.
     fn check_numbers(&self) -> Result<(), FormatError> {
         for (what, eps) in [("RMSNorm epsilon", self.rms_norm_eps), ("linear norm epsilon", self.linear_norm_eps)] {
             if !(0.0..=1.0).contains(&eps) {
                 return Err(FormatError::invalid(what, "a number from 0 to 1", eps));
             }
         }
-        if !(self.rope_theta > 0.0 && self.rope_theta.is_finite()) {
-            return Err(FormatError::invalid("RoPE base", "a positive number", self.rope_theta));
-        }
-        let Some(factors) = &self.rope_factors else { return Ok(()) };
-        if factors.len() != self.head_dim / 2 {
-            let expected = format!("{}, one for each rotary pair", self.head_dim / 2);
-            return Err(FormatError::invalid("number of RoPE factors", expected, factors.len()));
-        }
-        match factors.iter().find(|&&factor| !(factor > 0.0 && factor.is_finite())) {
-            Some(bad) => Err(FormatError::invalid("RoPE factor", "a positive number", bad)),
+        let positive = [
+            ("RoPE base", self.rope_theta),
+            ("RoPE base of sliding layers", self.rope_local_base_freq.unwrap_or(1.0)),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar.unwrap_or(1.0)),
+            ("embedding scale", self.embedding_scale),
+            ("residual scale", self.residual_scale),
+            ("logit scale", self.logit_scale),
+        ];
+        match positive.into_iter().find(|(_, number)| !(*number > 0.0 && number.is_finite())) {
+            Some((what, number)) => Err(FormatError::invalid(what, "a positive number", number)),
             None => Ok(()),
         }
-    }
-}
-
-/// A way of stretching rotary positions beyond the trained context, resolved into divisors of the frequencies.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum RopeScaling {
-    /// Every frequency divided by one factor: position interpolation.
-    Linear { factor: f32 },
-    /// Llama 3.1: long wavelengths divided, short ones kept, a smooth blend between.
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: usize },
-}
-
-impl RopeScaling {
-    /// The divisors, `head_dim / 2` of them; `None` where all are 1.
-    pub(crate) fn factors(self, theta: f32, head_dim: usize) -> Option<Vec<f32>> {
-        let divisors = (0..head_dim / 2).map(|pair| match self {
-            Self::Linear { factor } => factor,
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
-                let frequency = f64::from(theta).powf(-2.0 * pair as f64 / head_dim as f64);
-                let turns = original_context as f64 * frequency / std::f64::consts::TAU;
-                let (low, high, factor) = (f64::from(low_freq_factor), f64::from(high_freq_factor), f64::from(factor));
-                // Turns within the original context: many are short wavelengths, few are long ones.
-                let divisor = if turns > high {
-                    1.0
-                } else if turns < low {
-                    factor
-                } else {
-                    let smooth = (turns - low) / (high - low);
-                    1.0 / ((1.0 - smooth) / factor + smooth)
-                };
-                divisor as f32
-            }
-        });
-        let divisors: Vec<f32> = divisors.collect();
-        divisors.iter().any(|&divisor| divisor != 1.0).then_some(divisors)
     }
 }
 
@@ -207,8 +335,6 @@ mod tests {
     /// A small configuration that passes every check.
     fn config() -> Config {
         Config {
-            architecture: Architecture::Llama,
-            name: None,
             vocab_size: 512,
             max_position_embeddings: 128,
             hidden_size: 64,
@@ -217,11 +343,7 @@ mod tests {
             num_attention_heads: 4,
             num_key_value_heads: 2,
             head_dim: 16,
-            rms_norm_eps: 1e-5,
-            linear_norm_eps: 1e-6,
-            rope_theta: 1e4,
-            rope_factors: None,
-            hidden_act: Activation::Silu,
+            ..Config::new(Architecture::Llama)
         }
     }
 
@@ -233,7 +355,7 @@ mod tests {
     #[test]
     fn every_hyper_parameter_is_bounded() {
         type Break = fn(&mut Config);
-        let cases: [(Break, &str); 20] = [
+        let cases: [(Break, &str); 27] = [
             (|c| c.num_hidden_layers = 0, "number of layers: expected 1 to 1024, found 0"),
             (|c| c.num_hidden_layers = 1025, "number of layers"),
             (|c| c.hidden_size = 0, "hidden size"),
@@ -252,8 +374,21 @@ mod tests {
             (|c| c.linear_norm_eps = -1.0, "linear norm epsilon"),
             (|c| c.rope_theta = 0.0, "RoPE base"),
             (|c| c.rope_theta = f32::INFINITY, "RoPE base"),
-            (|c| c.rope_factors = Some(vec![1.0; 7]), "number of RoPE factors"),
-            (|c| c.rope_factors = Some(vec![0.0; 8]), "RoPE factor: expected a positive number, found 0"),
+            (|c| c.rope_local_base_freq = Some(-1.0), "RoPE base of sliding layers"),
+            (|c| c.rope_scaling = RopeScaling::Divisors(vec![1.0; 7]), "number of RoPE divisors"),
+            (
+                |c| c.rope_scaling = RopeScaling::Divisors(vec![0.0; 8]),
+                "RoPE divisors: expected positive numbers, found 0",
+            ),
+            (
+                |c| c.partial_rotary_factor = 0.2,
+                "partial_rotary_factor: expected a part of each head with an even number",
+            ),
+            (|c| c.layer_types = vec![LayerType::Sliding], "layer types: expected one for each of 2 layers, found 1"),
+            (|c| c.sliding_window = Some(0), "sliding window"),
+            (|c| c.embedding_scale = 0.0, "embedding scale"),
+            (|c| c.logit_scale = f32::INFINITY, "logit scale"),
+            (|c| c.query_pre_attn_scalar = Some(0.0), "query_pre_attn_scalar"),
         ];
         for (break_it, message) in cases {
             let mut broken = config();
@@ -264,30 +399,26 @@ mod tests {
     }
 
     #[test]
-    fn linear_scaling_is_one_divisor() {
-        assert_eq!(RopeScaling::Linear { factor: 4.0 }.factors(1e4, 6), Some(vec![4.0; 3]));
-        assert_eq!(RopeScaling::Linear { factor: 1.0 }.factors(1e4, 6), None);
+    fn a_part_of_a_head_is_the_whole_number_it_came_from() {
+        for head_dim in (2..=512).step_by(2) {
+            for rotary in (2..=head_dim).step_by(2) {
+                let partial_rotary_factor = rotary as f32 / head_dim as f32;
+                let config = Config { head_dim, partial_rotary_factor, ..config() };
+                assert_eq!(config.rotary_dim(), rotary, "of {head_dim}");
+            }
+        }
+        assert_eq!(Config { head_dim: 10, partial_rotary_factor: 0.7, ..config() }.rotary_dim(), 7);
     }
 
     #[test]
-    fn llama3_scaling_by_its_definition() {
-        let scaling =
-            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
-        let divisors = scaling.factors(500_000.0, 128).unwrap();
-        assert_eq!(divisors.len(), 64);
-        for (pair, &divisor) in divisors.iter().enumerate() {
-            // The definition in terms of wavelengths.
-            let wavelength = 2.0 * std::f64::consts::PI * 500_000f64.powf(pair as f64 / 64.0);
-            let expected = if wavelength < 8192.0 / 4.0 {
-                1.0
-            } else if wavelength > 8192.0 {
-                8.0
-            } else {
-                let smooth = (8192.0 / wavelength - 1.0) / 3.0;
-                1.0 / ((1.0 - smooth) / 8.0 + smooth)
-            };
-            assert!((f64::from(divisor) - expected).abs() < 1e-6, "pair {pair}: {divisor} against {expected}");
+    fn no_key_belongs_to_two_fields() {
+        for info in &crate::architectures::ARCHITECTURES {
+            for mut keys in [gguf_keys(info), json_keys(info)] {
+                keys.sort_unstable();
+                let count = keys.len();
+                keys.dedup();
+                assert_eq!(keys.len(), count, "{keys:?}");
+            }
         }
-        assert_eq!((divisors[0], divisors[63]), (1.0, 8.0));
     }
 }

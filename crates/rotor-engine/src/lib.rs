@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod actor;
+pub mod architectures;
 pub mod batch;
 pub mod bench;
 pub mod cache;
@@ -25,6 +26,7 @@ pub mod model;
 pub mod plan;
 pub mod planes;
 pub mod request;
+pub mod rope;
 pub mod runtime;
 pub mod sample;
 pub mod sequence;

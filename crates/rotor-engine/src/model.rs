@@ -10,6 +10,7 @@ use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
 use crate::linear::{self, Input, Linear, LinearScratch, Matrix, Outputs};
+use crate::rope::Rotations;
 use crate::runtime::Runtime;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
 use rotor_kernels::{Epilogue, Pool};
@@ -43,7 +44,7 @@ pub struct Model {
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
     head: Option<Matrix>,
-    inverse_frequencies: Vec<f32>,
+    rotations: Rotations,
 }
 
 /// Some tokens of one sequence, to be appended to its cache.
@@ -92,6 +93,16 @@ pub enum ForwardError {
         /// Room.
         capacity: usize,
     },
+    /// The file lacks what longer contexts than this need.
+    #[error(
+        "{tokens} tokens are more than {longest}: RoPE scaling is longrope, and the file lacks its factors for more"
+    )]
+    BeyondRope {
+        /// Tokens asked for.
+        tokens: usize,
+        /// Tokens that the file can place.
+        longest: usize,
+    },
     /// A token id is no row of the embedding.
     #[error("token id {id} is out of range: the vocabulary has {vocab_size} tokens")]
     TokenOutOfRange {
@@ -121,7 +132,7 @@ pub struct Workspace {
     gate: Vec<f32>,
     /// Output of attention, `[tokens, q_dim]`, or heads before their norm.
     y: Vec<f32>,
-    /// Rotary cosines and sines, `[tokens, head_dim / 2]`.
+    /// Rotary cosines and sines, `[tokens, rotary_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
     linear: LinearScratch,
@@ -161,8 +172,8 @@ impl Workspace {
         self.k.resize(tokens * config.kv_dim(), 0.0);
         self.v.resize(tokens * config.kv_dim(), 0.0);
         self.gate.resize(tokens * config.intermediate_size, 0.0);
-        self.cos.resize(tokens * config.head_dim / 2, 0.0);
-        self.sin.resize(tokens * config.head_dim / 2, 0.0);
+        self.cos.resize(tokens * config.rotary_dim() / 2, 0.0);
+        self.sin.resize(tokens * config.rotary_dim() / 2, 0.0);
     }
 }
 
@@ -219,8 +230,8 @@ impl Model {
             });
         }
         let output_norm = required(Role::OutputNorm)?;
-        let inverse_frequencies = inverse_frequencies(&config);
-        Ok(Model { config, runtime: runtime.clone(), embedding, layers, output_norm, head, inverse_frequencies })
+        let rotations = Rotations::of(&config);
+        Ok(Model { config, runtime: runtime.clone(), embedding, layers, output_norm, head, rotations })
     }
 
     /// The hyper-parameters.
@@ -348,6 +359,7 @@ impl Model {
         let activation = match config.hidden_act {
             Activation::Silu => Epilogue::SiluMul,
             Activation::ReluSquared => Epilogue::Relu2Mul,
+            Activation::GeluTanh => Epilogue::GeluMul,
         };
 
         self.embed(steps, x);
@@ -397,8 +409,12 @@ impl Model {
     }
 
     fn check(&self, steps: &[Step<'_>]) -> Result<(), ForwardError> {
+        let longest = self.config.longest_context();
         for step in steps {
             let (held, new, capacity) = (step.cache.len(), step.tokens.len(), step.cache.capacity());
+            if held.saturating_add(new) > longest {
+                return Err(ForwardError::BeyondRope { tokens: held.saturating_add(new), longest });
+            }
             if new > capacity - held {
                 return Err(ForwardError::ContextFull { held, new, capacity });
             }
@@ -417,14 +433,21 @@ impl Model {
         }
     }
 
-    /// Rotary angles of every token: position times inverse frequency, rounded to f32 as the reference does.
+    /// Cosines and sines of every token: of position times inverse frequency, rounded to f32 as transformers does, times the
+    /// attention factor. The room of a sequence decides between frequencies for short and for long contexts.
     fn angles(&self, steps: &[Step<'_>], cos: &mut [f32], sin: &mut [f32]) {
-        let positions = steps.iter().flat_map(|step| (0..step.tokens.len()).map(|i| step.cache.len() + i));
-        let half = self.config.head_dim / 2;
-        for ((cos, sin), position) in cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half)).zip(positions) {
-            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&self.inverse_frequencies) {
+        let positions = steps.iter().flat_map(|step| {
+            let rotation = self.rotations.for_context(step.cache.capacity());
+            (0..step.tokens.len()).map(move |i| (step.cache.len() + i, rotation))
+        });
+        let half = self.config.rotary_dim() / 2;
+        for ((cos, sin), (position, rotation)) in
+            cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half)).zip(positions)
+        {
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&rotation.inverse_frequencies) {
                 let angle = f64::from(position as f32 * frequency);
-                (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
+                let factor = rotation.attention_factor;
+                (*cos, *sin) = (angle.cos() as f32 * factor, angle.sin() as f32 * factor);
             }
         }
     }
@@ -455,13 +478,13 @@ impl Model {
 
     /// Rotates every head of every token.
     fn rotate(&self, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
-        let head_dim = self.config.head_dim;
-        let half = head_dim / 2;
+        let (head_dim, rotary_dim) = (self.config.head_dim, self.config.rotary_dim());
+        let half = rotary_dim / 2;
         let width = heads.len() * half / cos.len();
         self.runtime.pool.for_each_chunk(heads, width, |token, heads| {
             let angles = token * half..(token + 1) * half;
             for head in heads.chunks_exact_mut(head_dim) {
-                self.runtime.kernels.rotate(head, &cos[angles.clone()], &sin[angles.clone()]);
+                self.runtime.kernels.rotate(&mut head[..rotary_dim], &cos[angles.clone()], &sin[angles.clone()]);
             }
         });
     }
@@ -497,14 +520,4 @@ fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, number: usize) -> Sequence<
         row: steps[..number].iter().map(|step| step.tokens.len()).sum(),
         tokens: steps[number].tokens.len(),
     }
-}
-
-/// `1 / theta^(2j / head_dim)`, divided by the model's factor `j` where it has such.
-fn inverse_frequencies(config: &Config) -> Vec<f32> {
-    let frequency = |j: usize| {
-        let exponent = (2 * j) as f32 / config.head_dim as f32;
-        let frequency = 1.0 / f64::from(config.rope_theta).powf(f64::from(exponent)) as f32;
-        config.rope_factors.as_ref().map_or(frequency, |factors| frequency / factors[j])
-    };
-    (0..config.head_dim / 2).map(frequency).collect()
 }

@@ -244,7 +244,7 @@ fn outputs(kernels: &Kernels) -> Result<(), String> {
     let mut noise = Noise::new(8);
     let sums: Vec<i32> = (0..53).map(|_| noise.next().cast_signed() % 40_000 - 20_000).collect();
     let (before, scales) = (noise.floats(sums.len()), noise.floats(sums.len()));
-    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
+    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul, Epilogue::GeluMul] {
         for (scales, factor) in
             [(RowScale::Same(0.7), 31.7), (RowScale::Same(-0.7), 31.7), (RowScale::Each(&scales), 0.37)]
         {

@@ -427,7 +427,7 @@ proptest! {
             let mut scratch = Scratch::default();
             let mut stored = vec![f32::NAN; tokens * rows];
             matrix.linear(kernels, &pool, &mut activations, &scales, &mut scratch, (Epilogue::Store, &mut stored));
-            for epilogue in [Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
+            for epilogue in [Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul, Epilogue::GeluMul] {
                 let (mut found, mut expected) = (before.clone(), before.clone());
                 matrix.linear(kernels, &pool, &mut activations, &scales, &mut scratch, (epilogue, &mut found));
                 epilogue.apply(kernels, &stored, &mut expected);

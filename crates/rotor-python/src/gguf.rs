@@ -6,7 +6,7 @@ use crate::runtime::runtime;
 use numpy::PyArrayMethods;
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList};
 use rotor::config::{Activation, Config};
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::metadata::{Array, Value};
@@ -64,11 +64,13 @@ impl Source {
         };
         let hidden_act = match hidden_act {
             None => None,
-            Some("relu2") => Some(Activation::ReluSquared),
-            Some("silu") => Some(Activation::Silu),
-            Some(other) => {
-                return Err(PyValueError::new_err(format!("hidden_act must be 'relu2' or 'silu', not {other:?}")));
-            }
+            Some(name) => match Activation::ALL.into_iter().find(|activation| activation.name() == name) {
+                None => {
+                    let known = Activation::ALL.map(Activation::name).join("', '");
+                    return Err(PyValueError::new_err(format!("hidden_act must be one of '{known}', not {name:?}")));
+                }
+                found => found,
+            },
         };
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
@@ -292,23 +294,35 @@ pub(crate) fn config_dict<'py>(py: Python<'py>, config: &Config) -> PyResult<Bou
     let dict = PyDict::new(py);
     dict.set_item("architecture", config.architecture.name())?;
     dict.set_item("name", config.name.as_deref())?;
-    for (key, value) in [
-        ("vocab_size", config.vocab_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("hidden_size", config.hidden_size),
-        ("intermediate_size", config.intermediate_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("num_key_value_heads", config.num_key_value_heads),
-        ("head_dim", config.head_dim),
-    ] {
-        dict.set_item(key, value)?;
+    for (key, value) in config.to_json() {
+        dict.set_item(key, json_value(py, &value)?)?;
     }
-    dict.set_item("rms_norm_eps", config.rms_norm_eps)?;
-    dict.set_item("rope_theta", config.rope_theta)?;
-    dict.set_item("rope_factors", config.rope_factors.as_ref())?;
-    dict.set_item("hidden_act", config.hidden_act.name())?;
     Ok(dict)
+}
+
+/// JSON as Python has it.
+fn json_value<'py>(py: Python<'py>, value: &serde_json::Value) -> PyResult<Bound<'py, PyAny>> {
+    use serde_json::Value::{Array, Bool, Null, Number, Object, String};
+    Ok(match value {
+        Null => py.None().into_bound(py),
+        Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+        Number(number) => match number.as_u64() {
+            Some(count) => count.into_pyobject(py)?.into_any(),
+            None => number.as_f64().into_pyobject(py)?.into_any(),
+        },
+        String(text) => text.into_pyobject(py)?.into_any(),
+        Array(values) => {
+            let values = values.iter().map(|value| json_value(py, value)).collect::<PyResult<Vec<_>>>()?;
+            PyList::new(py, values)?.into_any()
+        }
+        Object(map) => {
+            let dict = PyDict::new(py);
+            for (key, value) in map {
+                dict.set_item(key, json_value(py, value)?)?;
+            }
+            dict.into_any()
+        }
+    })
 }
 
 /// Text as `str`, or as `bytes` where it is not UTF-8; arrays as lists.

@@ -4,6 +4,7 @@ use super::Inspection;
 use crate::units::{bytes, count};
 use rotor::formats::metadata::{Array, Value};
 use rotor::formats::{SourceMetadata, TensorSummary};
+use rotor::rope::RopeScaling;
 use rotor::statistics::{TensorStatistics, TritStatistics};
 use rotor::tokenizer::Tokenizer;
 use serde_json::{Map, Value as Json, json};
@@ -64,9 +65,20 @@ fn hyper_parameters(page: &mut Page, inspection: &Inspection<'_>) {
     page.line("heads", format!("{heads} of {}, {kv_heads} for keys and values", config.head_dim));
     page.line("vocabulary", config.vocab_size);
     page.line("context", config.max_position_embeddings);
-    let scaled = if config.rope_factors.is_some() { ", scaled" } else { "" };
-    page.line("RoPE base", format!("{}{scaled}", config.rope_theta));
+    page.line("RoPE base", format!("{}{}", config.rope_theta, scaling(&config.rope_scaling)));
     page.line("norm epsilon", format!("{:e}", config.rms_norm_eps));
+}
+
+/// How rotary positions are stretched, to stand behind their base.
+fn scaling(scaling: &RopeScaling) -> String {
+    match scaling {
+        RopeScaling::Default => String::new(),
+        RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } | RopeScaling::Yarn { factor, .. } => {
+            format!(", {} by {factor}", scaling.name())
+        }
+        RopeScaling::Alpha { alpha } => format!(", stretched by alpha {alpha}"),
+        RopeScaling::LongRope { .. } | RopeScaling::Divisors(_) => format!(", {}", scaling.name()),
+    }
 }
 
 fn memory(page: &mut Page, inspection: &Inspection<'_>) {
@@ -203,7 +215,7 @@ pub(super) fn json(inspection: &Inspection<'_>) -> Json {
         "kind": source.kind().name(),
         "name": source.config().name,
         "architecture": source.config().architecture.name(),
-        "config": config_json(source.config()),
+        "config": source.config().to_json(),
         "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
         "metadata": metadata_json(source.metadata()),
         "tokenizer": inspection.tokenizer.as_ref().map(tokenizer_json),
@@ -243,23 +255,6 @@ fn counts_json(trits: &TritStatistics) -> Json {
         "minus": minus, "zero": zero, "plus": plus,
         "sparsity": trits.sparsity(), "entropy_bits_per_weight": trits.entropy(),
         "scale_min": scale_min, "scale_max": scale_max,
-    })
-}
-
-fn config_json(config: &rotor::Config) -> Json {
-    json!({
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_factors": config.rope_factors,
-        "hidden_act": config.hidden_act.name(),
     })
 }
 

@@ -1,13 +1,13 @@
 //! The files of a Hugging Face folder beside its weights.
 
-use super::pieces::{Content, Piece, uniform};
+use super::pieces::{Content, Piece};
 use super::report::WrittenFile;
 use crate::error::FormatError;
 use crate::formats::metadata::Metadata;
 use crate::formats::{Part, Role, Source, SourceMetadata, TokenizerSource};
 use crate::tokenizer::Tokenizer;
 use crate::write::vocabulary::hugging_face;
-use crate::write::{AtomicFile, config_json};
+use crate::write::{AtomicFile, PackedWeights, config_json};
 use rotor_kernels::DenseType;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -94,7 +94,9 @@ fn made_config(
         Some(TokenizerSource::Gguf(vocabulary)) => Some(vocabulary.as_ref()),
         _ => None,
     };
-    let mut json = config_json(config, tied, true, vocabulary);
+    let norms_in_linears = source.input_norm_name(Role::Layer(0, Part::AttnQ)).is_some();
+    let weights = PackedWeights { tied, scales_multiply: true, norms_in_linears };
+    let mut json = config_json(config, weights, vocabulary);
     if let Ok(Some(name)) = metadata.str("general.name") {
         json["_name_or_path"] = name.into();
     }
@@ -107,9 +109,6 @@ fn made_config(
         Some(DenseType::Bf16) => "bfloat16".into(),
         _ => "float32".into(),
     };
-    if let Some(factor) = config.rope_factors.as_deref().and_then(uniform) {
-        json["rope_scaling"] = json!({ "rope_type": "linear", "factor": factor });
-    }
     let dense = dense_linears(pieces);
     if !dense.is_empty() {
         json["quantization_config"]["modules_to_not_convert"] =

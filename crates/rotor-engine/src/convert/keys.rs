@@ -1,9 +1,7 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
-use super::pieces::uniform;
 use super::plan::Planned;
 use super::{Target, card};
-use crate::config::{Activation, Architecture, Config};
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
 use crate::formats::metadata_json;
@@ -78,30 +76,16 @@ fn made(
 ) -> Result<(), FormatError> {
     let config = source.config();
     let vocabulary = vocabulary(source, notes)?;
-    let architecture = architecture(config);
+    let architecture = config.architecture.info().gguf_name(config.hidden_act);
     header.string("general.architecture", architecture);
     general(header, source)?;
     header.u32("general.file_type", file_type(form));
     header.u32("general.quantization_version", 2);
     put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
-    if let Some(factor) = config.rope_factors.as_deref().and_then(uniform) {
-        header.string(&format!("{architecture}.rope.scaling.type"), "linear");
-        header.f32(&format!("{architecture}.rope.scaling.factor"), factor);
-    }
     if let Some(vocabulary) = vocabulary {
         put_gguf_keys(header, &vocabulary, source.chat_template().as_deref());
     }
     Ok(())
-}
-
-/// The name GGUF has for the graph.
-fn architecture(config: &Config) -> &'static str {
-    match (config.architecture, config.hidden_act) {
-        (Architecture::BitNet, Activation::ReluSquared) => "bitnet-b1.58",
-        (Architecture::BitNet, Activation::Silu) => "bitnet",
-        (Architecture::Llama, _) => "llama",
-        (Architecture::Qwen3, _) => "qwen3",
-    }
 }
 
 /// Name, licence and the like: as a GGUF had them from which the folder was made, or as its model card says.

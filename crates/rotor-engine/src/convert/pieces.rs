@@ -4,16 +4,17 @@
 //! GGUF and Hugging Face the roles of the graph are the dictionary, and the rows of a Llama's q and k change their order.
 
 use super::Target;
-use crate::config::{Architecture, Config};
+use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{DenseTensor, Naming, Part, Role, RowOrder, Source, SourceLinear, TensorSummary, Weight};
+use crate::formats::{
+    DenseTensor, NORM_IN, Naming, Role, RowOrder, Source, SourceLinear, TensorSummary, Weight, gguf_row_order,
+    gguf_stem,
+};
 use crate::forms::{Scales, TernaryTensor};
+use crate::rope::{self, RopeScaling};
 use crate::write::names;
 use rotor_kernels::DenseType;
 use std::collections::HashSet;
-
-/// The divisors of rotary frequencies in a GGUF.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// What a GGUF's `.scale` tensors are called in a Rotor file.
 const OUTPUT_SCALE: &str = ".output_scale";
@@ -142,23 +143,26 @@ fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
     for role in source.roles() {
         let name = match naming {
             Naming::Gguf => names::gguf(role),
-            Naming::HuggingFace => names::hugging_face(role),
+            Naming::HuggingFace => names::hugging_face(config.architecture.info(), role),
         };
-        let row_order = target_order(naming, config, role);
+        let row_order = match naming {
+            Naming::Gguf => gguf_row_order(config, role),
+            Naming::HuggingFace => RowOrder::AsStored,
+        };
         let content = if role.is_linear() {
-            refuse_input_norm(source, role, naming)?;
             let linear = linear(source, role)?;
+            pieces.extend(input_norm(source, role, naming, &linear)?);
             joined += usize::from(linear.output_scale != 1.0);
             linear_content(linear, row_order)?
         } else {
-            other_content(source, role)?
+            other_content(source, role, naming)?
         };
         let (rows, cols) = role.shape(config);
         let is_vector = matches!(&content, Content::Dense { tensor, .. } if tensor.rows == 1);
         let shape = if is_vector { vec![cols] } else { vec![rows, cols] };
         pieces.push(Piece { name, shape, role: Some(role), row_order, content });
     }
-    pieces.extend(rope_factors(config, naming)?);
+    pieces.extend(rope_tensors(config, naming)?);
     let mut notes = left_behind(source);
     if joined > 0 {
         notes.push(format!("what multiplies the outputs of {joined} linears joins the scales of their weights"));
@@ -167,7 +171,22 @@ fn renamed(source: &Source, naming: Naming) -> Result<Pieces<'_>, FormatError> {
 }
 
 /// The tensor of a role that is no linear.
-fn other_content(source: &Source, role: Role) -> Result<Content<'_>, FormatError> {
+fn other_content(source: &Source, role: Role, naming: Naming) -> Result<Content<'_>, FormatError> {
+    // Norms that checkpoints store less 1 are whole in a GGUF.
+    let is_norm = !matches!(role, Role::TokenEmbedding | Role::Output);
+    if is_norm && source.config().architecture.info().norms_less_one {
+        let mut weights =
+            source.vector(role)?.ok_or_else(|| FormatError::missing(format!("the tensor of {role:?}")))?;
+        if naming == Naming::HuggingFace {
+            let name = names::gguf(role);
+            if let Some(weight) = weights.iter().find(|&weight| (weight - 1.0) + 1.0 != *weight) {
+                let why = "a checkpoint stores it less 1, which f32 cannot hold exactly";
+                return Err(FormatError::unsupported(format!("{weight} in tensor {name:?}"), why));
+            }
+            weights.iter_mut().for_each(|weight| *weight -= 1.0);
+        }
+        return Ok(Content::Values(weights));
+    }
     let weight = match role {
         Role::TokenEmbedding | Role::Output => source.matrix(role)?,
         _ => source.stored_vector(role).map(Weight::Dense),
@@ -179,24 +198,27 @@ fn other_content(source: &Source, role: Role) -> Result<Content<'_>, FormatError
     }
 }
 
-/// Rows of q and k are interleaved in a llama GGUF, and nowhere else.
-fn target_order(naming: Naming, config: &Config, role: Role) -> RowOrder {
-    let rotated = matches!(role, Role::Layer(_, Part::AttnQ | Part::AttnK));
-    if naming == Naming::Gguf && rotated && config.architecture == Architecture::Llama {
-        RowOrder::RopeInterleaved { head_dim: config.head_dim }
-    } else {
-        RowOrder::AsStored
-    }
-}
-
-fn refuse_input_norm(source: &Source, role: Role, naming: Naming) -> Result<(), FormatError> {
-    match source.input_norm_name(role) {
-        Some(name) if naming == Naming::Gguf => Err(FormatError::unsupported(
-            format!("tensor {name:?} in a GGUF"),
-            "a norm inside a linear has no place in that architecture",
-        )),
-        _ => Ok(()),
-    }
+/// The norm in front of a linear, where there is one.
+fn input_norm<'a>(
+    source: &'a Source,
+    role: Role,
+    naming: Naming,
+    linear: &SourceLinear<'_>,
+) -> Result<Option<Piece<'a>>, FormatError> {
+    let (Some(stored), Some(values)) = (source.input_norm_name(role), &linear.input_norm) else { return Ok(None) };
+    let info = source.config().architecture.info();
+    let name = match naming {
+        Naming::Gguf if !info.norms_in_linears => {
+            return Err(FormatError::unsupported(
+                format!("tensor {stored:?} in a GGUF"),
+                "a norm inside a linear has no place in that architecture",
+            ));
+        }
+        Naming::Gguf => gguf_stem(role) + NORM_IN,
+        Naming::HuggingFace => names::hugging_face(info, role).replace(".weight", ".rms_norm.weight"),
+    };
+    let (shape, content) = (vec![values.len()], dense(source.dense(stored)?));
+    Ok(Some(Piece { name, shape, role: None, row_order: RowOrder::AsStored, content }))
 }
 
 /// A linear whose rows change to `order`. A multiplier of its output has no name outside GGUF: it joins the scales, which is
@@ -221,45 +243,40 @@ fn scales_in(tensor: &TernaryTensor<'_>, order: RowOrder, factor: f32) -> Scales
     if factor == 1.0 { ordered } else { ordered.map(|scale| scale * factor) }
 }
 
-/// Divisors of the rotary frequencies: a tensor in a GGUF where one number does not say it all.
-fn rope_factors<'a>(config: &Config, naming: Naming) -> Result<Option<Piece<'a>>, FormatError> {
-    let Some(factors) = &config.rope_factors else { return Ok(None) };
-    if uniform(factors).is_some() {
-        return Ok(None); // A key says it.
-    }
-    match naming {
-        Naming::Gguf => Ok(Some(Piece {
-            name: ROPE_FACTORS.into(),
-            shape: vec![factors.len()],
-            role: None,
-            row_order: RowOrder::AsStored,
-            content: Content::Values(factors.clone()),
-        })),
-        Naming::HuggingFace => Err(FormatError::unsupported(
-            format!("tensor {ROPE_FACTORS:?} in a Hugging Face folder"),
+/// Divisors of the rotary frequencies, which a GGUF has as tensors and a folder as numbers of its config.json.
+fn rope_tensors<'a>(config: &Config, naming: Naming) -> Result<Vec<Piece<'a>>, FormatError> {
+    match (naming, &config.rope_scaling) {
+        (Naming::HuggingFace, RopeScaling::Divisors(_)) => Err(FormatError::unsupported(
+            format!("tensor {:?} in a Hugging Face folder", rope::DIVISORS),
             "config.json has a formula for such divisors, and a tensor does not tell which",
         )),
+        (Naming::HuggingFace, _) => Ok(Vec::new()),
+        (Naming::Gguf, _) => Ok(rope::tensors(config)
+            .into_iter()
+            .map(|(name, values)| Piece {
+                name: name.into(),
+                shape: vec![values.len()],
+                role: None,
+                row_order: RowOrder::AsStored,
+                content: Content::Values(values),
+            })
+            .collect()),
     }
-}
-
-/// The one value of all divisors.
-pub(super) fn uniform(factors: &[f32]) -> Option<f32> {
-    let first = *factors.first()?;
-    factors.iter().all(|&factor| factor == first).then_some(first)
 }
 
 /// Tensors without a role. Opening refuses those that would change a result.
 fn left_behind(source: &Source) -> Vec<String> {
     let (roles, companions) = (source.role_names(), source.companions());
+    let norms: HashSet<&str> = source.roles().into_iter().filter_map(|role| source.input_norm_name(role)).collect();
     let has_place = |name: &str| {
         roles.contains_key(name)
-            || name == ROPE_FACTORS
+            || [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS].contains(&name)
             || companions.contains(name)
             || name
                 .strip_suffix(".scale")
                 .or(name.strip_suffix(OUTPUT_SCALE))
                 .is_some_and(|stem| roles.contains_key(format!("{stem}.weight").as_str()))
-            || name.ends_with(".rms_norm.weight")
+            || norms.contains(name)
     };
     let tensors = source.tensors().filter(|tensor| !has_place(tensor.name));
     tensors.map(|tensor| format!("tensor {:?}, which the model does not use, is left out", tensor.name)).collect()

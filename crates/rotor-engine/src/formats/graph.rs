@@ -5,7 +5,7 @@
 
 use super::table::{Storage, TensorId, TensorTable};
 use super::{Part, Role, RowOrder};
-use crate::config::{Architecture, Config};
+use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
 use rotor_kernels::DenseType;
@@ -67,15 +67,6 @@ impl Part {
     /// The seven projections.
     pub const LINEARS: [Part; 7] =
         [Part::AttnQ, Part::AttnK, Part::AttnV, Part::AttnOutput, Part::FfnGate, Part::FfnUp, Part::FfnDown];
-
-    /// The norms of a layer.
-    pub const fn norms(architecture: Architecture) -> &'static [Part] {
-        match architecture {
-            Architecture::BitNet => &[Part::AttnNorm, Part::AttnSubNorm, Part::FfnNorm, Part::FfnSubNorm],
-            Architecture::Llama => &[Part::AttnNorm, Part::FfnNorm],
-            Architecture::Qwen3 => &[Part::AttnNorm, Part::AttnQNorm, Part::AttnKNorm, Part::FfnNorm],
-        }
-    }
 }
 
 impl Role {
@@ -91,7 +82,7 @@ impl Role {
             Role::TokenEmbedding | Role::Output => (config.vocab_size, hidden),
             Role::OutputNorm => (1, hidden),
             Role::Layer(_, part) => match part {
-                Part::AttnNorm | Part::FfnNorm => (1, hidden),
+                Part::AttnNorm | Part::AttnPostNorm | Part::FfnNorm | Part::FfnPostNorm => (1, hidden),
                 Part::AttnQNorm | Part::AttnKNorm => (1, config.head_dim),
                 Part::AttnSubNorm => (1, config.q_dim()),
                 Part::FfnSubNorm => (1, ffn),

@@ -26,7 +26,8 @@ mod tests;
 
 pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
-pub(crate) use gguf::stem as gguf_stem;
+pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem};
+pub(crate) use hf::JsonObject;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;
 
@@ -67,14 +68,16 @@ pub enum Part {
     AttnK,
     /// Linear `[kv_dim, hidden]`.
     AttnV,
-    /// `[head_dim]`, over each query head before it is rotated (Qwen 3).
+    /// `[head_dim]`, over each query head (Qwen 3).
     AttnQNorm,
-    /// `[head_dim]`, over each key head before it is rotated (Qwen 3).
+    /// `[head_dim]`, over each key head (Qwen 3).
     AttnKNorm,
     /// `[q_dim]`, before the output projection (BitNet).
     AttnSubNorm,
     /// Linear `[hidden, q_dim]`.
     AttnOutput,
+    /// `[hidden]`, over what attention adds to the residual stream (Gemma 3).
+    AttnPostNorm,
     /// `[hidden]`, before gate and up.
     FfnNorm,
     /// Linear `[intermediate, hidden]`.
@@ -85,6 +88,8 @@ pub enum Part {
     FfnSubNorm,
     /// Linear `[hidden, intermediate]`.
     FfnDown,
+    /// `[hidden]`, over what the feed-forward layer adds to the residual stream (Gemma 3).
+    FfnPostNorm,
 }
 
 /// A dense tensor as stored: borrowed bytes and their type.

@@ -3,7 +3,7 @@
 use super::graph::{Form, ScalePlace};
 use super::source::Contents;
 use super::table::{Storage, TensorId};
-use super::{DenseTensor, Part, Role, RowOrder, Source, hf};
+use super::{DenseTensor, Role, RowOrder, Source, hf};
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
 use std::borrow::Cow;
@@ -67,10 +67,8 @@ impl Source {
     /// The roles this model has a tensor for, in the order of the graph.
     pub(crate) fn roles(&self) -> Vec<Role> {
         let config = self.config();
-        let in_layer = |layer| {
-            let parts = Part::norms(config.architecture).iter().chain(&Part::LINEARS);
-            parts.map(move |&part| Role::Layer(layer, part))
-        };
+        let info = config.architecture.info();
+        let in_layer = |layer| info.parts().map(move |part| Role::Layer(layer, part));
         let mut roles = vec![Role::TokenEmbedding];
         roles.extend((0..config.num_hidden_layers).flat_map(in_layer));
         roles.push(Role::OutputNorm);

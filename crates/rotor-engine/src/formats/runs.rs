@@ -1,7 +1,7 @@
 //! Every form of a GGUF runs straight from its layout: the same weights give the same logits, bit for bit.
 
 use super::testing::{TestGguf, any_trit, f32s};
-use super::{OpenOptions, Source};
+use super::{OpenOptions, Part, Role, Source};
 use crate::cache::SequenceCache;
 use crate::forms::testing::{encode, encode_scaled, q2_0_128};
 use crate::forms::{FORMS, I2sLayout, KernelConfig, Scales, TernaryForm, TlTile};
@@ -163,9 +163,16 @@ fn tl_tensors_ask_for_the_kernel_config_of_their_build() {
 }
 
 #[test]
-fn embedding_models_are_refused_by_name() {
-    let file = model(36, |rows, cols| vec![0x55; rows * cols / 4 + 32]);
-    let file = file.tensor("blk.0.attn_q_norm_in.weight", &[256], 0, f32s([1.0; 256]));
+fn norms_in_linears_are_bound_where_every_linear_has_one() {
+    let mut file = model(36, |rows, cols| vec![0x55; rows * cols / 4 + 32]);
+    file = file.tensor("blk.0.attn_q_norm_in.weight", &[256], 0, f32s([1.0; 256]));
     let error = Source::from_bytes(file.build(), &OpenOptions::default()).unwrap_err().to_string();
-    assert!(error.starts_with("a BitNet embedding model"), "{error}");
+    assert_eq!(error, "tensor \"blk.0.attn_k_norm_in.weight\" is missing");
+    for (name, len) in [("attn_k", 256), ("attn_v", 256), ("attn_output", 256), ("ffn_gate", 256), ("ffn_up", 256)] {
+        file = file.tensor(&format!("blk.0.{name}_norm_in.weight"), &[len], 0, f32s([1.0; 256]));
+    }
+    file = file.tensor("blk.0.ffn_down_norm_in.weight", &[512], 0, f32s([1.0; 512]));
+    let source = Source::from_bytes(file.build(), &OpenOptions::default()).unwrap();
+    let norm = source.linear(Role::Layer(0, Part::FfnDown)).unwrap().input_norm.unwrap();
+    assert_eq!(norm, [1.0; 512]);
 }

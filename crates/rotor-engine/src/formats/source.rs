@@ -7,7 +7,7 @@ use super::metadata::{Array, Metadata, Value};
 use super::rotor::{self, Origin};
 use super::table::{TensorId, TensorTable};
 use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
-use crate::config::{Activation, Config};
+use crate::config::{Activation, Config, HIDDEN_ACT_KEY};
 use crate::error::FormatError;
 use crate::forms::{
     self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
@@ -169,7 +169,7 @@ impl Source {
         let (graph, graph_warnings) = gguf::graph(&table, &config, &options.kernel_config)?;
         warnings.extend(config_warnings.into_iter().chain(graph_warnings));
         if let Some(given) = options.hidden_act {
-            metadata.set(gguf::HIDDEN_ACT_KEY, Value::String(given.name().into()));
+            metadata.set(HIDDEN_ACT_KEY, Value::String(given.name().into()));
         }
         // Built again when asked for; here it is only known to be sound.
         gguf::vocabulary(&metadata, config.vocab_size)?;
@@ -309,7 +309,18 @@ impl Source {
     ///
     /// None for a model that opened; the type leaves room for sources that read lazily.
     pub fn vector(&self, role: Role) -> Result<Option<Vec<f32>>, FormatError> {
-        self.graph.vectors.get(&role).map(|&id| self.table.decode(id)).transpose()
+        let Some(&id) = self.graph.vectors.get(&role) else { return Ok(None) };
+        let mut weights = self.table.decode(id)?;
+        if self.norms_less_one() {
+            weights.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        Ok(Some(weights))
+    }
+
+    /// Whether the weights of norms, but for those inside linears, are stored less 1.
+    pub(crate) fn norms_less_one(&self) -> bool {
+        let is_checkpoint = matches!(self.contents, Contents::HuggingFace(_));
+        is_checkpoint && self.config.architecture.info().norms_less_one
     }
 
     fn weight(&self, matrix: &Matrix) -> Result<Weight<'_>, FormatError> {

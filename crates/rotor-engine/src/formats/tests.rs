@@ -3,7 +3,8 @@
 use super::testing::{TestGguf, any_trit, f32s, i2s, tiny_bitnet, tiny_llama};
 use super::*;
 use crate::FormatError;
-use crate::config::{Activation, Architecture};
+use crate::architectures::Architecture;
+use crate::config::Activation;
 use crate::forms::{I2sLayout, Scales};
 
 fn open(file: &TestGguf) -> Result<Source, FormatError> {
@@ -123,7 +124,10 @@ fn every_dense_type_serves_as_embedding() {
 
 #[test]
 fn rope_factors_come_from_their_tensor_or_from_a_linear_factor() {
-    let factors = |file: TestGguf| open(&file).unwrap().config().rope_factors.clone();
+    let factors = |file: TestGguf| {
+        let config = open(&file).unwrap().config().clone();
+        config.rope_scaling.divisors(config.rope_theta, config.rotary_dim())
+    };
     let stored = tiny_llama().tensor("rope_freqs.weight", &[4], 0, f32s([1.0, 2.0, 3.0, 4.0]));
     assert_eq!(factors(stored.clone()), Some(vec![1.0, 2.0, 3.0, 4.0]));
     assert_eq!(factors(tiny_llama().f32("llama.rope.scaling.factor", 4.0)), Some(vec![4.0; 4]));
@@ -133,9 +137,12 @@ fn rope_factors_come_from_their_tensor_or_from_a_linear_factor() {
         None
     );
     assert_eq!(factors(tiny_llama().f32("llama.rope.scaling.factor", 1.0)), None);
-    assert!(error(&stored.f32("llama.rope.scaling.factor", 4.0)).contains("by a factor and by rope_freqs.weight"));
+    assert!(
+        error(&stored.f32("llama.rope.scaling.factor", 4.0))
+            .contains("RoPE scaling \"linear\" and a tensor \"rope_freqs.weight\"")
+    );
     let zero = tiny_llama().tensor("rope_freqs.weight", &[4], 0, f32s([1.0, 0.0, 1.0, 1.0]));
-    assert!(error(&zero).contains("RoPE factor: expected a positive number, found 0"));
+    assert!(error(&zero).contains("RoPE divisors: expected positive numbers, found 0"));
     let long = tiny_llama().tensor("rope_freqs.weight", &[5], 0, f32s([1.0; 5]));
     assert!(error(&long).contains("expected [4], found [5]"));
 }
@@ -149,7 +156,7 @@ fn what_the_graph_cannot_do_is_refused_by_name() {
         (tiny_llama().raw("llama.attention.causal", 7, vec![0]), "attention that is not causal is not supported"),
         (tiny_llama().u32("llama.rope.dimension_count", 4), "llama.rope.dimension_count = 4 is not supported"),
         (tiny_llama().u32("llama.attention.value_length", 4), "llama.attention.value_length = 4 is not supported"),
-        (tiny_llama().str("llama.rope.scaling.type", "yarn"), "RoPE scaling \"yarn\" is not supported"),
+        (tiny_llama().str("llama.rope.scaling.type", "yoga"), "RoPE scaling \"yoga\" is not supported"),
         (tiny_llama().str("rotor.hidden_act", "gelu"), "activation function \"gelu\" is not supported"),
         (
             tiny_llama().tensor("blk.0.attn_q.bias", &[16], 0, f32s([0.0; 16])),

@@ -14,7 +14,7 @@ mod vocabulary;
 pub use preset::Preset;
 pub use random::random_trits;
 
-use crate::config::{Architecture, Config};
+use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::GgufVocabulary;
 use crate::forms::{I2sLayout, TernaryForm};
@@ -22,7 +22,8 @@ use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
 use crate::write::vocabulary::{hugging_face, put_gguf_keys};
 use crate::write::{
-    AtomicFile, AtomicFolder, Progress, TensorFile, config_json, names, put_config_keys, refuse_overwriting,
+    AtomicFile, AtomicFolder, PackedWeights, Progress, TensorFile, config_json, names, put_config_keys,
+    refuse_overwriting,
 };
 use ::safetensors::Dtype;
 use plan::{Data, Planned};
@@ -115,7 +116,7 @@ impl Model {
     /// A model of the preset's kind, of other dimensions perhaps.
     fn with_config(preset: Preset, config: Config, vocabulary: GgufVocabulary, seed: u64) -> Self {
         let vocabulary = GgufVocabulary { architecture: preset.gguf_architecture().into(), ..vocabulary };
-        let values = Values::new(seed, &config, preset.tied());
+        let values = Values::new(seed, &config, preset.tied(), preset.scales_multiply());
         Self { preset, config, vocabulary, values }
     }
 
@@ -210,15 +211,21 @@ impl Model {
         let (linears, others): (Vec<_>, Vec<_>) =
             plan::roles(&self.config, self.preset.tied()).into_iter().partition(|&role| plan::is_linear(role));
         for role in others {
-            planned.push(plan::dense(role, names::hugging_face(role), &self.config, head, DenseType::Bf16)?);
+            planned.push(plan::dense(
+                role,
+                names::hugging_face(self.config.architecture.info(), role),
+                &self.config,
+                head,
+                DenseType::Bf16,
+            )?);
         }
         for &role in &linears {
             let (rows, cols) = role.shape(&self.config);
-            let name = format!("{}_scale", names::hugging_face(role));
+            let name = format!("{}_scale", names::hugging_face(self.config.architecture.info(), role));
             planned.push(Planned { name, role, rows, cols, data: Data::StoredScale });
         }
         for role in linears {
-            let name = names::hugging_face(role);
+            let name = names::hugging_face(self.config.architecture.info(), role);
             planned.push(plan::linear(role, name, &self.config, TernaryForm::HfPacked, &self.values)?);
         }
         Ok(planned)
@@ -237,8 +244,9 @@ impl Model {
             file.write(bytes)?;
             file.commit()
         };
-        let multiply = self.config.architecture == Architecture::BitNet;
-        let config = config_json(&self.config, self.preset.tied(), multiply, Some(&self.vocabulary));
+        let (tied, scales_multiply) = (self.preset.tied(), self.preset.scales_multiply());
+        let weights = PackedWeights { tied, scales_multiply, norms_in_linears: false };
+        let config = config_json(&self.config, weights, Some(&self.vocabulary));
         write("config.json", format!("{config:#}\n").as_bytes())?;
         let given = tokenizer.map(vocabulary::read).transpose()?.filter(|bytes| !vocabulary::is_ranks(bytes));
         match given {

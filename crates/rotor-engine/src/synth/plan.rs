@@ -1,9 +1,9 @@
 //! Which tensors a synthetic model has, in which order, and how they are written.
 
 use super::values::Values;
-use crate::config::{Architecture, Config};
+use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{Part, Role, RowOrder};
+use crate::formats::{Part, Role, RowOrder, gguf_row_order};
 use crate::forms::{Encoder, Scales, TernaryForm};
 use crate::write::{Progress, TensorFile, names, write_strips};
 use rotor_kernels::DenseType;
@@ -39,10 +39,8 @@ pub(super) fn is_linear(role: Role) -> bool {
 
 /// The roles of a model in the order of the graph.
 pub(super) fn roles(config: &Config, tied: bool) -> Vec<Role> {
-    let in_layer = |layer| {
-        let parts = Part::norms(config.architecture).iter().chain(&Part::LINEARS);
-        parts.map(move |&part| Role::Layer(layer, part))
-    };
+    let info = config.architecture.info();
+    let in_layer = |layer| info.parts().map(move |part| Role::Layer(layer, part));
     let mut roles = vec![Role::TokenEmbedding];
     roles.extend((0..config.num_hidden_layers).flat_map(in_layer));
     roles.push(Role::OutputNorm);
@@ -79,12 +77,9 @@ pub(super) fn linear(
     values: &Values,
 ) -> Result<Planned, FormatError> {
     let (rows, cols) = role.shape(config);
-    let rotated = matches!(role, Role::Layer(_, Part::AttnQ | Part::AttnK));
     let row_order = match form {
-        TernaryForm::I2S(_) if rotated && config.architecture == Architecture::Llama => {
-            RowOrder::RopeInterleaved { head_dim: config.head_dim }
-        }
-        _ => RowOrder::AsStored,
+        TernaryForm::HfPacked => RowOrder::AsStored,
+        _ => gguf_row_order(config, role),
     };
     let encoder = Encoder::new(&name, form, rows, cols, Scales::Tensor(values.scale(role, cols).value))?;
     Ok(Planned { name, role, rows, cols, data: Data::Trits(encoder, row_order) })

@@ -1,6 +1,7 @@
 //! The shapes that can be synthesised.
 
-use crate::config::{Activation, Architecture, Config};
+use crate::architectures::Architecture;
+use crate::config::{Activation, Config};
 use std::fmt;
 use std::str::FromStr;
 
@@ -126,7 +127,6 @@ impl Preset {
             Family::Llama3 | Family::Falcon3 | Family::FalconE => (Architecture::Llama, Activation::Silu),
         };
         Config {
-            architecture,
             name: Some(self.model_name().to_owned()),
             vocab_size: vocab,
             max_position_embeddings: context,
@@ -137,25 +137,26 @@ impl Preset {
             num_key_value_heads: kv_heads,
             head_dim,
             rms_norm_eps: eps,
-            linear_norm_eps: 1e-6,
             rope_theta: theta,
-            rope_factors: None,
             hidden_act,
+            ..Config::new(architecture)
         }
     }
 
     /// Whether the embedding serves as the head.
     pub(super) fn tied(self) -> bool {
-        self.config().architecture == Architecture::BitNet
+        self.scales_multiply()
+    }
+
+    /// Whether the published checkpoint's scales multiply (BitNet) or divide (the Llama kind).
+    pub(super) const fn scales_multiply(self) -> bool {
+        matches!(self.family(), Family::BitNet | Family::OneBit)
     }
 
     /// `general.architecture` of the published GGUF.
-    pub(super) const fn gguf_architecture(self) -> &'static str {
-        match self.family() {
-            Family::BitNet => "bitnet-b1.58",
-            Family::OneBit => "bitnet",
-            Family::Llama3 | Family::Falcon3 | Family::FalconE => "llama",
-        }
+    pub(super) fn gguf_architecture(self) -> &'static str {
+        let config = self.config();
+        config.architecture.info().gguf_name(config.hidden_act)
     }
 }
 

@@ -116,12 +116,12 @@ fn a_folder_holds_the_same_model() {
             for part in Part::LINEARS {
                 let role = Role::Layer(layer, part);
                 let (rows, cols) = role.shape(&model.config);
-                let name = names::hugging_face(role);
+                let name = names::hugging_face(model.config.architecture.info(), role);
                 let weight = file.tensor(&name).unwrap();
                 assert_eq!(weight.shape(), [rows.div_ceil(4), cols]);
                 let scale = file.tensor(&format!("{name}_scale")).unwrap();
                 let stored = half::bf16::from_le_bytes(scale.data().try_into().unwrap()).to_f32();
-                let divides = model.config.architecture == Architecture::Llama;
+                let divides = !model.preset.scales_multiply();
                 let value = if divides { 1.0 / stored } else { stored };
                 assert_eq!(value, model.values.scale(role, cols).value);
                 let tensor = TernaryTensor {

@@ -5,7 +5,7 @@
 //! exact in f16, bf16 and f32, so that a model is the same in every file format.
 
 use super::random::{Stream, normal_quantiles};
-use crate::config::{Architecture, Config};
+use crate::config::Config;
 use crate::formats::{Part, Role};
 use crate::write::names;
 use half::bf16;
@@ -21,7 +21,7 @@ const EMBEDDING: f32 = 0.5;
 
 pub(super) struct Values {
     seed: u64,
-    architecture: Architecture,
+    scales_multiply: bool,
     hidden: usize,
     tied: bool,
 }
@@ -49,8 +49,8 @@ impl Normal {
 }
 
 impl Values {
-    pub(super) fn new(seed: u64, config: &Config, tied: bool) -> Self {
-        Self { seed, architecture: config.architecture, hidden: config.hidden_size, tied }
+    pub(super) fn new(seed: u64, config: &Config, tied: bool, scales_multiply: bool) -> Self {
+        Self { seed, scales_multiply, hidden: config.hidden_size, tied }
     }
 
     /// The embedding or the head.
@@ -73,16 +73,12 @@ impl Values {
         Stream::new(self.seed, &names::gguf(role), usize::MAX).near_one(&mut spread);
         let gain = if matches!(role, Role::Layer(_, Part::AttnOutput | Part::FfnDown)) { 0.5 } else { 1.0 };
         let ideal = gain * spread[0] / (DENSITY * cols as f32).sqrt();
-        match self.architecture {
-            Architecture::BitNet => {
-                let stored = bf16::from_f32(ideal);
-                Scale { value: stored.to_f32(), stored }
-            }
-            Architecture::Llama | Architecture::Qwen3 => {
-                let stored = bf16::from_f32(1.0 / ideal);
-                Scale { value: 1.0 / stored.to_f32(), stored }
-            }
+        if self.scales_multiply {
+            let stored = bf16::from_f32(ideal);
+            return Scale { value: stored.to_f32(), stored };
         }
+        let stored = bf16::from_f32(1.0 / ideal);
+        Scale { value: 1.0 / stored.to_f32(), stored }
     }
 
     /// The trits of the graph's row `row`.

@@ -1,53 +1,46 @@
 //! config.json of a folder with packed weights.
 
-use crate::config::{Architecture, Config};
+use crate::config::{Config, FIELDS};
 use crate::formats::GgufVocabulary;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// config.json for packed weights whose scales multiply (`autobitlinear`) or divide (`bitlinear`).
-pub fn config_json(config: &Config, tied: bool, scales_multiply: bool, vocabulary: Option<&GgufVocabulary>) -> Value {
-    let (architecture, model_type) = match config.architecture {
-        Architecture::BitNet => ("BitNetForCausalLM", "bitnet"),
-        Architecture::Llama => ("LlamaForCausalLM", "llama"),
-        Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-    };
-    let mut json = json!({
-        "architectures": [architecture],
-        "model_type": model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": config.hidden_act.name(),
-        "max_position_embeddings": config.max_position_embeddings,
-        "rms_norm_eps": short(config.rms_norm_eps),
-        "rope_theta": short(config.rope_theta),
-        "tie_word_embeddings": tied,
-        "attention_bias": false,
-        "torch_dtype": "bfloat16",
-        "quantization_config": {
-            "quant_method": "bitnet",
-            "linear_class": if scales_multiply { "autobitlinear" } else { "bitlinear" },
-            "quantization_mode": "offline",
-            "modules_to_not_convert": null,
-        },
-    });
-    for (key, id) in [
-        ("bos_token_id", vocabulary.and_then(|vocabulary| vocabulary.bos)),
-        ("eos_token_id", vocabulary.and_then(|vocabulary| vocabulary.eos)),
-        ("pad_token_id", vocabulary.and_then(|vocabulary| vocabulary.padding)),
-    ] {
-        if let Some(id) = id {
-            json[key] = id.into();
-        }
-    }
-    json
+/// What a folder's weights are, beside the hyper-parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedWeights {
+    /// Whether the embedding serves as the head.
+    pub tied: bool,
+    /// Whether scales multiply (`autobitlinear`) or divide (`bitlinear`).
+    pub scales_multiply: bool,
+    /// Whether every linear has a norm of its own. Such a model is written as the class without a head, where there is one.
+    pub norms_in_linears: bool,
 }
 
-/// The shortest decimal that is this f32: 1e-5 and not 9.999999747378752e-6.
-fn short(value: f32) -> Value {
-    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+/// config.json for packed weights.
+pub fn config_json(config: &Config, weights: PackedWeights, vocabulary: Option<&GgufVocabulary>) -> Value {
+    let info = config.architecture.info();
+    let base_class = info.base_class.filter(|_| weights.norms_in_linears);
+    let mut map = Map::new();
+    map.insert("architectures".into(), json!([base_class.unwrap_or(info.classes[0])]));
+    map.insert("model_type".into(), info.model_types[0].into());
+    for field in FIELDS {
+        (field.put_json)(config, &mut map);
+    }
+    map.insert("tie_word_embeddings".into(), weights.tied.into());
+    map.insert("attention_bias".into(), false.into());
+    map.insert("torch_dtype".into(), "bfloat16".into());
+    let quantization = map.entry("quantization_config").or_insert_with(|| json!({}));
+    quantization["quant_method"] = "bitnet".into();
+    quantization["linear_class"] = if weights.scales_multiply { "autobitlinear" } else { "bitlinear" }.into();
+    quantization["quantization_mode"] = "offline".into();
+    quantization["modules_to_not_convert"] = Value::Null;
+    if weights.norms_in_linears {
+        quantization["use_rms_norm"] = true.into();
+    }
+    let ids = vocabulary.map_or([None; 3], |vocabulary| [vocabulary.bos, vocabulary.eos, vocabulary.padding]);
+    for (key, id) in ["bos_token_id", "eos_token_id", "pad_token_id"].into_iter().zip(ids) {
+        if let Some(id) = id {
+            map.insert(key.into(), id.into());
+        }
+    }
+    Value::Object(map)
 }

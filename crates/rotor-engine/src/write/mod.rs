@@ -15,7 +15,8 @@ mod tensors;
 pub mod vocabulary;
 
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
-pub use hugging_face::config_json;
+pub use hugging_face::{PackedWeights, config_json};
+pub(crate) use hyper::GgufKeys;
 pub use hyper::put_config_keys;
 pub use parallel::{FillStrip, Progress, write_strips};
 pub use tensors::TensorFile;

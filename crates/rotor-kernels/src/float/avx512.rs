@@ -200,6 +200,7 @@ fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {
         Epilogue::Add => put(how, sums, out, |x, y| _mm512_add_ps(x, y)),
         Epilogue::SiluMul => put(how, sums, out, |gate, y| _mm512_mul_ps(silu(gate), y)),
         Epilogue::Relu2Mul => put(how, sums, out, |gate, y| _mm512_mul_ps(relu2(gate), y)),
+        Epilogue::GeluMul => how.apply(sums, out, |gate, up| silu_mul(gate, up)),
     }
 }
 
@@ -386,7 +387,9 @@ mod tests {
                 let mut pairs = [&a[..], &b[..]].concat();
                 kernels.rotate(&mut pairs, &b, &c);
                 out.push(pairs);
-                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul] {
+                for epilogue in
+                    [Epilogue::Store, Epilogue::Add, Epilogue::SiluMul, Epilogue::Relu2Mul, Epilogue::GeluMul]
+                {
                     for scales in [RowScale::Same(0.3), RowScale::Each(&b)] {
                         out.push(c.clone());
                         let last = out.last_mut().expect("just pushed");

@@ -1,7 +1,8 @@
 //! Small random models in any form and of any shape.
 
-use crate::config::{Activation, Architecture, Config};
-use crate::formats::{OpenOptions, Part, Role, RowOrder, Source};
+use crate::architectures::Architecture;
+use crate::config::Config;
+use crate::formats::{OpenOptions, Role, RowOrder, Source};
 use crate::forms::{Encoder, Scales, TernaryForm};
 use crate::write::gguf::{GgufHeader, type_id};
 use crate::write::{names, put_config_keys};
@@ -55,8 +56,6 @@ impl Model {
 
     fn config(&self) -> Config {
         Config {
-            architecture: self.architecture,
-            name: None,
             vocab_size: 40,
             max_position_embeddings: 64,
             hidden_size: self.hidden,
@@ -66,13 +65,8 @@ impl Model {
             num_key_value_heads: self.heads / 2,
             head_dim: self.hidden / self.heads,
             rms_norm_eps: 1e-5,
-            linear_norm_eps: 1e-6,
-            rope_theta: 1e4,
-            rope_factors: None,
-            hidden_act: match self.architecture {
-                Architecture::BitNet => Activation::ReluSquared,
-                Architecture::Llama | Architecture::Qwen3 => Activation::Silu,
-            },
+            hidden_act: self.architecture.info().gguf[0].hidden_act,
+            ..Config::new(self.architecture)
         }
     }
 
@@ -90,11 +84,7 @@ impl Model {
     /// Writes the model as a GGUF with linears of `form`.
     pub(super) fn write(&self, form: TernaryForm, path: &Path) {
         let (config, mut rng) = (self.config(), Rng::with_seed(self.seed));
-        let architecture = match self.architecture {
-            Architecture::BitNet => "bitnet-b1.58",
-            Architecture::Llama => "llama",
-            Architecture::Qwen3 => "qwen3",
-        };
+        let architecture = self.architecture.info().gguf[0].name;
         let mut header = GgufHeader::new();
         header.string("general.architecture", architecture);
         header.string("general.name", "random");
@@ -103,8 +93,8 @@ impl Model {
         put_config_keys(&mut header, architecture, &config, None);
         let mut tensors = Vec::new();
         let heads = [Role::TokenEmbedding].into_iter().chain((!self.tied).then_some(Role::Output));
-        let norms = Part::norms(self.architecture);
-        let layers = (0..self.layers).flat_map(|l| norms.iter().chain(&Part::LINEARS).map(move |&p| Role::Layer(l, p)));
+        let info = self.architecture.info();
+        let layers = (0..self.layers).flat_map(|l| info.parts().map(move |part| Role::Layer(l, part)));
         for role in heads.chain(layers).chain([Role::OutputNorm]) {
             let (rows, cols) = role.shape(&config);
             let name = names::gguf(role);

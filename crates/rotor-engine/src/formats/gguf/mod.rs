@@ -7,22 +7,28 @@ mod types;
 mod vocabulary;
 
 pub(super) use header::alignment;
-pub(super) use hyper::{HIDDEN_ACT_KEY, config};
+pub(super) use hyper::config;
+pub(crate) use hyper::{GgufFile, full_key};
 pub(super) use split::{File, open, single};
 pub(super) use vocabulary::vocabulary;
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
 use super::table::{Storage, Tensor, TensorId, TensorTable, TlKind};
 use super::{Part, Role, RowOrder};
-use crate::config::{Architecture, Config};
+use crate::architectures::RopeRows;
+use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::{KernelConfig, TernaryForm, TlTile};
+use crate::rope;
 
 /// Bytes behind the packed trits of an I2_S, TL1 or TL2 tensor; the first four are its scale.
 const TAIL: usize = 32;
 
 /// What the `.scale` tensor of a linear's output is called in a Rotor file.
 pub(super) const OUTPUT_SCALE: &str = ".output_scale";
+
+/// The ending of the norm in front of a linear.
+pub(crate) const NORM_IN: &str = "_norm_in.weight";
 
 /// The name of a role's tensor, less its ending.
 pub(crate) fn stem(role: Role) -> String {
@@ -44,16 +50,15 @@ const fn part_stem(part: Part) -> &'static str {
         Part::AttnKNorm => "attn_k_norm",
         Part::AttnSubNorm => "attn_sub_norm",
         Part::AttnOutput => "attn_output",
+        Part::AttnPostNorm => "post_attention_norm",
         Part::FfnNorm => "ffn_norm",
         Part::FfnGate => "ffn_gate",
         Part::FfnUp => "ffn_up",
         Part::FfnSubNorm => "ffn_sub_norm",
         Part::FfnDown => "ffn_down",
+        Part::FfnPostNorm => "post_ffw_norm",
     }
 }
-
-/// The tensor divisors of the rotary frequencies are stored in, where a model has them.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Finds and checks every tensor of the graph; the second part of the result is warnings.
 pub(super) fn graph(
@@ -61,10 +66,6 @@ pub(super) fn graph(
     config: &Config,
     kernels: &KernelConfig,
 ) -> Result<(Graph, Vec<String>), FormatError> {
-    if let Some(id) = table.find("blk.0.attn_q_norm_in.weight") {
-        let what = format!("a BitNet embedding model (tensor {:?})", table.tensor(id).name);
-        return Err(FormatError::unsupported(what, "every linear has a norm of its own, and its output is no text"));
-    }
     let mut binder = Binder::new(table, config);
     let mut graph = Graph::default();
     let mut warnings = Vec::new();
@@ -84,7 +85,7 @@ pub(super) fn graph(
     };
     graph.vectors.extend([norm(&mut binder, Role::OutputNorm)?]);
     for layer in 0..config.num_hidden_layers {
-        for &part in Part::norms(config.architecture) {
+        for part in config.architecture.info().norm_parts() {
             graph.vectors.extend([norm(&mut binder, Role::Layer(layer, part))?]);
         }
         for part in Part::LINEARS {
@@ -93,8 +94,10 @@ pub(super) fn graph(
         }
     }
     warnings.extend(warn_of_plain_linears(&graph, config));
-    // Its values are in the configuration already.
-    let _ = binder.find(&[ROPE_FACTORS.into()]);
+    // Their values are in the configuration already.
+    for name in [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS] {
+        let _ = binder.find(&[name.into()]);
+    }
     refuse_leftovers(&binder, &mut warnings)?;
     Ok((graph, warnings))
 }
@@ -102,7 +105,7 @@ pub(super) fn graph(
 /// A BitNet model quantises the inputs of its ternary linears; those of ordinary numbers are multiplied as they are.
 fn warn_of_plain_linears(graph: &Graph, config: &Config) -> Option<String> {
     let plain = graph.linears.values().filter(|linear| matches!(linear.matrix.form, Form::Dense(_))).count();
-    let unusual = config.architecture == Architecture::BitNet && plain > 0;
+    let unusual = config.architecture.info().master_weights && plain > 0;
     unusual.then(|| format!("{plain} linears are stored as ordinary numbers; their inputs are not quantised"))
 }
 
@@ -117,7 +120,15 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> R
         Some(id) => binder.scalar(id)?,
         None => 1.0,
     };
-    Ok(Linear { matrix, output_scale, input_norm: None })
+    let has_norm = has_norms_in_linears(binder.table, binder.config);
+    let input_norm = has_norm.then(|| binder.vector(&[stem(role) + NORM_IN], matrix.cols)).transpose()?;
+    Ok(Linear { matrix, output_scale, input_norm })
+}
+
+/// Whether every linear has a norm of its own in front of it; the first one tells.
+fn has_norms_in_linears(table: &TensorTable, config: &Config) -> bool {
+    let first = stem(Role::Layer(0, Part::AttnQ)) + NORM_IN;
+    config.architecture.info().norms_in_linears && table.find(&first).is_some()
 }
 
 /// The matrix of a role, if it is there.
@@ -141,13 +152,17 @@ fn bind_matrix(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> R
         }
         Storage::U8 | Storage::Unreadable => return Err(tensor.unreadable()),
     };
-    let row_order = match (binder.config.architecture, role) {
-        (Architecture::Llama, Role::Layer(_, Part::AttnQ | Part::AttnK)) => {
-            RowOrder::RopeInterleaved { head_dim: binder.config.head_dim }
-        }
-        _ => RowOrder::AsStored,
-    };
+    let row_order = row_order(binder.config, role);
     Ok(Some(Matrix { tensor: id, rows, cols, form, row_order }))
+}
+
+/// The order of a role's rows in a GGUF.
+pub(crate) fn row_order(config: &Config, role: Role) -> RowOrder {
+    let is_rotated = matches!(role, Role::Layer(_, Part::AttnQ | Part::AttnK));
+    match config.architecture.info().rope_rows {
+        RopeRows::Neighbours if is_rotated => RowOrder::RopeInterleaved { head_dim: config.head_dim },
+        RopeRows::Neighbours | RopeRows::Halves => RowOrder::AsStored,
+    }
 }
 
 /// The form of a TL1 or TL2 tensor, by the kernel config of the build that wrote it.
@@ -202,11 +217,4 @@ fn refuse_leftovers(binder: &Binder<'_>, warnings: &mut Vec<String>) -> Result<(
         warnings.push(format!("tensor {name:?} is not used"));
     }
     Ok(())
-}
-
-/// Reads `rope_freqs.weight`, where the file has it.
-fn rope_factors(table: &TensorTable, head_dim: usize) -> Result<Option<Vec<f32>>, FormatError> {
-    let Some(id) = table.find(ROPE_FACTORS) else { return Ok(None) };
-    table.tensor(id).expect_shape(1, head_dim / 2)?;
-    table.decode(id).map(Some)
 }

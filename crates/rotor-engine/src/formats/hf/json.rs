@@ -5,18 +5,18 @@ use serde_json::{Map, Value};
 
 /// An object and what it is called in messages.
 #[derive(Clone, Debug)]
-pub(super) struct Object<'a> {
-    pub(super) map: &'a Map<String, Value>,
-    pub(super) what: String,
+pub(crate) struct Object<'a> {
+    pub(crate) map: &'a Map<String, Value>,
+    pub(crate) what: String,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn new(map: &'a Map<String, Value>, what: impl Into<String>) -> Self {
+    pub(crate) fn new(map: &'a Map<String, Value>, what: impl Into<String>) -> Self {
         Self { map, what: what.into() }
     }
 
     /// A field; null counts as absent.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
@@ -34,7 +34,7 @@ impl<'a> Object<'a> {
     }
 
     /// A count; `30.0` is one too.
-    pub(super) fn usize(&self, key: &str) -> Result<Option<usize>, FormatError> {
+    pub(crate) fn usize(&self, key: &str) -> Result<Option<usize>, FormatError> {
         self.cast(key, "a whole number that is not negative", |value| {
             let exact = value.as_u64().or_else(|| {
                 let float = value.as_f64()?;
@@ -46,35 +46,51 @@ impl<'a> Object<'a> {
     }
 
     /// A count that must be there.
-    pub(super) fn require_usize(&self, key: &str) -> Result<usize, FormatError> {
-        self.usize(key)?.ok_or_else(|| FormatError::missing(format!("{key} in {}", self.what)))
+    pub(crate) fn require_usize(&self, key: &str) -> Result<usize, FormatError> {
+        self.usize(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// The error for a field that has to be there.
+    pub(crate) fn missing(&self, key: &str) -> FormatError {
+        FormatError::missing(format!("{key} in {}", self.what))
     }
 
     /// A finite number.
-    pub(super) fn f32(&self, key: &str) -> Result<Option<f32>, FormatError> {
+    pub(crate) fn f32(&self, key: &str) -> Result<Option<f32>, FormatError> {
         self.cast(key, "a finite number", |value| value.as_f64().map(|v| v as f32).filter(|v| v.is_finite()))
     }
 
-    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, FormatError> {
+    /// A finite number that f32 would round.
+    pub(crate) fn f64(&self, key: &str) -> Result<Option<f64>, FormatError> {
+        self.cast(key, "a finite number", |value| value.as_f64().filter(|v| v.is_finite()))
+    }
+
+    /// A list of finite numbers.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Option<Vec<f32>>, FormatError> {
+        let number = |value: &Value| value.as_f64().map(|v| v as f32).filter(|v| v.is_finite());
+        self.cast(key, "a list of finite numbers", |value| value.as_array()?.iter().map(number).collect())
+    }
+
+    pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>, FormatError> {
         self.cast(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn str(&self, key: &str) -> Result<Option<&'a str>, FormatError> {
+    pub(crate) fn str(&self, key: &str) -> Result<Option<&'a str>, FormatError> {
         self.cast(key, "text", Value::as_str)
     }
 
-    pub(super) fn object(&self, key: &str) -> Result<Option<Object<'a>>, FormatError> {
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Object<'a>>, FormatError> {
         let map = self.cast(key, "an object", Value::as_object)?;
         Ok(map.map(|map| Object::new(map, format!("{key} of {}", self.what))))
     }
 
     /// A list of texts.
-    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
         self.cast(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
     }
 
     /// One id or a list of them.
-    pub(super) fn ids(&self, key: &str) -> Result<Vec<u32>, FormatError> {
+    pub(crate) fn ids(&self, key: &str) -> Result<Vec<u32>, FormatError> {
         let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let ids = self.cast(key, "a token id or a list of them", |value| match value {
             Value::Array(ids) => ids.iter().map(id).collect(),

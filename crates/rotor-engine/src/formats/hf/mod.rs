@@ -10,12 +10,14 @@ mod tests;
 mod tokenizer;
 
 pub(super) use files::Files;
+pub(crate) use json::Object as JsonObject;
 pub(super) use safetensors::{Texts, contents};
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
 use super::table::{Storage, TensorTable};
 use super::{OpenOptions, Part, Role, RowOrder};
+use crate::architectures::ArchitectureInfo;
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
@@ -93,10 +95,8 @@ pub(super) fn from_files(
 }
 
 fn hyper_parameters(file: &Object<'_>, options: &OpenOptions) -> Result<(Config, Quantization), FormatError> {
-    // The scheme needs the architecture and the configuration the epsilon of the linears' norms.
-    let config = hyper::config(file, 0.0, options.hidden_act)?;
-    let quantization = Quantization::read(file, config.architecture)?;
-    let config = Config { linear_norm_eps: quantization.rms_norm_eps, ..config }.checked()?;
+    let config = hyper::config(file, options.hidden_act)?;
+    let quantization = Quantization::read(file, config.architecture.info().master_weights)?;
     Ok((config, quantization))
 }
 
@@ -112,37 +112,9 @@ fn no_config(folder: &Path) -> FormatError {
     FormatError::Missing { what, hint }
 }
 
-/// The name of a role's module; 1bitLLM has other names for the sub-norms.
-fn modules(role: Role) -> Vec<String> {
-    let within =
-        |layer: usize, names: &[&str]| names.iter().map(|name| format!("model.layers.{layer}.{name}")).collect();
-    match role {
-        Role::TokenEmbedding => vec!["model.embed_tokens".into()],
-        Role::OutputNorm => vec!["model.norm".into()],
-        Role::Output => vec!["lm_head".into()],
-        Role::Layer(layer, part) => within(
-            layer,
-            match part {
-                Part::AttnNorm => &["input_layernorm"],
-                Part::AttnQ => &["self_attn.q_proj"],
-                Part::AttnK => &["self_attn.k_proj"],
-                Part::AttnV => &["self_attn.v_proj"],
-                Part::AttnQNorm => &["self_attn.q_norm"],
-                Part::AttnKNorm => &["self_attn.k_norm"],
-                Part::AttnSubNorm => &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
-                Part::AttnOutput => &["self_attn.o_proj"],
-                Part::FfnNorm => &["post_attention_layernorm"],
-                Part::FfnGate => &["mlp.gate_proj"],
-                Part::FfnUp => &["mlp.up_proj"],
-                Part::FfnSubNorm => &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"],
-                Part::FfnDown => &["mlp.down_proj"],
-            },
-        ),
-    }
-}
-
-fn weights(role: Role) -> Vec<String> {
-    modules(role).into_iter().map(|module| module + ".weight").collect()
+/// What the names of a model's tensors begin with: nothing in a class without a head.
+fn prefix(table: &TensorTable) -> &'static str {
+    if table.find("embed_tokens.weight").is_some() { "" } else { "model." }
 }
 
 /// Finds and checks every tensor of the graph; the second part of the result is warnings.
@@ -152,36 +124,74 @@ fn graph(
     quantization: &Quantization,
     tied: Option<bool>,
 ) -> Result<(Graph, Vec<String>), FormatError> {
+    let names = Names { info: config.architecture.info(), prefix: prefix(table) };
+    let quantization = &names.with_norms(table, quantization);
     let mut binder = Binder::new(table, config);
     let mut graph = Graph::default();
-    graph.matrices.insert(Role::TokenEmbedding, bind_dense(&mut binder, Role::TokenEmbedding)?);
-    let head = binder.find(&weights(Role::Output));
+    graph.matrices.insert(Role::TokenEmbedding, bind_dense(&mut binder, &names, Role::TokenEmbedding)?);
+    let head = binder.find(&names.weights(Role::Output));
     // A tied model may carry a copy of its embedding as head; transformers ignores it too.
+    let tied = tied.or(names.info.defaults.tied);
     if tied == Some(false) || (tied.is_none() && head.is_some()) {
         if quantization.scheme != Scheme::Dense && !quantization.skips("lm_head") {
             return Err(FormatError::unsupported("a ternary lm_head", "list it in modules_to_not_convert"));
         }
-        graph.matrices.insert(Role::Output, bind_dense(&mut binder, Role::Output)?);
+        graph.matrices.insert(Role::Output, bind_dense(&mut binder, &names, Role::Output)?);
     }
-    let norm =
-        |binder: &mut Binder<'_>, role: Role| binder.vector(&weights(role), role.shape(config).1).map(|id| (role, id));
+    let norm = |binder: &mut Binder<'_>, role: Role| {
+        binder.vector(&names.weights(role), role.shape(config).1).map(|id| (role, id))
+    };
     graph.vectors.extend([norm(&mut binder, Role::OutputNorm)?]);
     for layer in 0..config.num_hidden_layers {
-        for &part in Part::norms(config.architecture) {
+        for part in names.info.norm_parts() {
             graph.vectors.extend([norm(&mut binder, Role::Layer(layer, part))?]);
         }
         for part in Part::LINEARS {
             let role = Role::Layer(layer, part);
-            graph.linears.insert(role, bind_linear(&mut binder, role, quantization)?);
+            graph.linears.insert(role, bind_linear(&mut binder, &names, role, quantization)?);
         }
     }
     let warnings = refuse_leftovers(&binder)?;
     Ok((graph, warnings))
 }
 
+/// What the tensors of a checkpoint are called.
+struct Names {
+    info: &'static ArchitectureInfo,
+    prefix: &'static str,
+}
+
+impl Names {
+    /// The modules a role may be in.
+    fn modules(&self, role: Role) -> Vec<String> {
+        self.info.modules(self.prefix, role)
+    }
+
+    fn weights(&self, role: Role) -> Vec<String> {
+        self.modules(role).into_iter().map(|module| module + ".weight").collect()
+    }
+
+    /// A folder without `quantization_config` whose linears have norms of their own, `q_proj.norm.weight`, is a BitNet embedding
+    /// model: it holds master weights.
+    fn with_norms(&self, table: &TensorTable, quantization: &Quantization) -> Quantization {
+        let module = self.modules(Role::Layer(0, Part::AttnQ)).swap_remove(0);
+        let mut quantization = quantization.clone();
+        if table.find(&(module + NORMS_IN_LINEARS[0])).is_some() {
+            quantization.use_rms_norm = true;
+            if quantization.scheme == Scheme::Dense {
+                quantization.scheme = Scheme::Master;
+            }
+        }
+        quantization
+    }
+}
+
+/// What the norm in front of a linear is called, behind the linear's name: in embedding models, and in transformers.
+const NORMS_IN_LINEARS: [&str; 2] = [".norm.weight", ".rms_norm.weight"];
+
 /// A matrix of ordinary numbers.
-fn bind_dense(binder: &mut Binder<'_>, role: Role) -> Result<Matrix, FormatError> {
-    let id = binder.require(&weights(role))?;
+fn bind_dense(binder: &mut Binder<'_>, names: &Names, role: Role) -> Result<Matrix, FormatError> {
+    let id = binder.require(&names.weights(role))?;
     let (rows, cols) = role.shape(binder.config);
     let tensor = binder.table.tensor(id);
     tensor.expect_shape(rows, cols)?;
@@ -189,20 +199,25 @@ fn bind_dense(binder: &mut Binder<'_>, role: Role) -> Result<Matrix, FormatError
     Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
 }
 
-fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization) -> Result<Linear, FormatError> {
-    let module = modules(role).swap_remove(0);
+fn bind_linear(
+    binder: &mut Binder<'_>,
+    names: &Names,
+    role: Role,
+    quantization: &Quantization,
+) -> Result<Linear, FormatError> {
+    let module = names.modules(role).swap_remove(0);
     let skipped = quantization.skips(&module);
     let mut matrix = match quantization.scheme {
-        _ if has_planes(binder, role) => bind_planes(binder, role, &module)?,
-        Scheme::Packed { divides } if !skipped => bind_packed(binder, role, &module, divides)?,
-        _ => bind_dense(binder, role)?,
+        _ if has_planes(binder, names, role) => bind_planes(binder, names, role, &module)?,
+        Scheme::Packed { divides } if !skipped => bind_packed(binder, names, role, &module, divides)?,
+        _ => bind_dense(binder, names, role)?,
     };
     if let (Scheme::Master, false, Form::Dense(dtype)) = (quantization.scheme, skipped, matrix.form) {
         let form = TernaryForm::Master(dtype);
         matrix.form = Form::Ternary { form, scales: ScalePlace::Absmean, bit1: None };
     }
     let input_norm = if quantization.use_rms_norm && !skipped && quantization.scheme != Scheme::Dense {
-        Some(binder.vector(&[module + ".rms_norm.weight"], matrix.cols)?)
+        Some(binder.vector(&NORMS_IN_LINEARS.map(|ending| module.clone() + ending), matrix.cols)?)
     } else {
         None
     };
@@ -210,14 +225,14 @@ fn bind_linear(binder: &mut Binder<'_>, role: Role, quantization: &Quantization)
 }
 
 /// Whether a role's trits are in the form of a Rotor file, whatever the scheme says.
-fn has_planes(binder: &mut Binder<'_>, role: Role) -> bool {
-    let id = binder.find(&weights(role));
+fn has_planes(binder: &mut Binder<'_>, names: &Names, role: Role) -> bool {
+    let id = binder.find(&names.weights(role));
     let storage = id.map(|id| binder.table.tensor(id).storage);
     matches!(storage, Some(Storage::Ternary(TernaryForm::Rotor | TernaryForm::BitNet)))
 }
 
-fn bind_planes(binder: &mut Binder<'_>, role: Role, module: &str) -> Result<Matrix, FormatError> {
-    let id = binder.require(&weights(role))?;
+fn bind_planes(binder: &mut Binder<'_>, names: &Names, role: Role, module: &str) -> Result<Matrix, FormatError> {
+    let id = binder.require(&names.weights(role))?;
     let (rows, cols) = role.shape(binder.config);
     let tensor = binder.table.tensor(id);
     tensor.expect_shape(rows, cols)?;
@@ -226,8 +241,14 @@ fn bind_planes(binder: &mut Binder<'_>, role: Role, module: &str) -> Result<Matr
     Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
 }
 
-fn bind_packed(binder: &mut Binder<'_>, role: Role, module: &str, divides: bool) -> Result<Matrix, FormatError> {
-    let id = binder.require(&weights(role))?;
+fn bind_packed(
+    binder: &mut Binder<'_>,
+    names: &Names,
+    role: Role,
+    module: &str,
+    divides: bool,
+) -> Result<Matrix, FormatError> {
+    let id = binder.require(&names.weights(role))?;
     let (rows, cols) = role.shape(binder.config);
     let tensor = binder.table.tensor(id);
     if tensor.storage != Storage::U8 {
@@ -258,7 +279,7 @@ fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
         if name.ends_with("rotary_emb.inv_freq") {
             continue;
         }
-        if name.starts_with("model.layers.") || name.ends_with(".bias") {
+        if name.starts_with("model.layers.") || name.starts_with("layers.") || name.ends_with(".bias") {
             let why = format!("the {} graph has no place for it", binder.config.architecture.name());
             return Err(FormatError::unsupported(format!("tensor {name:?}"), why));
         }

@@ -2,11 +2,7 @@
 //! docs/formats.md, "Hugging Face packed U8".
 
 use super::json::Object;
-use crate::config::Architecture;
 use crate::error::FormatError;
-
-/// Epsilon of the norms inside linears where the file names none.
-const DEFAULT_LINEAR_NORM_EPS: f32 = 1e-6;
 
 /// How the seven projections are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,21 +21,16 @@ pub(super) struct Quantization {
     pub(super) scheme: Scheme,
     /// Whether every converted linear has an RMSNorm of its own.
     pub(super) use_rms_norm: bool,
-    pub(super) rms_norm_eps: f32,
     /// Modules that stay as they are.
     skipped: Vec<String>,
 }
 
 impl Quantization {
     /// Without a `quantization_config`, a BitNet model holds master weights (1bitLLM) and any other is an ordinary one.
-    pub(super) fn read(file: &Object<'_>, architecture: Architecture) -> Result<Self, FormatError> {
+    pub(super) fn read(file: &Object<'_>, master_weights: bool) -> Result<Self, FormatError> {
         let Some(object) = file.object("quantization_config")? else {
-            let scheme = match architecture {
-                Architecture::BitNet => Scheme::Master,
-                Architecture::Llama | Architecture::Qwen3 => Scheme::Dense,
-            };
-            let rms_norm_eps = DEFAULT_LINEAR_NORM_EPS;
-            return Ok(Self { scheme, use_rms_norm: false, rms_norm_eps, skipped: vec!["lm_head".into()] });
+            let scheme = if master_weights { Scheme::Master } else { Scheme::Dense };
+            return Ok(Self { scheme, use_rms_norm: false, skipped: vec!["lm_head".into()] });
         };
         match object.str("quant_method")? {
             Some("bitnet") => {}
@@ -52,12 +43,7 @@ impl Quantization {
             Some(skipped) => skipped.into_iter().map(str::to_owned).collect(),
             None => vec!["lm_head".into()],
         };
-        Ok(Self {
-            scheme: scheme(&object)?,
-            use_rms_norm: object.bool("use_rms_norm")?.unwrap_or(false),
-            rms_norm_eps: object.f32("rms_norm_eps")?.unwrap_or(DEFAULT_LINEAR_NORM_EPS),
-            skipped,
-        })
+        Ok(Self { scheme: scheme(&object)?, use_rms_norm: object.bool("use_rms_norm")?.unwrap_or(false), skipped })
     }
 
     /// Whether a module stays as it is: one of the listed names is a run of its path's parts.

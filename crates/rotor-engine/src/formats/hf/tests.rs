@@ -2,8 +2,10 @@
 
 use super::super::{Role, Source, SourceKind, TokenizerSource, Weight};
 use super::*;
-use crate::config::{Activation, Architecture};
+use crate::architectures::Architecture;
+use crate::config::Activation;
 use crate::forms::{Scales, TernaryForm};
+use crate::rope::RopeScaling;
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -90,7 +92,7 @@ fn the_packed_bitnet_multiplies_by_its_scale() {
     assert_eq!((config.architecture, config.hidden_act), (Architecture::BitNet, Activation::ReluSquared));
     assert_eq!((config.hidden_size, config.num_key_value_heads, config.head_dim), (128, 2, 32));
     assert_eq!((config.rope_theta, config.rms_norm_eps, config.vocab_size), (500_000.0, 1e-5, 512));
-    assert_eq!((source.kind(), config.rope_factors.as_ref()), (SourceKind::HuggingFace, None));
+    assert_eq!((source.kind(), &config.rope_scaling), (SourceKind::HuggingFace, &RopeScaling::Default));
     assert_eq!(query(&source), (TernaryForm::HfPacked, stored_scale("bitnet-packed")));
     assert!(source.matrix(Role::Output).unwrap().is_none());
     assert_eq!(source.vector(Role::Layer(2, Part::FfnSubNorm)).unwrap().unwrap().len(), 384);
@@ -210,7 +212,8 @@ fn rope_in_both_key_styles() {
         "original_max_position_embeddings": 64, "rope_theta": 1_000_042.0});
     let factors = |key: &str, value: Value| {
         let folder = with_config("llama-packed", |config| drop(config.insert(key.into(), value)));
-        open(folder.path()).unwrap().config().rope_factors.clone()
+        let config = open(folder.path()).unwrap().config().clone();
+        config.rope_scaling.divisors(config.rope_theta, config.rotary_dim())
     };
     let new = factors("rope_parameters", scaling.clone()).unwrap();
     assert_eq!((new.len(), new[0], new[15]), (16, 1.0, 8.0));
@@ -231,9 +234,9 @@ fn what_the_graph_cannot_do_is_refused_by_name() {
         ("mlp_bias", json!(true), "mlp_bias in config.json is not supported"),
         ("sliding_window", json!(128), "a sliding window of 128 tokens is not supported"),
         ("layer_types", json!(["full_attention", "sliding_attention"]), "layer type \"sliding_attention\""),
-        ("rope_scaling", json!({"type": "yarn", "factor": 4.0}), "RoPE scaling \"yarn\" is not supported"),
+        ("rope_scaling", json!({"type": "yoga", "factor": 4.0}), "RoPE scaling \"yoga\" is not supported"),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 4.0}), "RoPE scaling \"dynamic\" without alpha"),
         ("rope_scaling", json!({"full_attention": {}}), "RoPE parameters by layer type is not supported"),
-        ("partial_rotary_factor", json!(0.5), "RoPE on 0.5 of each head is not supported"),
         ("quantization_config", json!({"quant_method": "gptq"}), "quant_method \"gptq\" is not supported"),
         ("quantization_config", json!({"quant_method": "bitnet", "linear_class": "x"}), "linear_class \"x\""),
         ("quantization_config", json!({"quant_method": "bitnet", "quantization_mode": "x"}), "quantization_mode \"x\""),
