@@ -130,7 +130,11 @@ fn hyper_parameters_that_are_trusted_llama_cpp_25821_and_26051() {
         ("attention.head_count_kv", 0, "number of key-value heads: expected 1 to 2"),
         ("attention.head_count_kv", u32::MAX, "number of key-value heads: expected 1 to 2"),
         ("attention.key_length", 7, "rope.dimension_count: expected an even number of up to"),
-        ("rope.dimension_count", 16, "rope.dimension_count: expected an even number of up to 8, the head size, found 16"),
+        (
+            "rope.dimension_count",
+            16,
+            "rope.dimension_count: expected an even number of up to 8, the head size, found 16",
+        ),
         ("embedding_length", 0, "rope.dimension_count: expected an even number of up to 0"),
         ("embedding_length", u32::MAX, "expected a multiple of the 2 heads"),
         ("embedding_length", 1 << 31, "hidden size: expected 1 to"),
