@@ -18,7 +18,8 @@ if ! complete && ! { install && complete; }; then
     exit 0
 fi
 if ! npm ci --silent --no-fund --no-audit; then
-    echo "SKIPPED: the page in Chromium. The npm package playwright-core cannot be had"
+    echo "SKIPPED: the page in Chromium. The npm packages playwright-core and prettier cannot be had"
     exit 0
 fi
+npm run --silent lint
 ROTOR_PAGE_URL="${1:-}" npm test

@@ -60,19 +60,84 @@ const ANSWERS = [
     [/\bcode\b/, { text: CODE }],
     [/\bmarkdown\b/, { text: MARKDOWN }],
     [/\barabic\b/, { text: ARABIC }],
-    [/\bnovel\b/, { text: Array(480).fill(paragraph).join("").replaceAll(/((?:[^.]*\. ){6})/g, "$1\n\n"), delay: 0 }],
-    [/\bprogram\b/, { text: `\`\`\`js\n${Array.from({ length: 1200 }, (_, line) => `const value${line} = compute(${line}); // line ${line}`).join("\n")}\n\`\`\``, delay: 0 }],
-    [/\bthink\b/, { text: "It stays upright because it steers into the fall.", thinking: "The user asks about bicycles. Gyroscopic effects are small; trail and steering matter more." }],
+    [
+        /\bnovel\b/,
+        {
+            text: Array(480)
+                .fill(paragraph)
+                .join("")
+                .replaceAll(/((?:[^.]*\. ){6})/g, "$1\n\n"),
+            delay: 0,
+        },
+    ],
+    [
+        /\bprogram\b/,
+        {
+            text: `\`\`\`js\n${Array.from({ length: 1200 }, (_, line) => `const value${line} = compute(${line}); // line ${line}`).join("\n")}\n\`\`\``,
+            delay: 0,
+        },
+    ],
+    [
+        /\bthink\b/,
+        {
+            text: "It stays upright because it steers into the fall.",
+            thinking: "The user asks about bicycles. Gyroscopic effects are small; trail and steering matter more.",
+        },
+    ],
     [/\bslow\b/, { text: STORY, delay: 60 }],
     [/\bforever\b/, { text: Array(2000).fill("and on ").join(""), delay: 20 }],
     [/\bprefill\b/, { text: STORY, prefill: 1500 }],
     [/\bbytes\b/, { text: "Smile \u{1F642} again." }],
     [/\blength\b/, { text: "This answer ends where it", reason: "length" }],
-    [/\bbreaks\b/, { text: STORY, breakAfter: 12, event: { message: "The model gave numbers that are not finite in layer 3.", type: "server_error", code: "not_finite" } }],
+    [
+        /\bbreaks\b/,
+        {
+            text: STORY,
+            breakAfter: 12,
+            event: {
+                message: "The model gave numbers that are not finite in layer 3.",
+                type: "server_error",
+                code: "not_finite",
+            },
+        },
+    ],
     [/\bvanishes\b/, { text: STORY, breakAfter: 12, cut: true }],
-    [/\bfails\b/, { fails: { status: 500, message: "The model's file was changed while it was in use. Start the server again.", type: "server_error", code: "file_changed" } }],
-    [/\bbusy\b/, { fails: { status: 429, message: "All places are taken and 64 requests wait.", type: "rate_limit_exceeded", code: "queue_full", retryAfter: 3 } }],
-    [/\btoo long\b/, { fails: { status: 400, message: "This model's maximum context length is 512 tokens, and the messages have 640.", type: "invalid_request_error", code: "context_length_exceeded", n_prompt_tokens: 640, n_ctx: 512 } }],
+    [
+        /\bfails\b/,
+        {
+            fails: {
+                status: 500,
+                message: "The model's file was changed while it was in use. Start the server again.",
+                type: "server_error",
+                code: "file_changed",
+            },
+        },
+    ],
+    [
+        /\bbusy\b/,
+        {
+            fails: {
+                status: 429,
+                message: "All places are taken and 64 requests wait.",
+                type: "rate_limit_exceeded",
+                code: "queue_full",
+                retryAfter: 3,
+            },
+        },
+    ],
+    [
+        /\btoo long\b/,
+        {
+            fails: {
+                status: 400,
+                message: "This model's maximum context length is 512 tokens, and the messages have 640.",
+                type: "invalid_request_error",
+                code: "context_length_exceeded",
+                n_prompt_tokens: 640,
+                n_ctx: 512,
+            },
+        },
+    ],
 ];
 
 /** What the server answers to a message. */
@@ -99,7 +164,13 @@ export function tokensOf(text) {
 function split(piece, random) {
     const bytes = bytesOf(piece);
     const half = bytes.length - 2;
-    return { text: piece, entries: [entry(piece.startsWith(" ") ? " \ufffd" : "\ufffd", bytes.slice(0, half), random), entry("\ufffd", bytes.slice(half), random)] };
+    return {
+        text: piece,
+        entries: [
+            entry(piece.startsWith(" ") ? " \ufffd" : "\ufffd", bytes.slice(0, half), random),
+            entry("\ufffd", bytes.slice(half), random),
+        ],
+    };
 }
 
 function entry(token, bytes, random) {
@@ -107,7 +178,10 @@ function entry(token, bytes, random) {
     const others = [" the", " a", " and", " of", "<|end|>"].filter((other) => other !== token);
     const rest = 1 - probability;
     const alternatives = others.map((other, index) => ({
-        id: 300 + index, token: other, bytes: other === "<|end|>" ? null : bytesOf(other), logprob: Math.log(rest * 0.5 ** (index + 1)),
+        id: 300 + index,
+        token: other,
+        bytes: other === "<|end|>" ? null : bytesOf(other),
+        logprob: Math.log(rest * 0.5 ** (index + 1)),
     }));
     const own = { id: 1000 + token.length, token, bytes, logprob: Math.log(probability) };
     const top = [own, ...alternatives].sort((a, b) => b.logprob - a.logprob).slice(0, 5);

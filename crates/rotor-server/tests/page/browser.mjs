@@ -9,7 +9,15 @@ import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 import { startMock } from "./mock.mjs";
 
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
 
 /** The real server under test, or `undefined`. */
 const realUrl = process.env.ROTOR_PAGE_URL || undefined;
@@ -77,11 +85,14 @@ function limitLength(length) {
 async function watch(context, problems, allowed) {
     await context.exposeFunction("reportViolation", (text) => problems.push(`policy: ${text}`));
     await context.addInitScript(() => {
-        addEventListener("securitypolicyviolation", (event) => window.reportViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+        addEventListener("securitypolicyviolation", (event) =>
+            window.reportViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`),
+        );
     });
     const origin = new URL(baseUrl()).origin;
     context.on("request", (request) => {
-        if (!/^(data|blob):/.test(request.url()) && new URL(request.url()).origin !== origin) problems.push(`request to ${request.url()}`);
+        if (!/^(data|blob):/.test(request.url()) && new URL(request.url()).origin !== origin)
+            problems.push(`request to ${request.url()}`);
     });
     context.on("console", (message) => {
         if (message.type() === "error" && !allowed?.test(message.text())) problems.push(`console: ${message.text()}`);
@@ -104,10 +115,14 @@ export async function say(page, text) {
 
 /** The last answer, when it has come to its end. */
 export async function answered(page, count = 1) {
-    await page.waitForFunction((wanted) => {
-        const turns = document.querySelectorAll(".turn.assistant");
-        return turns.length >= wanted && [...turns].every((turn) => turn.getAttribute("aria-busy") === "false");
-    }, count, { timeout: 60_000 });
+    await page.waitForFunction(
+        (wanted) => {
+            const turns = document.querySelectorAll(".turn.assistant");
+            return turns.length >= wanted && [...turns].every((turn) => turn.getAttribute("aria-busy") === "false");
+        },
+        count,
+        { timeout: 60_000 },
+    );
     return lastAnswer(page);
 }
 
@@ -120,6 +135,17 @@ export const answerText = (page) => lastAnswer(page).locator(".markdown").innerT
 export async function slowDown(page, bytesPerSecond = 12_000) {
     const session = await page.context().newCDPSession(page);
     await session.send("Network.enable");
-    await session.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: bytesPerSecond, uploadThroughput: -1 });
-    return () => session.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+    await session.send("Network.emulateNetworkConditions", {
+        offline: false,
+        latency: 0,
+        downloadThroughput: bytesPerSecond,
+        uploadThroughput: -1,
+    });
+    return () =>
+        session.send("Network.emulateNetworkConditions", {
+            offline: false,
+            latency: 0,
+            downloadThroughput: -1,
+            uploadThroughput: -1,
+        });
 }

@@ -13,7 +13,13 @@ import { answerTo, tokensOf } from "./answers.mjs";
 import { MODELS, requestsState, statistics } from "./canned.mjs";
 
 const WEB = fileURLToPath(new URL("../../web/", import.meta.url));
-const TYPES = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript", ".svg": "image/svg+xml" };
+const TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+};
 const HEADERS = {
     "Content-Security-Policy":
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -23,7 +29,17 @@ const HEADERS = {
 };
 
 /** How the server behaves until `POST /mock` says otherwise. */
-const DEFAULTS = { models: MODELS, loading: null, key: null, context: 4096, running: 0, waiting: 0, history: true, delay: 12, machine: true };
+const DEFAULTS = {
+    models: MODELS,
+    loading: null,
+    key: null,
+    context: 4096,
+    running: 0,
+    waiting: 0,
+    history: true,
+    delay: 12,
+    machine: true,
+};
 
 /**
  * Starts the server on a loopback port, a free one unless told otherwise.
@@ -32,7 +48,9 @@ const DEFAULTS = { models: MODELS, loading: null, key: null, context: 4096, runn
  */
 export async function startMock(port = 0) {
     const mock = { state: { ...DEFAULTS }, requests: [], cancelled: new Set() };
-    const server = createServer((request, response) => handle(mock, request, response).catch((error) => sendError(response, 500, error.message)));
+    const server = createServer((request, response) =>
+        handle(mock, request, response).catch((error) => sendError(response, 500, error.message)),
+    );
     await new Promise((resolve) => server.listen(port, "127.0.0.1", resolve));
     return {
         url: `http://127.0.0.1:${server.address().port}/`,
@@ -57,7 +75,8 @@ async function handle(mock, request, response) {
     if (request.method === "GET" && (await sendFile(path, response))) return;
     const body = request.method === "POST" ? JSON.parse(await text(request)) : null;
     if (path === "/mock") return sendJson(response, 200, Object.assign(state, body));
-    if (state.key && request.headers.authorization !== `Bearer ${state.key}`) return sendError(response, 401, "A valid API key is needed.", "authentication_error", "invalid_api_key");
+    if (state.key && request.headers.authorization !== `Bearer ${state.key}`)
+        return sendError(response, 401, "A valid API key is needed.", "authentication_error", "invalid_api_key");
     if (path === "/v1/models") return sendJson(response, 200, { object: "list", data: modelsOf(state) });
     if (path === "/props") return sendJson(response, 200, propsOf(state));
     if (path === "/v1/chat/completions" || path === "/v1/completions") return complete(mock, path, body, request, response);
@@ -74,12 +93,16 @@ async function sendFile(path, response) {
     if (!type || name.startsWith("..")) return false;
     const content = await readFile(join(WEB, name)).catch(() => null);
     if (!content) return false;
-    response.writeHead(200, { ...HEADERS, "Content-Type": type === "image/svg+xml" ? type : `${type}; charset=utf-8` }).end(content);
+    response
+        .writeHead(200, { ...HEADERS, "Content-Type": type === "image/svg+xml" ? type : `${type}; charset=utf-8` })
+        .end(content);
     return true;
 }
 
 function modelsOf({ models, loading }) {
-    return models.map((model, index) => (index === 0 && loading !== null ? { ...model, status: { value: "loading", progress: loading } } : model));
+    return models.map((model, index) =>
+        index === 0 && loading !== null ? { ...model, status: { value: "loading", progress: loading } } : model,
+    );
 }
 
 function propsOf({ context }) {
@@ -90,7 +113,8 @@ function propsOf({ context }) {
 function sendStatistics(state, id, response) {
     const model = state.models.find((candidate) => candidate.id === id);
     if (!model) return sendError(response, 404, `There is no model ${id}.`, "invalid_request_error", "model_not_found");
-    if (model.status.value !== "loaded") return sendError(response, 409, `${id} is not loaded.`, "invalid_request_error", "model_not_loaded");
+    if (model.status.value !== "loaded")
+        return sendError(response, 409, `${id} is not loaded.`, "invalid_request_error", "model_not_loaded");
     sendJson(response, 200, statistics(model, state));
 }
 
@@ -108,7 +132,8 @@ async function complete(mock, path, body, request, response) {
     const asked = turns.filter(({ role }) => role === "user").at(-1).content;
     const given = chat && turns.at(-1).role === "assistant" ? turns.at(-1).content : "";
     const answer = answerTo(asked);
-    if (answer.fails) return sendError(response, answer.fails.status, answer.fails.message, answer.fails.type, answer.fails.code, answer.fails);
+    if (answer.fails)
+        return sendError(response, answer.fails.status, answer.fails.message, answer.fails.type, answer.fails.code, answer.fails);
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
     const stream = new ChunkStream(mock.state, body, chat, response, promptTokens(turns));
     request.socket.on("close", () => (stream.closed = true));
@@ -117,7 +142,9 @@ async function complete(mock, path, body, request, response) {
 
 /** A request that is only made to have a model loaded. */
 function load(mock, body, response) {
-    mock.state.models = mock.state.models.map((model) => (model.id === body.model ? { ...model, status: { value: "loaded" } } : model));
+    mock.state.models = mock.state.models.map((model) =>
+        model.id === body.model ? { ...model, status: { value: "loaded" } } : model,
+    );
     sendJson(response, 200, { choices: [{ text: "." }] });
 }
 
@@ -131,10 +158,16 @@ class ChunkStream {
     }
 
     async run(answer, given) {
-        if (this.chat) this.#chunk([{ index: 0, delta: { role: "assistant", content: "" }, logprobs: null, finish_reason: null }]);
+        if (this.chat)
+            this.#chunk([{ index: 0, delta: { role: "assistant", content: "" }, logprobs: null, finish_reason: null }]);
         await this.#readPrompt(answer.prefill ?? 0);
         this.#started = performance.now();
-        const rest = given && answer.text.startsWith(given) ? answer.text.slice(given.length) : given ? " and so it went on, another way." : answer.text;
+        const rest =
+            given && answer.text.startsWith(given)
+                ? answer.text.slice(given.length)
+                : given
+                  ? " and so it went on, another way."
+                  : answer.text;
         if (answer.thinking && !given) await this.#tokens(answer.thinking, true, answer.delay);
         const whole = await this.#tokens(rest, false, answer.delay, answer.breakAfter);
         if (this.closed) return;
@@ -145,7 +178,12 @@ class ChunkStream {
 
     async #readPrompt(milliseconds) {
         for (let step = 0; step < 10 && milliseconds && !this.closed; step += 1) {
-            const progress = { total: this.prompt, cache: 0, processed: Math.round((this.prompt * step) / 10), time_ms: (milliseconds * step) / 10 };
+            const progress = {
+                total: this.prompt,
+                cache: 0,
+                processed: Math.round((this.prompt * step) / 10),
+                time_ms: (milliseconds * step) / 10,
+            };
             this.#send({ choices: [], prompt_progress: progress });
             this.response.write(": still here\n\n");
             await pause(milliseconds / 10);
@@ -168,21 +206,36 @@ class ChunkStream {
         this.#chunk([{ index: 0, delta: {}, text: "", logprobs: null, finish_reason: reason }]);
         this.#send({
             choices: [],
-            usage: { prompt_tokens: this.prompt, completion_tokens: this.#generated, total_tokens: total, prompt_tokens_details: { cached_tokens: 8 } },
+            usage: {
+                prompt_tokens: this.prompt,
+                completion_tokens: this.#generated,
+                total_tokens: total,
+                prompt_tokens_details: { cached_tokens: 8 },
+            },
         });
         this.response.end("data: [DONE]\n\n");
     }
 
     #chunk(choices) {
         const elapsed = Math.max(performance.now() - this.#started, 1);
-        const timings = { cache_n: 8, prompt_n: Math.max(this.prompt - 8, 1), prompt_ms: 60, prompt_per_second: 200, predicted_n: this.#generated, predicted_ms: elapsed, predicted_per_second: (this.#generated / elapsed) * 1000 };
+        const timings = {
+            cache_n: 8,
+            prompt_n: Math.max(this.prompt - 8, 1),
+            prompt_ms: 60,
+            prompt_per_second: 200,
+            predicted_n: this.#generated,
+            predicted_ms: elapsed,
+            predicted_per_second: (this.#generated / elapsed) * 1000,
+        };
         this.#send({ choices, ...(this.#generated > 0 ? { timings } : {}) });
     }
 
     #send(fields) {
         if (this.closed) return;
         const object = this.chat ? "chat.completion.chunk" : "text_completion";
-        this.response.write(`data: ${JSON.stringify({ id: "chatcmpl-mock", object, created: 1764500000, model: this.body.model, ...fields })}\n\n`);
+        this.response.write(
+            `data: ${JSON.stringify({ id: "chatcmpl-mock", object, created: 1764500000, model: this.body.model, ...fields })}\n\n`,
+        );
     }
 }
 
@@ -199,7 +252,9 @@ function textChoice({ text: content, entries }) {
         logprobs: {
             tokens: entries.map(({ token }) => token),
             token_logprobs: entries.map(({ logprob }) => logprob),
-            top_logprobs: entries.map(({ top_logprobs: top }) => Object.fromEntries(top.map(({ token, logprob }) => [token, logprob]))),
+            top_logprobs: entries.map(({ top_logprobs: top }) =>
+                Object.fromEntries(top.map(({ token, logprob }) => [token, logprob])),
+            ),
             text_offset: entries.map(() => 0),
         },
         finish_reason: null,
@@ -218,7 +273,9 @@ function sendError(response, status, message, type = "server_error", code = null
     if (response.headersSent) return response.destroy();
     const headers = retryAfter ? { "Retry-After": String(retryAfter) } : {};
     for (const key of ["status", "message", "type", "code"]) delete more[key];
-    response.writeHead(status, { "Content-Type": "application/json", ...headers }).end(JSON.stringify({ error: { message, type, param: null, code, ...more } }));
+    response
+        .writeHead(status, { "Content-Type": "application/json", ...headers })
+        .end(JSON.stringify({ error: { message, type, param: null, code, ...more } }));
 }
 
 async function text(request) {

@@ -13,7 +13,9 @@ before(start);
 after(end);
 
 const WEB = fileURLToPath(new URL("../../web/", import.meta.url));
-const files = (await readdir(WEB, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile()).map((entry) => `${entry.parentPath ?? entry.path}/${entry.name}`);
+const files = (await readdir(WEB, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => `${entry.parentPath ?? entry.path}/${entry.name}`);
 const served = files.filter((name) => /\.(html|css|m?js|svg)$/.test(name));
 
 test("the whole page is under 120 kB compressed", async () => {
@@ -34,7 +36,13 @@ test("no inline script or style, and no address of elsewhere, in what is ours", 
 test("the libraries are those that vendor/README.md states", async () => {
     const readme = await readFile(`${WEB}vendor/README.md`, "utf8");
     for (const [, name, sum] of readme.matchAll(/^\| `([^`]+)` .*`([0-9a-f]{64})` \|$/gm)) {
-        assert.equal(createHash("sha256").update(await readFile(`${WEB}vendor/${name}`)).digest("hex"), sum, name);
+        assert.equal(
+            createHash("sha256")
+                .update(await readFile(`${WEB}vendor/${name}`))
+                .digest("hex"),
+            sum,
+            name,
+        );
     }
 });
 
@@ -50,7 +58,8 @@ test("the README's examples are JSON, and the mock server's answers have their k
 
 /** Fails where one object has a key that the other lacks, at any depth; of a list its first element is compared. */
 function sameKeys(one, other, path) {
-    if (Array.isArray(one) && Array.isArray(other)) return one.length && other.length ? sameKeys(one[0], other[0], `${path}[]`) : undefined;
+    if (Array.isArray(one) && Array.isArray(other))
+        return one.length && other.length ? sameKeys(one[0], other[0], `${path}[]`) : undefined;
     if (!isObject(one) || !isObject(other)) return undefined;
     assert.deepEqual(Object.keys(one).sort(), Object.keys(other).sort(), path);
     for (const key of Object.keys(one)) sameKeys(one[key], other[key], `${path}.${key}`);
@@ -80,27 +89,44 @@ for (const scheme of ["light", "dark"]) {
     test(`contrast in the ${scheme} scheme`, () =>
         withPage(
             async (page) => {
-                const colours = await page.evaluate((names) => {
-                    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-                    const pixel = (colour) => {
-                        canvas.fillStyle = colour;
-                        canvas.fillRect(0, 0, 1, 1);
-                        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-                    };
-                    const box = document.body.appendChild(document.createElement("div"));
-                    const read = (set) => {
-                        set(box);
-                        return pixel(getComputedStyle(box).backgroundColor);
-                    };
-                    const named = Object.fromEntries(names.map((name) => [name, read((element) => element.style.setProperty("background", `var(${name})`))]));
-                    box.removeAttribute("style");
-                    for (let shade = 0; shade <= 6; shade += 1) named[`shade-${shade}`] = read((element) => (element.className = `shade-${shade}`));
-                    return named;
-                }, [...new Set(PAIRS.flatMap(([text, ground]) => [text, ground]))]);
+                const colours = await page.evaluate(
+                    (names) => {
+                        const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+                        const pixel = (colour) => {
+                            canvas.fillStyle = colour;
+                            canvas.fillRect(0, 0, 1, 1);
+                            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+                        };
+                        const box = document.body.appendChild(document.createElement("div"));
+                        const read = (set) => {
+                            set(box);
+                            return pixel(getComputedStyle(box).backgroundColor);
+                        };
+                        const named = Object.fromEntries(
+                            names.map((name) => [
+                                name,
+                                read((element) => element.style.setProperty("background", `var(${name})`)),
+                            ]),
+                        );
+                        box.removeAttribute("style");
+                        for (let shade = 0; shade <= 6; shade += 1)
+                            named[`shade-${shade}`] = read((element) => (element.className = `shade-${shade}`));
+                        return named;
+                    },
+                    [...new Set(PAIRS.flatMap(([text, ground]) => [text, ground]))],
+                );
                 const shades = Array.from({ length: 7 }, (_, shade) => ["--ink", `shade-${shade}`, 7]);
-                const short = [...PAIRS, ...shades].map(([text, ground, least]) => [text, ground, contrast(colours[text], colours[ground]), least]);
+                const short = [...PAIRS, ...shades].map(([text, ground, least]) => [
+                    text,
+                    ground,
+                    contrast(colours[text], colours[ground]),
+                    least,
+                ]);
                 for (const [text, ground, value] of short) console.log(`# ${scheme} ${text} on ${ground}: ${value.toFixed(2)}`);
-                assert.deepEqual(short.filter(([, , value, least]) => value < least), []);
+                assert.deepEqual(
+                    short.filter(([, , value, least]) => value < least),
+                    [],
+                );
             },
             { options: { colorScheme: scheme } },
         ));
@@ -112,6 +138,8 @@ function contrast(one, other) {
 }
 
 function luminance(colour) {
-    const [red, green, blue] = colour.map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+    const [red, green, blue] = colour
+        .map((value) => value / 255)
+        .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }

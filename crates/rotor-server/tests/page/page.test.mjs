@@ -78,7 +78,11 @@ test("an edited answer is kept as a branch and sent with the next message", () =
         await say(page, "And then?");
         const body = (await sent).postDataJSON();
         await answered(page, 2);
-        if (body.messages) assert.deepEqual(body.messages.map(({ content }) => content), [PROMPT, "There was a **lighthouse**.", "And then?"]);
+        if (body.messages)
+            assert.deepEqual(
+                body.messages.map(({ content }) => content),
+                [PROMPT, "There was a **lighthouse**.", "And then?"],
+            );
     }));
 
 test("a reload finds the conversation, its branches and its place in the list", () =>
@@ -137,7 +141,10 @@ test("the token view shows every token and goes on from another one", () =>
         await answered(page);
         const after = await answerText(page);
         assert.notEqual(after, before);
-        assert.ok(after.trimStart().startsWith(body.messages.at(-1).content.trim().slice(0, 8)), "the new branch begins with the text that was kept");
+        assert.ok(
+            after.trimStart().startsWith(body.messages.at(-1).content.trim().slice(0, 8)),
+            "the new branch begins with the text that was kept",
+        );
     }));
 
 test("the token view works by keyboard", () =>
@@ -160,7 +167,8 @@ test("the model view shows file, memory, layers and speed", () =>
         await say(page, PROMPT);
         await answered(page);
         await page.getByRole("link", { name: "Model", exact: true }).click();
-        for (const heading of ["Architecture", "Memory", "Layers", "Speed"]) await page.getByRole("heading", { name: heading, exact: true }).waitFor();
+        for (const heading of ["Architecture", "Memory", "Layers", "Speed"])
+            await page.getByRole("heading", { name: heading, exact: true }).waitFor();
         const cells = page.locator(".strip .cell");
         assert.ok((await cells.count()) >= 7);
         await cells.nth(3).hover();
@@ -176,7 +184,10 @@ test("the requests view shows what runs, or how to point a client here", () =>
     withPage(async (page) => {
         await ready(page);
         await page.getByRole("link", { name: "Requests" }).click();
-        await page.getByText(/Nothing runs|Running/).first().waitFor();
+        await page
+            .getByText(/Nothing runs|Running/)
+            .first()
+            .waitFor();
         assert.ok((await page.locator(".snippets .code, .rows tbody tr").count()) > 0);
     }));
 
@@ -228,13 +239,17 @@ test("conversations are exported, deleted with Undo, and imported", () =>
         await page.getByRole("button", { name: "Delete all" }).click();
         await page.locator("#history a").waitFor({ state: "detached" });
 
-        await page.getByLabel("File to import").setInputFiles({ name: "c.json", mimeType: "application/json", buffer: await readFile(file) });
+        await page
+            .getByLabel("File to import")
+            .setInputFiles({ name: "c.json", mimeType: "application/json", buffer: await readFile(file) });
         await page.locator("#history a").click();
         await page.locator(".turn.assistant").waitFor();
         assert.equal(await answerText(page), text);
 
         await page.getByRole("link", { name: "Settings" }).click();
-        await page.getByLabel("File to import").setInputFiles({ name: "c.json", mimeType: "application/json", buffer: Buffer.from("[1, 2") });
+        await page
+            .getByLabel("File to import")
+            .setInputFiles({ name: "c.json", mimeType: "application/json", buffer: Buffer.from("[1, 2") });
         await page.getByText("This file is no JSON.").waitFor();
     }));
 
@@ -316,7 +331,28 @@ test("blocked storage: everything works, and the page says that nothing is kept"
                     const blocked = () => {
                         throw new DOMException("blocked", "SecurityError");
                     };
-                    for (const name of ["indexedDB", "localStorage", "sessionStorage"]) Object.defineProperty(window, name, { get: blocked });
+                    for (const name of ["indexedDB", "localStorage", "sessionStorage"])
+                        Object.defineProperty(window, name, { get: blocked });
+                }),
+        },
+    ));
+
+test("storage that is full: the answer comes all the same, and the page says that it is not kept", () =>
+    withPage(
+        async (page) => {
+            await say(page, PROMPT);
+            await page.getByText("This browser has no more room").waitFor();
+            await answered(page);
+            assert.ok((await answerText(page)).length > 0);
+        },
+        {
+            prepare: (context) =>
+                context.addInitScript(() => {
+                    const put = IDBObjectStore.prototype.put;
+                    IDBObjectStore.prototype.put = function (value) {
+                        if (this.name === "turns") throw new DOMException("no room", "QuotaExceededError");
+                        return put.call(this, value);
+                    };
                 }),
         },
     ));
@@ -331,7 +367,11 @@ test("nothing scrolls sideways, at any width and at twice the size", async () =>
                 for (const address of [chat, `${baseUrl()}#/model`, `${baseUrl()}#/requests`, `${baseUrl()}#/settings`]) {
                     await page.goto(address);
                     await page.waitForTimeout(150);
-                    const wide = await page.evaluate(() => [document.scrollingElement, ...document.querySelectorAll(".view, .scroll, .panel, .history")].filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.className || box.localName));
+                    const wide = await page.evaluate(() =>
+                        [document.scrollingElement, ...document.querySelectorAll(".view, .scroll, .panel, .history")]
+                            .filter((box) => box.scrollWidth > box.clientWidth + 1)
+                            .map((box) => box.className || box.localName),
+                    );
                     assert.deepEqual(wide, [], `${address} at ${width}`);
                     const tall = await page.evaluate(() => document.scrollingElement.scrollHeight - innerHeight);
                     assert.ok(tall <= 0, `${address} at ${width}: the document is ${tall} pixels too high`);
@@ -352,11 +392,15 @@ test("every control has a name, and headings do not skip a level", () =>
             await page.waitForTimeout(300);
             const found = await page.evaluate(() => {
                 const shown = (element) => element.checkVisibility();
-                const unnamed = [...document.querySelectorAll("button, a, input, select, textarea")].filter(shown).filter((control) => {
-                    const label = control.labels?.length ? control.labels[0].textContent : "";
-                    return !(control.getAttribute("aria-label") || control.textContent.trim() || label.trim());
-                });
-                const levels = [...document.querySelectorAll("main :is(h1, h2, h3, h4)")].filter(shown).map((heading) => Number(heading.localName[1]));
+                const unnamed = [...document.querySelectorAll("button, a, input, select, textarea")]
+                    .filter(shown)
+                    .filter((control) => {
+                        const label = control.labels?.length ? control.labels[0].textContent : "";
+                        return !(control.getAttribute("aria-label") || control.textContent.trim() || label.trim());
+                    });
+                const levels = [...document.querySelectorAll("main :is(h1, h2, h3, h4)")]
+                    .filter(shown)
+                    .map((heading) => Number(heading.localName[1]));
                 const skipped = levels.filter((level, index) => level > (levels[index - 1] ?? 0) + 1);
                 return { unnamed: unnamed.map((control) => control.outerHTML), skipped, first: levels[0] };
             });
@@ -368,7 +412,8 @@ test("every control has a name, and headings do not skip a level", () =>
 function storedTurns() {
     return new Promise((resolve) => {
         indexedDB.open("rotor").onsuccess = ({ target }) => {
-            target.result.transaction("turns").objectStore("turns").getAll().onsuccess = ({ target: request }) => resolve(request.result);
+            target.result.transaction("turns").objectStore("turns").getAll().onsuccess = ({ target: request }) =>
+                resolve(request.result);
         };
     });
 }

@@ -144,13 +144,19 @@ for (const [name, prepare] of Object.entries(VIEWS)) {
         for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
             const file = `${name}-${width}-${colorScheme}.png`;
             if (!file.includes(word)) continue;
-            const options = { viewport: { width, height: width > 1000 ? 900 : 844 }, colorScheme, reducedMotion: /** @type {const} */ ("reduce") };
+            const options = {
+                viewport: { width, height: width > 1000 ? 900 : 844 },
+                colorScheme,
+                reducedMotion: /** @type {const} */ ("reduce"),
+            };
             const take = async (page) => {
                 await prepare(page);
                 await page.waitForTimeout(150);
                 await page.screenshot({ path: join(folder, file) });
             };
-            await withPage(take, { options, allowed: /status of|net::/ }).catch((error) => console.error(`${file}: ${error.message}`));
+            await withPage(take, { options, allowed: /status of|net::/ }).catch((error) =>
+                console.error(`${file}: ${error.message}`),
+            );
         }
     }
 }

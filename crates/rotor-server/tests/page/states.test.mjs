@@ -47,16 +47,28 @@ state("streaming renders what the finished text renders", async (page) => {
 state("right-to-left text runs from the right", async (page) => {
     await say(page, "arabic");
     const answer = await answered(page);
-    assert.equal(await answer.locator("p").first().evaluate((box) => getComputedStyle(box).direction), "rtl");
+    for (const block of ["p", "ul"])
+        assert.equal(
+            await answer
+                .locator(block)
+                .first()
+                .evaluate((box) => getComputedStyle(box).direction),
+            "rtl",
+        );
 });
 
 state("an answer of 50,000 characters streams at a frame's pace and does not move what was there", async (page) => {
     await ready(page);
     await page.evaluate(() => {
         window.longest = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.longest = Math.max(window.longest, entry.duration)))).observe({ type: "longtask" });
+        new PerformanceObserver((list) =>
+            list.getEntries().forEach((entry) => (window.longest = Math.max(window.longest, entry.duration))),
+        ).observe({ type: "longtask" });
         window.shifted = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifted += entry.value))).observe({ type: "layout-shift", buffered: false });
+        new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifted += entry.value))).observe({
+            type: "layout-shift",
+            buffered: false,
+        });
     });
     await say(page, "novel");
     await answered(page);
@@ -76,7 +88,11 @@ state("one block of 1,200 lines of code streams", async (page) => {
 
 state("who has scrolled away is not followed, and jumps back", async (page) => {
     await say(page, "forever");
-    await page.waitForFunction(() => document.querySelector(".scroll").scrollHeight > document.querySelector(".scroll").clientHeight + 200, null, { timeout: 30_000 });
+    await page.waitForFunction(
+        () => document.querySelector(".scroll").scrollHeight > document.querySelector(".scroll").clientHeight + 200,
+        null,
+        { timeout: 30_000 },
+    );
     await page.locator(".scroll").hover();
     await page.mouse.wheel(0, -150);
     await page.getByRole("button", { name: "Jump to the newest" }).waitFor();
@@ -113,14 +129,18 @@ state("reading a long prompt is shown", async (page) => {
     await answered(page);
 });
 
-state("a failed request keeps the message and can be tried again", async (page) => {
-    await say(page, "this fails");
-    await page.getByText("The model's file was changed while it was in use.").waitFor();
-    assert.equal(await page.locator(".turn.user .message").innerText(), "this fails");
-    await page.getByRole("button", { name: "Try again" }).click();
-    await page.getByText("The model's file was changed while it was in use.").waitFor();
-    assert.equal(server().requests.length, 2);
-}, { allowed: /status of 500/ });
+state(
+    "a failed request keeps the message and can be tried again",
+    async (page) => {
+        await say(page, "this fails");
+        await page.getByText("The model's file was changed while it was in use.").waitFor();
+        assert.equal(await page.locator(".turn.user .message").innerText(), "this fails");
+        await page.getByRole("button", { name: "Try again" }).click();
+        await page.getByText("The model's file was changed while it was in use.").waitFor();
+        assert.equal(server().requests.length, 2);
+    },
+    { allowed: /status of 500/ },
+);
 
 state("an error in mid-stream keeps what came", async (page) => {
     await say(page, "this breaks");
@@ -128,24 +148,36 @@ state("an error in mid-stream keeps what came", async (page) => {
     assert.match(await answerText(page), /^The old captain had/);
 });
 
-state("a full queue says so", async (page) => {
-    await say(page, "a busy server");
-    await page.getByText("All places are taken").waitFor();
-}, { allowed: /status of 429/ });
+state(
+    "a full queue says so",
+    async (page) => {
+        await say(page, "a busy server");
+        await page.getByText("All places are taken").waitFor();
+    },
+    { allowed: /status of 429/ },
+);
 
-state("a connection that breaks is an error, not an end", async (page) => {
-    await say(page, "this vanishes");
-    await page.getByText("The connection broke in the middle of the answer.").waitFor();
-    assert.match(await answerText(page), /^The old captain had/);
-}, { allowed: /net::ERR/ });
+state(
+    "a connection that breaks is an error, not an end",
+    async (page) => {
+        await say(page, "this vanishes");
+        await page.getByText("The connection broke in the middle of the answer.").waitFor();
+        assert.match(await answerText(page), /^The old captain had/);
+    },
+    { allowed: /net::ERR/ },
+);
 
-state("a full context says what to do", async (page) => {
-    await say(page, "too long");
-    await page.getByText("maximum context length is 512 tokens").waitFor();
-    await page.getByText("The context is full").waitFor();
-    await lastAnswer(page).getByRole("link", { name: "New conversation" }).click();
-    await page.locator(".starter").first().waitFor();
-}, { allowed: /status of 400/ });
+state(
+    "a full context says what to do",
+    async (page) => {
+        await say(page, "too long");
+        await page.getByText("maximum context length is 512 tokens").waitFor();
+        await page.getByText("The context is full").waitFor();
+        await lastAnswer(page).getByRole("link", { name: "New conversation" }).click();
+        await page.locator(".starter").first().waitFor();
+    },
+    { allowed: /status of 400/ },
+);
 
 state("a context that fills up in mid-answer, and a length that is reached", async (page) => {
     await say(page, "length");
@@ -171,13 +203,17 @@ state("loading, with progress; then the built-in model says that it only tells s
     await page.getByText("It only tells stories").waitFor();
 });
 
-state("a model that is not loaded is loaded from the model view", async (page) => {
-    await page.getByLabel("Model", { exact: true }).selectOption("tiny-base");
-    await page.getByRole("link", { name: "Model", exact: true }).click();
-    await page.getByText("tiny-base is not loaded.").waitFor();
-    await page.getByRole("button", { name: "Load it" }).click();
-    await page.getByRole("heading", { name: "Layers" }).waitFor();
-}, { allowed: /status of 409/ });
+state(
+    "a model that is not loaded is loaded from the model view",
+    async (page) => {
+        await page.getByLabel("Model", { exact: true }).selectOption("tiny-base");
+        await page.getByRole("link", { name: "Model", exact: true }).click();
+        await page.getByText("tiny-base is not loaded.").waitFor();
+        await page.getByRole("button", { name: "Load it" }).click();
+        await page.getByRole("heading", { name: "Layers" }).waitFor();
+    },
+    { allowed: /status of 409/ },
+);
 
 state("a model without a template goes on with the text", async (page) => {
     await page.getByLabel("Model", { exact: true }).selectOption("tiny-base");
@@ -190,37 +226,45 @@ state("a model without a template goes on with the text", async (page) => {
     await page.locator(".token").first().waitFor();
 });
 
-state("a server that is gone is tried again, with a countdown, until it is back", async (page, context) => {
-    await ready(page);
-    await context.route("**/v1/models", (route) => route.abort("connectionrefused"));
-    await page.reload();
-    await page.getByText("The server cannot be reached.").waitFor();
-    await page.getByText(/Trying again in \d+ s\./).waitFor();
-    await context.unroute("**/v1/models");
-    await page.getByText("The server cannot be reached.").waitFor({ state: "detached" });
-    await say(page, "hello");
-    await answered(page);
-}, { allowed: /net::ERR_CONNECTION_REFUSED/ });
+state(
+    "a server that is gone is tried again, with a countdown, until it is back",
+    async (page, context) => {
+        await ready(page);
+        await context.route("**/v1/models", (route) => route.abort("connectionrefused"));
+        await page.reload();
+        await page.getByText("The server cannot be reached.").waitFor();
+        await page.getByText(/Trying again in \d+ s\./).waitFor();
+        await context.unroute("**/v1/models");
+        await page.getByText("The server cannot be reached.").waitFor({ state: "detached" });
+        await say(page, "hello");
+        await answered(page);
+    },
+    { allowed: /net::ERR_CONNECTION_REFUSED/ },
+);
 
-state("an API key is asked for once, kept in the session, and never in the address", async (page, context) => {
-    server().set({ key: "secret" });
-    await page.reload();
-    await page.getByLabel("API key").fill("wrong");
-    await page.getByRole("button", { name: "Use" }).click();
-    await page.waitForTimeout(200);
-    await page.getByLabel("API key").fill("secret");
-    await page.getByRole("button", { name: "Use" }).click();
-    await say(page, "hello");
-    await answered(page);
-    await page.reload();
-    await ready(page);
-    assert.doesNotMatch(page.url(), /secret/);
-    const stored = await page.evaluate(() => [sessionStorage.getItem("rotor.key"), localStorage.getItem("rotor.key")]);
-    assert.deepEqual(stored, ["secret", null]);
-    const other = await context.newPage();
-    await other.goto(page.url().replace(/#.*/, ""));
-    await other.getByLabel("API key").waitFor();
-}, { allowed: /status of 401/ });
+state(
+    "an API key is asked for once, kept in the session, and never in the address",
+    async (page, context) => {
+        server().set({ key: "secret" });
+        await page.reload();
+        await page.getByLabel("API key").fill("wrong");
+        await page.getByRole("button", { name: "Use" }).click();
+        await page.waitForTimeout(200);
+        await page.getByLabel("API key").fill("secret");
+        await page.getByRole("button", { name: "Use" }).click();
+        await say(page, "hello");
+        await answered(page);
+        await page.reload();
+        await ready(page);
+        assert.doesNotMatch(page.url(), /secret/);
+        const stored = await page.evaluate(() => [sessionStorage.getItem("rotor.key"), localStorage.getItem("rotor.key")]);
+        assert.deepEqual(stored, ["secret", null]);
+        const other = await context.newPage();
+        await other.goto(page.url().replace(/#.*/, ""));
+        await other.getByLabel("API key").waitFor();
+    },
+    { allowed: /status of 401/ },
+);
 
 state("eight requests run and three wait; one is stopped", async (page) => {
     server().set({ running: 8, waiting: 3 });
@@ -252,7 +296,10 @@ state("finished sentences are announced, not single tokens", async (page) => {
     await ready(page);
     await page.evaluate(() => {
         window.said = [];
-        new MutationObserver(() => window.said.push(document.getElementById("live").textContent)).observe(document.getElementById("live"), { childList: true });
+        new MutationObserver(() => window.said.push(document.getElementById("live").textContent)).observe(
+            document.getElementById("live"),
+            { childList: true },
+        );
     });
     await say(page, "story");
     await answered(page);
@@ -262,10 +309,14 @@ state("finished sentences are announced, not single tokens", async (page) => {
     assert.match(said.at(-1), /winter\.$/);
 });
 
-state("on a phone the side bar slides in, and closes with a choice", async (page) => {
-    await ready(page);
-    await page.getByRole("button", { name: "Conversations and views" }).click();
-    await page.getByRole("link", { name: "Requests" }).click();
-    await page.getByRole("heading", { name: "Requests", level: 1 }).waitFor();
-    await page.waitForFunction(() => !document.querySelector(".side").checkVisibility({ visibilityProperty: true }));
-}, { options: { viewport: { width: 390, height: 844 } } });
+state(
+    "on a phone the side bar slides in, and closes with a choice",
+    async (page) => {
+        await ready(page);
+        await page.getByRole("button", { name: "Conversations and views" }).click();
+        await page.getByRole("link", { name: "Requests" }).click();
+        await page.getByRole("heading", { name: "Requests", level: 1 }).waitFor();
+        await page.waitForFunction(() => !document.querySelector(".side").checkVisibility({ visibilityProperty: true }));
+    },
+    { options: { viewport: { width: 390, height: 844 } } },
+);

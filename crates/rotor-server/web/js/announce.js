@@ -20,7 +20,11 @@ export class Announcer {
     say(text, finished) {
         const fresh = text.slice(this.#said);
         const ends = [...fresh.matchAll(SENTENCE_END)];
-        const length = finished ? fresh.length : ends.length > 0 ? ends[ends.length - 1].index + ends[ends.length - 1][0].length : 0;
+        const length = finished
+            ? fresh.length
+            : ends.length > 0
+              ? ends[ends.length - 1].index + ends[ends.length - 1][0].length
+              : 0;
         if (length === 0) return;
         this.#said += length;
         this.#element.textContent = fresh.slice(0, length).trim();

@@ -14,7 +14,9 @@ export function chart(height, label, draw) {
     const box = h("div", { class: "chart", vars: { "--height": `${height}px` } });
     const redraw = (width) => {
         if (width < 1) return;
-        box.replaceChildren(svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, draw(width)));
+        box.replaceChildren(
+            svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, draw(width)),
+        );
     };
     new ResizeObserver(([{ contentRect }]) => redraw(Math.floor(contentRect.width))).observe(box);
     return box;
@@ -28,9 +30,22 @@ export function chart(height, label, draw) {
  */
 export function stackedBar(parts, total) {
     const shown = parts.filter(({ value }) => value > 0);
-    const segment = ({ name, value, text, kind }) => h("span", { class: `segment ${kind}`, title: `${name}: ${text}`, vars: { "--share": value / total } });
-    const entry = ({ name, text, kind }) => h("li", {}, h("span", { class: `swatch ${kind}` }), h("span", { class: "legend-name" }, name), h("span", { class: "figures" }, text));
-    return h("div", { class: "stacked" }, h("div", { class: "stacked-bar", "aria-hidden": "true" }, shown.map(segment)), h("ul", { class: "legend" }, shown.map(entry)));
+    const segment = ({ name, value, text, kind }) =>
+        h("span", { class: `segment ${kind}`, title: `${name}: ${text}`, vars: { "--share": value / total } });
+    const entry = ({ name, text, kind }) =>
+        h(
+            "li",
+            {},
+            h("span", { class: `swatch ${kind}` }),
+            h("span", { class: "legend-name" }, name),
+            h("span", { class: "figures" }, text),
+        );
+    return h(
+        "div",
+        { class: "stacked" },
+        h("div", { class: "stacked-bar", "aria-hidden": "true" }, shown.map(segment)),
+        h("ul", { class: "legend" }, shown.map(entry)),
+    );
 }
 
 /** The shares of -1, 0 and +1 as a small bar. */
@@ -55,19 +70,29 @@ export function histogram({ min, max, counts }, label, format = figures) {
     const height = 112;
     const base = height - 20;
     const most = Math.max(...counts, 1);
-    return chart(height, `${label}: ${counts.length} bins from ${format(min)} to ${format(max)}, the fullest has ${most}`, (width) => {
-        const step = width / counts.length;
-        const bar = (count, index) => {
-            const size = Math.max((count / most) * (base - 4), count > 0 ? 1 : 0);
-            return svg("rect", { class: "mark", x: index * step + 0.5, y: base - size, width: Math.max(step - 1, 1), height: size });
-        };
-        return [
-            ...counts.map(bar),
-            line(0, base + 0.5, width, base + 0.5, "axis"),
-            text(0, height - 4, format(min), "start"),
-            text(width, height - 4, format(max), "end"),
-        ];
-    });
+    return chart(
+        height,
+        `${label}: ${counts.length} bins from ${format(min)} to ${format(max)}, the fullest has ${most}`,
+        (width) => {
+            const step = width / counts.length;
+            const bar = (count, index) => {
+                const size = Math.max((count / most) * (base - 4), count > 0 ? 1 : 0);
+                return svg("rect", {
+                    class: "mark",
+                    x: index * step + 0.5,
+                    y: base - size,
+                    width: Math.max(step - 1, 1),
+                    height: size,
+                });
+            };
+            return [
+                ...counts.map(bar),
+                line(0, base + 0.5, width, base + 0.5, "axis"),
+                text(0, height - 4, format(min), "start"),
+                text(width, height - 4, format(max), "end"),
+            ];
+        },
+    );
 }
 
 /**
@@ -120,7 +145,8 @@ export function timeline(points, { label, from, to, format }) {
     return chart(height, `${label}, at most ${format(highest)}`, (width) => {
         const x = ({ start }) => ((start - from) / (to - from)) * width;
         const y = (value) => base - (value / highest) * (base - top);
-        const path = (key) => points.map((point, index) => `${index ? "L" : "M"}${x(point).toFixed(1)} ${y(point[key]).toFixed(1)}`).join("");
+        const path = (key) =>
+            points.map((point, index) => `${index ? "L" : "M"}${x(point).toFixed(1)} ${y(point[key]).toFixed(1)}`).join("");
         const last = points[points.length - 1];
         return [
             ...[0, 0.5, 1].map((share) => line(0, y(highest * share), width, y(highest * share), share ? "grid" : "axis")),
@@ -164,7 +190,15 @@ export function roofline({ bandwidth, peak }, dots) {
             text(left, 12, "↑ multiply-adds per second", "start"),
             svg("path", { class: "roof", d: roof }),
             text(width - right, y(peak) - 8, "multiplying", "end"),
-            svg("text", { class: "chart-text", "text-anchor": "middle", transform: `translate(${x(middle)} ${y(middle * bandwidth) - 8}) rotate(${slope})` }, "memory"),
+            svg(
+                "text",
+                {
+                    class: "chart-text",
+                    "text-anchor": "middle",
+                    transform: `translate(${x(middle)} ${y(middle * bandwidth) - 8}) rotate(${slope})`,
+                },
+                "memory",
+            ),
             ...dots.flatMap(({ name, intensity, rate }) => [
                 line(x(intensity), y(rate), x(intensity), y(Math.min(intensity * bandwidth, peak)), "gap"),
                 svg("circle", { class: "dot", cx: x(intensity), cy: y(rate), r: 5 }),

@@ -47,7 +47,13 @@ export class ChatView {
         this.#announcer = announcer;
         this.#onTitle = onTitle;
         this.composer = new Composer({ send: (text) => this.send(text), stop: () => this.stop() });
-        this.element = h("section", { class: "chat", "aria-label": "Conversation" }, this.#scroll, h("div", { class: "jump-place" }, this.#jump), this.composer.element);
+        this.element = h(
+            "section",
+            { class: "chat", "aria-label": "Conversation" },
+            this.#scroll,
+            h("div", { class: "jump-place" }, this.#jump),
+            this.composer.element,
+        );
         this.#scroll.addEventListener("scroll", () => this.#scrolled(), { passive: true });
         this.#scroll.addEventListener("click", (event) => this.#copyCode(event));
         this.#jump.addEventListener("click", () => this.#toEnd());
@@ -72,7 +78,9 @@ export class ChatView {
 
     /** The answer of this conversation that is under way in this tab. */
     get #running() {
-        return this.#path().map(({ id }) => generations.get(id)).find(Boolean);
+        return this.#path()
+            .map(({ id }) => generations.get(id))
+            .find(Boolean);
     }
 
     /**
@@ -94,7 +102,9 @@ export class ChatView {
 
     /** Follows what other tabs do, and deletion by any. */
     #stored({ conversation, removed, elsewhere }) {
-        if (removed) for (const generation of generations.values()) if (generation.turn.conversation === conversation) generation.discard();
+        if (removed)
+            for (const generation of generations.values())
+                if (generation.turn.conversation === conversation) generation.discard();
         if (conversation !== this.conversation?.id) return;
         if (removed) this.#forget();
         else if (elsewhere) this.#reload();
@@ -103,7 +113,8 @@ export class ChatView {
     /** The conversation was deleted: a new one takes its place. */
     #forget() {
         const route = currentRoute();
-        if (route.conversation === this.conversation.id) replaceAddress(route.view === "settings" ? settingsAddress(null) : chatAddress(null));
+        if (route.conversation === this.conversation.id)
+            replaceAddress(route.view === "settings" ? settingsAddress(null) : chatAddress(null));
         this.conversation = null;
         this.#turns = [];
         this.#onTitle();
@@ -141,7 +152,12 @@ export class ChatView {
         if (!server.usable) return;
         await this.#ensureConversation(text);
         const path = this.#path();
-        const user = newTurn({ conversation: this.conversation.id, parent: path.at(-1)?.id ?? null, role: "user", content: text });
+        const user = newTurn({
+            conversation: this.conversation.id,
+            parent: path.at(-1)?.id ?? null,
+            role: "user",
+            content: text,
+        });
         await this.#add(user);
         this.#toEnd();
         await this.#answer(user);
@@ -185,7 +201,9 @@ export class ChatView {
         if (this.conversation) return;
         this.conversation = newConversation(text);
         await this.#store.add(this.conversation);
-        replaceAddress(currentRoute().view === "settings" ? settingsAddress(this.conversation.id) : chatAddress(this.conversation.id));
+        replaceAddress(
+            currentRoute().view === "settings" ? settingsAddress(this.conversation.id) : chatAddress(this.conversation.id),
+        );
         this.#onTitle();
     }
 
@@ -243,7 +261,13 @@ export class ChatView {
         },
         edit: async (turn, text) => {
             const { conversation, parent, role, model } = turn;
-            const edited = newTurn({ conversation, parent, role, content: text, ...(role === "assistant" ? { model, edited: true } : {}) });
+            const edited = newTurn({
+                conversation,
+                parent,
+                role,
+                content: text,
+                ...(role === "assistant" ? { model, edited: true } : {}),
+            });
             await this.#add(edited);
             if (role === "user") await this.#answer(edited);
             else this.#render();
@@ -276,10 +300,13 @@ export class ChatView {
         const path = this.#path();
         const running = this.#running;
         const views = path.map((turn) => this.#viewOf(turn));
-        if (views.length !== this.#list.children.length || views.some((view, index) => view.element !== this.#list.children[index])) {
+        if (
+            views.length !== this.#list.children.length ||
+            views.some((view, index) => view.element !== this.#list.children[index])
+        ) {
             this.#list.replaceChildren(...views.map((view) => view.element));
         }
-        path.forEach((turn, index) => views[index].update(turn, this.#situation(turn, index === path.length - 1, Boolean(running))));
+        path.forEach((turn, index) => views[index].update(turn, this.#situation(turn, Boolean(running))));
         this.#renderEmpty(path.length === 0);
         this.#renderComposer(running);
         if (running) this.#announcer.say(running.turn.content, false);
@@ -292,17 +319,19 @@ export class ChatView {
         return this.#views.get(turn.id);
     }
 
-    #situation(turn, last, busy) {
+    /** @returns {import("./turn.js").Situation} */
+    #situation(turn, busy) {
         const all = siblings(this.#turns, turn.parent);
-        const abandoned = turn.state === "streaming" && !generations.has(turn.id) && Date.now() - (turn.saved ?? 0) > ABANDONED_MS;
+        const abandoned =
+            turn.state === "streaming" && !generations.has(turn.id) && Date.now() - (turn.saved ?? 0) > ABANDONED_MS;
         return {
             generation: generations.get(turn.id),
             state: abandoned ? "stopped" : turn.state,
             place: all.findIndex(({ id }) => id === turn.id),
             count: all.length,
             context: server.propsOf({ id: turn.model })?.default_generation_settings?.n_ctx ?? null,
-            last,
             busy,
+            usable: !busy && server.usable,
         };
     }
 
@@ -313,7 +342,10 @@ export class ChatView {
         const key = JSON.stringify([server.phase, server.model?.id, server.model?.status?.value]);
         if (this.#empty.dataset.key === key) return;
         this.#empty.dataset.key = key;
-        fill(this.#empty, emptyState(server, (text) => this.send(text)));
+        fill(
+            this.#empty,
+            emptyState(server, (text) => this.send(text)),
+        );
     }
 
     #renderComposer(running) {

@@ -14,7 +14,12 @@ export class Composer {
     constructor(actions) {
         this.#actions = actions;
         this.field = h("textarea", {
-            id: "message", rows: 1, placeholder: "Message", "aria-label": "Message", dir: "auto", enterKeyHint: "send",
+            id: "message",
+            rows: 1,
+            placeholder: "Message",
+            "aria-label": "Message",
+            dir: "auto",
+            enterKeyHint: "send",
             on: { input: () => this.#fit(), keydown: (event) => this.#key(event) },
         });
         this.#button = iconButton("send", "Send", { class: "icon-button send", on: { click: () => this.#press() } });
@@ -24,7 +29,18 @@ export class Composer {
             "div",
             { class: "composer" },
             h("div", { class: "composer-box" }, this.field, this.#button, this.#stop),
-            h("p", { class: "hint" }, h("kbd", {}, "Enter"), " sends · ", h("kbd", {}, "Shift"), "+", h("kbd", {}, "Enter"), " new line · ", h("kbd", {}, "?"), " all keys"),
+            h(
+                "p",
+                { class: "hint" },
+                h("kbd", {}, "Enter"),
+                " sends · ",
+                h("kbd", {}, "Shift"),
+                "+",
+                h("kbd", {}, "Enter"),
+                " new line · ",
+                h("kbd", {}, "?"),
+                " all keys",
+            ),
         );
     }
 

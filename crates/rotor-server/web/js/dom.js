@@ -80,7 +80,11 @@ const ICONS = {
 
 /** One of the page's few line drawings, 20 by 20, in the colour of the text around it. */
 export function icon(name) {
-    return svg("svg", { viewBox: "0 0 20 20", class: `icon icon-${name}`, "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+    return svg(
+        "svg",
+        { viewBox: "0 0 20 20", class: `icon icon-${name}`, "aria-hidden": "true" },
+        svg("path", { d: ICONS[name] }),
+    );
 }
 
 function build(element, { class: names, on = {}, vars = {}, data = {}, ...rest }, children) {

@@ -4,9 +4,17 @@ import { h } from "./dom.js";
 import { codeSample } from "./snippets.js";
 
 const STARTERS = {
-    builtin: ["The old sea captain opened the letter and", "It was a bright morning in the village, and", "My fellow Americans, tonight"],
+    builtin: [
+        "The old sea captain opened the letter and",
+        "It was a bright morning in the village, and",
+        "My fellow Americans, tonight",
+    ],
     base: ["The three laws of thermodynamics are", "A recipe for bread needs", "The history of the printing press begins"],
-    chat: ["Explain how a bicycle stays upright.", "Write a short note asking a neighbour to water the plants.", "What is a closure, with an example in Python?"],
+    chat: [
+        "Explain how a bicycle stays upright.",
+        "Write a short note asking a neighbour to water the plants.",
+        "What is a closure, with an example in Python?",
+    ],
 };
 
 /**
@@ -19,7 +27,8 @@ export function emptyState(server, send) {
     if (phase === "ready" && !model) return noModel();
     if (!model) return [];
     const kind = model.builtin ? "builtin" : model.chat_template === false ? "base" : "chat";
-    const button = (text) => h("button", { type: "button", class: "starter", disabled: !server.usable, on: { click: () => send(text) } }, text);
+    const button = (text) =>
+        h("button", { type: "button", class: "starter", disabled: !server.usable, on: { click: () => send(text) } }, text);
     return [
         h("h2", { class: "empty-title" }, model.id),
         h("p", {}, describe(kind, model)),
@@ -29,7 +38,8 @@ export function emptyState(server, send) {
 
 function describe(kind, model) {
     const texts = {
-        builtin: "The model inside the rotor binary. It only tells stories: it goes on in the manner of the old books it has read, and knows no facts.",
+        builtin:
+            "The model inside the rotor binary. It only tells stories: it goes on in the manner of the old books it has read, and knows no facts.",
         base: "This model has no chat template: it does not answer, it goes on with the text you give it.",
         chat: "Runs on this machine. What you write stays between this browser and the server.",
     };

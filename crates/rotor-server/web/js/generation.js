@@ -11,8 +11,10 @@ import { server } from "./server.js";
 /** @typedef {import("./conversation.js").Turn} Turn */
 /** @typedef {import("./conversation.js").Token} Token */
 
-/** Most often a streaming turn is stored, in milliseconds; a reload loses no more. */
+/** Most often a streaming turn is stored, in milliseconds; a reload loses no more, unless storing takes long. */
 const SAVE_MS = 300;
+/** Storing may take one part in so many of the time: a long answer with its tokens is copied each time. */
+const SAVE_SHARE = 30;
 const ALTERNATIVES = 5;
 
 /** This tab, kept over a reload: a turn that it was streaming is known to be interrupted. */
@@ -25,6 +27,8 @@ export class Generation extends EventTarget {
     #controller = new AbortController();
     #store;
     #saved = 0;
+    /** Milliseconds that the last copy into the store took. */
+    #cost = 0;
     #started = performance.now();
     #thinkingSince = 0;
     #discarded = false;
@@ -124,19 +128,26 @@ export class Generation extends EventTarget {
             return;
         }
         turn.state = error.code === "context_length_exceeded" ? "full" : "error";
-        turn.error = { message: error.message, status: error.status ?? 0, code: error.code ?? "", retryAfter: error.retryAfter ?? null };
+        turn.error = {
+            message: error.message,
+            status: error.status ?? 0,
+            code: error.code ?? "",
+            retryAfter: error.retryAfter ?? null,
+        };
         if (error instanceof api.Unreachable || error.status === 401) server.refresh();
     }
 
     #changed() {
         this.dispatchEvent(new Event("change"));
-        if (performance.now() - this.#saved > SAVE_MS) this.#save();
+        if (performance.now() - this.#saved > Math.max(SAVE_MS, SAVE_SHARE * this.#cost)) this.#save();
     }
 
     #save() {
         this.#saved = performance.now();
         if (this.#discarded) return undefined;
-        return this.#store.saveTurn(this.turn);
+        const stored = this.#store.saveTurn(this.turn);
+        this.#cost = performance.now() - this.#saved;
+        return stored;
     }
 }
 

@@ -24,7 +24,9 @@ export function listen(actions) {
     const dialog = helpDialog();
     document.body.append(dialog);
     addEventListener("keydown", (event) => {
-        if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+        // Many layouts have the brackets behind AltGr, which counts as Ctrl and Alt on some systems.
+        const chord = (event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState("AltGraph");
+        if (event.defaultPrevented || chord) return;
         // The dialog closes itself on Escape.
         if (dialog.open) return;
         if (event.key === "Escape") return actions.escape();
@@ -48,7 +50,14 @@ function typing(target) {
 
 function helpDialog() {
     const close = () => dialog.close();
-    const rows = KEYS.map(([keys, text]) => [h("dt", {}, keys.map((key) => h("kbd", {}, key))), h("dd", {}, text)]);
+    const rows = KEYS.map(([keys, text]) => [
+        h(
+            "dt",
+            {},
+            keys.map((key) => h("kbd", {}, key)),
+        ),
+        h("dd", {}, text),
+    ]);
     const dialog = h(
         "dialog",
         { class: "help", "aria-labelledby": "help-title" },

@@ -22,7 +22,12 @@ export class LayersSection {
             "section",
             { class: "part" },
             h("h2", { class: "part-title" }, "Layers"),
-            trits && h("p", { class: "lead" }, `${tritText(trits)} of all ternary weights: ${figures(trits.entropy_bits_per_weight)} bits of information each.`),
+            trits &&
+                h(
+                    "p",
+                    { class: "lead" },
+                    `${tritText(trits)} of all ternary weights: ${figures(trits.entropy_bits_per_weight)} bits of information each.`,
+                ),
             legend(this.#greatest),
             this.#readout,
             this.#strip(),
@@ -31,8 +36,18 @@ export class LayersSection {
     }
 
     #strip() {
-        const heads = [h("th", { scope: "col" }, h("span", { class: "unseen" }, "Layer")), this.#names.map((name) => h("th", { scope: "col" }, shortName(name)))];
-        const rows = this.#layers.map((layer) => h("tr", {}, h("th", { scope: "row" }, layer.index), this.#names.map((name) => this.#cell(layer, name))));
+        const heads = [
+            h("th", { scope: "col" }, h("span", { class: "unseen" }, "Layer")),
+            this.#names.map((name) => h("th", { scope: "col" }, shortName(name))),
+        ];
+        const rows = this.#layers.map((layer) =>
+            h(
+                "tr",
+                {},
+                h("th", { scope: "row" }, layer.index),
+                this.#names.map((name) => this.#cell(layer, name)),
+            ),
+        );
         const table = h("table", { class: "strip" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
         table.addEventListener("mouseleave", () => this.#read(this.#chosen));
         table.addEventListener("keydown", (event) => moveFocus(table, event));
@@ -49,7 +64,13 @@ export class LayersSection {
         const choose = ({ currentTarget }) => this.#choose(about, currentTarget);
         const button = h(
             "button",
-            { type: "button", class: "cell", tabIndex: -1, "aria-label": readoutText(about), on: { mouseenter: look, focus: look, click: choose } },
+            {
+                type: "button",
+                class: "cell",
+                tabIndex: -1,
+                "aria-label": readoutText(about),
+                on: { mouseenter: look, focus: look, click: choose },
+            },
             linear.minus === undefined || linear.minus === null ? h("span", { class: "trits dense" }) : tritBar(linear),
             linear.scales && h("span", { class: "scale", vars: { "--share": linear.scales.mean / (this.#greatest || 1) } }),
         );
@@ -78,8 +99,21 @@ function detailOf({ layer, linear }) {
     ].filter(Boolean);
     return [
         h("h3", { class: "section-title" }, `Layer ${layer}, ${name}`),
-        h("p", { class: "small figures" }, [`${integer(rows)} × ${integer(cols)}`, type, kernel && `kernel ${kernel}`, scales?.count === 1 && `one scale, ${figures(scales.mean)}`].filter(Boolean).join(" · ")),
-        pictures.length > 0 ? h("div", { class: "histograms" }, pictures) : h("p", { class: "small" }, "Nothing more is known of it."),
+        h(
+            "p",
+            { class: "small figures" },
+            [
+                `${integer(rows)} × ${integer(cols)}`,
+                type,
+                kernel && `kernel ${kernel}`,
+                scales?.count === 1 && `one scale, ${figures(scales.mean)}`,
+            ]
+                .filter(Boolean)
+                .join(" · "),
+        ),
+        pictures.length > 0
+            ? h("div", { class: "histograms" }, pictures)
+            : h("p", { class: "small" }, "Nothing more is known of it."),
     ];
 }
 

@@ -35,6 +35,9 @@ server.addEventListener("change", () => renderBar());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && server.refresh());
 document.getElementById("skip").addEventListener("click", focusMessage);
 document.getElementById("new").addEventListener("click", () => setTimeout(focusMessage));
+store.addEventListener("full", () => toast("This browser has no more room: what comes now is lost when the page is closed."), {
+    once: true,
+});
 keys.listen({ message: focusMessage, escape, branch: (by) => chat.stepBranch(by) });
 showStatus(document.getElementById("status"), store);
 await follow();
@@ -82,11 +85,21 @@ async function viewOf({ view: name, turn }) {
 function renderBar() {
     const bar = document.getElementById("bar");
     document.getElementById("settings-link").href = settingsAddress(chat.conversation?.id);
-    const key = JSON.stringify([titleText(), showsChat() && chat.conversation?.id, server.model?.id, server.models.map(({ id, status }) => [id, status?.value])]);
+    const key = JSON.stringify([
+        titleText(),
+        showsChat() && chat.conversation?.id,
+        server.model?.id,
+        server.models.map(({ id, status }) => [id, status?.value]),
+    ]);
     if (bar.dataset.key === key) return;
     bar.dataset.key = key;
     document.title = `${titleText()} · rotor`;
-    fill(bar, iconButton("menu", "Conversations and views", { class: "icon-button menu", on: { click: () => sidebar.open() } }), title(), modelChoice());
+    fill(
+        bar,
+        iconButton("menu", "Conversations and views", { class: "icon-button menu", on: { click: () => sidebar.open() } }),
+        title(),
+        modelChoice(),
+    );
 }
 
 /** Whether the conversation is on the screen: wide screens show it beside the settings. */
@@ -101,13 +114,28 @@ function titleText() {
 /** The title of the view; that of a conversation becomes a field when it is pressed. */
 function title() {
     if (!showsChat() || !chat.conversation) return h("h1", { class: "title" }, titleText());
-    const button = h("button", { type: "button", class: "rename", title: "Rename", dir: "auto", on: { click: () => heading.replaceWith(titleField(heading)) } }, chat.title);
+    const button = h(
+        "button",
+        {
+            type: "button",
+            class: "rename",
+            title: "Rename",
+            dir: "auto",
+            on: { click: () => heading.replaceWith(titleField(heading)) },
+        },
+        chat.title,
+    );
     const heading = h("h1", { class: "title" }, button);
     return heading;
 }
 
 function titleField(heading) {
-    const field = h("input", { class: "title-field", value: chat.title, "aria-label": "Title of the conversation", maxLength: 120 });
+    const field = h("input", {
+        class: "title-field",
+        value: chat.title,
+        "aria-label": "Title of the conversation",
+        maxLength: 120,
+    });
     const keep = async () => {
         field.removeEventListener("blur", keep);
         if (field.value.trim() && field.value.trim() !== chat.title) await chat.rename(field.value.trim());
@@ -128,8 +156,17 @@ function modelChoice() {
     const { models, model } = server;
     if (!model) return h("span", { class: "model-name" }, server.phase === "ready" ? "no model" : "");
     if (models.length === 1) return h("span", { class: "model-name", title: model.id }, model.id);
-    const option = ({ id, status }) => h("option", { value: id, selected: id === model.id }, status?.value && status.value !== "loaded" ? `${id} (${status.value})` : id);
-    return h("select", { class: "model-choice", "aria-label": "Model", on: { change: ({ target }) => server.choose(target.value) } }, models.map(option));
+    const option = ({ id, status }) =>
+        h(
+            "option",
+            { value: id, selected: id === model.id },
+            status?.value && status.value !== "loaded" ? `${id} (${status.value})` : id,
+        );
+    return h(
+        "select",
+        { class: "model-choice", "aria-label": "Model", on: { change: ({ target }) => server.choose(target.value) } },
+        models.map(option),
+    );
 }
 
 function focusMessage() {

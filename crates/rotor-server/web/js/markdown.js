@@ -23,8 +23,32 @@ const marked = new Marked({
 
 const ALLOWED = {
     ALLOWED_TAGS: [
-        "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "input", "li", "ol", "p", "pre", "strong",
-        "table", "tbody", "td", "th", "thead", "tr", "ul",
+        "a",
+        "blockquote",
+        "br",
+        "code",
+        "del",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "input",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "strong",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "ul",
     ],
     ALLOWED_ATTR: ["align", "checked", "class", "disabled", "href", "start", "type"],
     // These hold no addresses, so the rule for addresses is not for them.
@@ -115,7 +139,9 @@ function elementsOf(blocks, links) {
     for (const link of fragment.querySelectorAll("a")) outside(link);
     for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) lower(heading);
     for (const box of fragment.querySelectorAll("input")) box.setAttribute("aria-label", box.checked ? "done" : "to do");
-    for (const block of fragment.querySelectorAll("p, li, td, th, h3, h4, h5, h6, blockquote")) block.dir = "auto";
+    // Each block has the direction of its first letter; what is inside of a list or a quotation follows the whole.
+    for (const block of [...fragment.children, ...fragment.querySelectorAll("td, th")])
+        if (!block.matches("figure, .table")) block.dir = "auto";
     return fragment;
 }
 

@@ -63,7 +63,10 @@ export class ModelView {
         if (error.status !== 409) return this.#say(error.message);
         const load = ({ currentTarget }) => {
             currentTarget.disabled = true;
-            api.loadModel(id).then(() => server.refresh(), (failure) => this.#say(failure.message));
+            api.loadModel(id).then(
+                () => server.refresh(),
+                (failure) => this.#say(failure.message),
+            );
             server.refresh();
         };
         this.#say(`${id} is not loaded.`, h("button", { type: "button", class: "button", on: { click: load } }, "Load it"));
@@ -87,7 +90,11 @@ function section(title, ...children) {
 /** Pairs of a name and what it is; pairs without a value are left out. */
 function factList(pairs) {
     const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-    return h("dl", { class: "facts" }, known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    return h(
+        "dl",
+        { class: "facts" },
+        known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    );
 }
 
 function facts({ name, id, file, type, license, architecture: family, activations, parameters, context, config }) {
@@ -101,10 +108,20 @@ function facts({ name, id, file, type, license, architecture: family, activation
             ["Architecture", family],
             ["Parameters", `${count(parameters.total)}, ${count(parameters.ternary)} of them ternary`],
             ["Activations", activations],
-            ["Context", context.served === context.trained ? integer(context.trained) : `${integer(context.served)} of ${integer(context.trained)} trained`],
+            [
+                "Context",
+                context.served === context.trained
+                    ? integer(context.trained)
+                    : `${integer(context.served)} of ${integer(context.trained)} trained`,
+            ],
             ["SHA-256", file.sha256 && h("code", { class: "hash" }, file.sha256)],
         ]),
-        h("details", { class: "more" }, h("summary", {}, "Hyper-parameters"), factList(shown.filter(([key]) => key !== "max_position_embeddings"))),
+        h(
+            "details",
+            { class: "more" },
+            h("summary", {}, "Hyper-parameters"),
+            factList(shown.filter(([key]) => key !== "max_position_embeddings")),
+        ),
     );
 }
 
@@ -116,7 +133,8 @@ function plain(key, value) {
 
 /** The graph as a row of boxes, its repeated part framed. */
 function architecture({ config, embedding, head, layers }) {
-    const box = (name, detail) => h("div", { class: "box" }, h("span", { class: "box-name" }, name), detail && h("span", { class: "box-detail" }, detail));
+    const box = (name, detail) =>
+        h("div", { class: "box" }, h("span", { class: "box-name" }, name), detail && h("span", { class: "box-detail" }, detail));
     const arrow = () => h("span", { class: "flow", "aria-hidden": "true" });
     const chain = (...boxes) => boxes.flatMap((item, index) => (index ? [arrow(), item] : [item]));
     const heads = `${config.num_attention_heads} heads, ${config.num_key_value_heads} for keys`;
@@ -124,10 +142,22 @@ function architecture({ config, embedding, head, layers }) {
         "div",
         { class: "repeat" },
         h("span", { class: "repeat-count" }, `${layers.length} times`),
-        h("div", { class: "chain" }, chain(box("norm"), box("attention", heads), box("norm"), box("feed-forward", `${integer(config.intermediate_size)}, ${config.hidden_act}`))),
+        h(
+            "div",
+            { class: "chain" },
+            chain(
+                box("norm"),
+                box("attention", heads),
+                box("norm"),
+                box("feed-forward", `${integer(config.intermediate_size)}, ${config.hidden_act}`),
+            ),
+        ),
     );
     const last = head ? matrixText(head) : "shares the embedding";
-    return section("Architecture", h("div", { class: "chain outer" }, chain(box("embedding", matrixText(embedding)), layer, box("norm"), box("head", last))));
+    return section(
+        "Architecture",
+        h("div", { class: "chain outer" }, chain(box("embedding", matrixText(embedding)), layer, box("norm"), box("head", last))),
+    );
 }
 
 function matrixText({ rows, cols, type }) {
@@ -143,12 +173,18 @@ function memory({ memory: plan, context }) {
         ["Workspace", plan.workspace_bytes ?? 0],
     ].map(([name, value], index) => ({ name, value, text: bytes(value), kind: `grey-${index + 1}` }));
     const total = parts.reduce((sum, { value }) => sum + value, 0);
-    const machine = plan.machine_bytes ? `, ${percent(total / plan.machine_bytes)} of the ${bytes(plan.machine_bytes)} in this machine` : "";
+    const machine = plan.machine_bytes
+        ? `, ${percent(total / plan.machine_bytes)} of the ${bytes(plan.machine_bytes)} in this machine`
+        : "";
     return section(
         "Memory",
         h("p", { class: "lead" }, `${bytes(total)} in all${machine}.`),
         stackedBar(parts, total),
-        h("p", { class: "small" }, `Keys and values take ${bytes(plan.kv_bytes_per_token)} for each token of at most ${integer(context.served)} in one sequence.`),
+        h(
+            "p",
+            { class: "small" },
+            `Keys and values take ${bytes(plan.kv_bytes_per_token)} for each token of at most ${integer(context.served)} in one sequence.`,
+        ),
     );
 }
 
@@ -161,18 +197,38 @@ function speed({ speed: measured, kernels }) {
         ["Memory reads", machine && `${figures(machine.read_bandwidth / 1e9)} GB/s`],
         ["Multiplying", machine && `${figures(machine.multiply_peak / 1e9)} G multiply-adds/s`],
     ]);
-    const points = [["Decode", measured.decode], ["Prefill", measured.prefill]].filter(([, point]) => point?.tokens_per_second);
-    if (!machine || points.length === 0) return section("Speed", h("p", { class: "view-note" }, "Not measured yet: this fills in once the model has answered."), used);
+    const points = [
+        ["Decode", measured.decode],
+        ["Prefill", measured.prefill],
+    ].filter(([, point]) => point?.tokens_per_second);
+    if (!machine || points.length === 0)
+        return section(
+            "Speed",
+            h("p", { class: "view-note" }, "Not measured yet: this fills in once the model has answered."),
+            used,
+        );
     const dots = points.map(([name, point]) => dotOf(name, point, machine));
     const picture = roofline({ bandwidth: machine.read_bandwidth, peak: machine.multiply_peak }, dots);
     return section("Speed", h("div", { class: "speed-chart" }, picture), speedTable(dots), used);
 }
 
-function dotOf(name, { tokens_per_second: rate, tokens_per_pass: tokens, bytes_per_pass: read, multiply_adds_per_token: work }, machine) {
+function dotOf(
+    name,
+    { tokens_per_second: rate, tokens_per_pass: tokens, bytes_per_pass: read, multiply_adds_per_token: work },
+    machine,
+) {
     const limits = { memory: (machine.read_bandwidth * tokens) / read, multiplying: machine.multiply_peak / work };
     const bound = limits.memory < limits.multiplying ? "memory" : "multiplying";
     const limit = limits[bound];
-    return { name, intensity: (work * tokens) / read, rate: rate * work, measured: rate, limit, bound, text: `${figures(rate)} of ${figures(limit)} tokens per second` };
+    return {
+        name,
+        intensity: (work * tokens) / read,
+        rate: rate * work,
+        measured: rate,
+        limit,
+        bound,
+        text: `${figures(rate)} of ${figures(limit)} tokens per second`,
+    };
 }
 
 function speedTable(dots) {

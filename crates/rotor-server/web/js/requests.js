@@ -58,7 +58,12 @@ export class RequestsView {
         const emptyKey = idle ? `${server.model?.id}` : "";
         // Samples are built once, so that text can be selected in them while the view is asked for again.
         if (!idle || emptyKey !== this.#emptyKey) {
-            keepingFocus(this.#active, () => fill(this.#active, idle ? emptyState() : [this.#running(running, limits, now), this.#waiting(waiting, limits, now)]));
+            keepingFocus(this.#active, () =>
+                fill(
+                    this.#active,
+                    idle ? emptyState() : [this.#running(running, limits, now), this.#waiting(waiting, limits, now)],
+                ),
+            );
         }
         this.#emptyKey = emptyKey;
         fill(this.#memory, kv.length > 0 && part("Keys and values", kv.map(kvBar)));
@@ -71,20 +76,58 @@ export class RequestsView {
         const title = `Running ${requests.length}${limits ? ` of ${limits.running}` : ""}`;
         if (requests.length === 0) return part(title, h("p", { class: "view-note" }, "Nothing runs."));
         const heads = ["Client", "Model", "Tokens", "Speed", "Cached", "Time", ""];
-        return part(title, rowsTable(heads, requests.map((request) => this.#runningRow(request, now)), "Running requests"));
+        return part(
+            title,
+            rowsTable(
+                heads,
+                requests.map((request) => this.#runningRow(request, now)),
+                "Running requests",
+            ),
+        );
     }
 
     #runningRow(request, now) {
-        const { id, model, state, prompt_tokens: prompt, prompt_processed: processed, generated_tokens: generated, max_tokens: most, tokens_per_second: speed, cached_tokens: cached } = request;
-        const tokens = state === "prefill" ? `prompt ${integer(processed)} of ${integer(prompt)}` : `${integer(prompt)} + ${integer(generated)}${most ? ` of ${integer(most)}` : ""}`;
-        return [who(request), model, tokens, speed ? `${figures(speed)} tok/s` : "–", integer(cached), seconds(now - request.created), this.#stopButton(id, request)];
+        const {
+            id,
+            model,
+            state,
+            prompt_tokens: prompt,
+            prompt_processed: processed,
+            generated_tokens: generated,
+            max_tokens: most,
+            tokens_per_second: speed,
+            cached_tokens: cached,
+        } = request;
+        const tokens =
+            state === "prefill"
+                ? `prompt ${integer(processed)} of ${integer(prompt)}`
+                : `${integer(prompt)} + ${integer(generated)}${most ? ` of ${integer(most)}` : ""}`;
+        return [
+            who(request),
+            model,
+            tokens,
+            speed ? `${figures(speed)} tok/s` : "–",
+            integer(cached),
+            seconds(now - request.created),
+            this.#stopButton(id, request),
+        ];
     }
 
     #waiting(requests, limits, now) {
         if (requests.length === 0) return null;
         const heads = ["Client", "Model", "Waits because", "Prompt", "Time", ""];
-        const row = (request) => [who(request), request.model, REASONS[request.reason] ?? request.reason, request.prompt_tokens ? integer(request.prompt_tokens) : "–", seconds(now - request.created), this.#stopButton(request.id, request)];
-        return part(`Waiting ${requests.length}${limits ? ` of ${limits.waiting}` : ""}`, rowsTable(heads, requests.map(row), "Waiting requests"));
+        const row = (request) => [
+            who(request),
+            request.model,
+            REASONS[request.reason] ?? request.reason,
+            request.prompt_tokens ? integer(request.prompt_tokens) : "–",
+            seconds(now - request.created),
+            this.#stopButton(request.id, request),
+        ];
+        return part(
+            `Waiting ${requests.length}${limits ? ` of ${limits.waiting}` : ""}`,
+            rowsTable(heads, requests.map(row), "Waiting requests"),
+        );
     }
 
     #stopButton(id, { client }) {
@@ -94,7 +137,17 @@ export class RequestsView {
             await api.cancelRequest(id).catch((error) => error.status === 404 || toast(error.message));
             this.#read();
         };
-        return h("button", { type: "button", class: "button small", data: { request: id }, "aria-label": `Stop the request of ${client}`, on: { click: stop } }, "Stop");
+        return h(
+            "button",
+            {
+                type: "button",
+                class: "button small",
+                data: { request: id },
+                "aria-label": `Stop the request of ${client}`,
+                on: { click: stop },
+            },
+            "Stop",
+        );
     }
 }
 
@@ -103,7 +156,12 @@ function part(title, ...children) {
 }
 
 function who({ client, dialect, address }) {
-    return h("span", { class: "client" }, h("span", {}, client || "unknown"), h("span", { class: "small" }, `${dialect}${address ? ` · ${address}` : ""}`));
+    return h(
+        "span",
+        { class: "client" },
+        h("span", {}, client || "unknown"),
+        h("span", { class: "small" }, `${dialect}${address ? ` · ${address}` : ""}`),
+    );
 }
 
 function kvBar({ model, block_tokens: size, total, used, shared, cached = 0 }) {
@@ -113,7 +171,15 @@ function kvBar({ model, block_tokens: size, total, used, shared, cached = 0 }) {
         "div",
         { class: "kv" },
         h("p", { class: "lead" }, `${model}: ${integer(total - free)} of ${integer(total)} blocks of ${size} tokens`),
-        stackedBar([entry("in use", used, "grey-4"), entry("shared", shared, "grey-5"), entry("kept for reuse", cached, "grey-2"), entry("free", free, "grey-0")], total),
+        stackedBar(
+            [
+                entry("in use", used, "grey-4"),
+                entry("shared", shared, "grey-5"),
+                entry("kept for reuse", cached, "grey-2"),
+                entry("free", free, "grey-0"),
+            ],
+            total,
+        ),
     );
 }
 
@@ -123,12 +189,27 @@ function historyPart(history, now) {
     const span = { from: now - HOUR_S, to: now };
     const picture = (key, title, label) => {
         const points = buckets.filter((bucket) => bucket[key]).map((bucket) => ({ start: bucket.start, ...bucket[key] }));
-        return h("figure", { class: "history-chart" }, h("figcaption", {}, title), timeline(points, { ...span, label, format: milliseconds }));
+        return h(
+            "figure",
+            { class: "history-chart" },
+            h("figcaption", {}, title),
+            timeline(points, { ...span, label, format: milliseconds }),
+        );
     };
     return part(
         "The last hour",
-        h("ul", { class: "legend inline" }, h("li", {}, h("span", { class: "swatch curve-swatch" }), "median"), h("li", {}, h("span", { class: "swatch curve-swatch faint" }), "95th percentile")),
-        h("div", { class: "history-charts" }, picture("first_token_ms", "Time to the first token", "Time to the first token"), picture("per_token_ms", "Time per token", "Time per token after the first")),
+        h(
+            "ul",
+            { class: "legend inline" },
+            h("li", {}, h("span", { class: "swatch curve-swatch" }), "median"),
+            h("li", {}, h("span", { class: "swatch curve-swatch faint" }), "95th percentile"),
+        ),
+        h(
+            "div",
+            { class: "history-charts" },
+            picture("first_token_ms", "Time to the first token", "Time to the first token"),
+            picture("per_token_ms", "Time per token", "Time per token after the first"),
+        ),
     );
 }
 
@@ -137,7 +218,11 @@ function emptyState() {
     return part(
         "Nothing runs",
         h("p", { class: "lead" }, "Any client of OpenAI's interface can use this server. Point one here:"),
-        h("div", { class: "snippets" }, snippets.map(([language, code]) => codeSample(code, language))),
+        h(
+            "div",
+            { class: "snippets" },
+            snippets.map(([language, code]) => codeSample(code, language)),
+        ),
     );
 }
 

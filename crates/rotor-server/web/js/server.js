@@ -37,7 +37,11 @@ class Server extends EventTarget {
     /** The model that is asked, or `undefined` where the server has none. */
     get model() {
         const chosen = kept(CHOSEN);
-        return this.models.find(({ id }) => id === chosen) ?? this.models.find(({ status }) => status?.value === "loaded") ?? this.models[0];
+        return (
+            this.models.find(({ id }) => id === chosen) ??
+            this.models.find(({ status }) => status?.value === "loaded") ??
+            this.models[0]
+        );
     }
 
     /** Whether a request can be sent now; a model that loads makes it wait, which is fine. */
@@ -98,7 +102,8 @@ class Server extends EventTarget {
         clearTimeout(this.#timer);
         if (this.phase === "locked") return;
         const loading = this.models.some(({ status }) => status?.value === "loading");
-        const wait = this.phase === "gone" ? this.retryAt - Date.now() : loading || this.phase === "starting" ? LOADING_MS : IDLE_MS;
+        const wait =
+            this.phase === "gone" ? this.retryAt - Date.now() : loading || this.phase === "starting" ? LOADING_MS : IDLE_MS;
         this.#timer = setTimeout(() => this.refresh(), wait);
     }
 

@@ -6,7 +6,11 @@ import { preferences, SAMPLING } from "./preferences.js";
 import { server } from "./server.js";
 import { toast } from "./toast.js";
 
-const THEMES = [["", "System"], ["light", "Light"], ["dark", "Dark"]];
+const THEMES = [
+    ["", "System"],
+    ["light", "Light"],
+    ["dark", "Dark"],
+];
 
 export class SettingsView {
     title = "Settings";
@@ -34,7 +38,12 @@ export class SettingsView {
             this.element,
             h("h2", { class: "panel-title" }, "Settings"),
             this.#system(),
-            h("fieldset", {}, h("legend", {}, "Sampling"), SAMPLING.map((setting) => this.#number(setting))),
+            h(
+                "fieldset",
+                {},
+                h("legend", {}, "Sampling"),
+                SAMPLING.map((setting) => this.#number(setting)),
+            ),
             server.model?.thinking && this.#thinking(),
             this.#theme(),
             this.#conversations(),
@@ -52,7 +61,8 @@ export class SettingsView {
             const reset = this.element.querySelector(`[data-reset="${field.dataset.preference}"]`);
             if (reset) reset.disabled = value === null;
         }
-        for (const radio of this.element.querySelectorAll("[name=theme]")) radio.checked = radio.value === (preferences.get("theme") ?? "");
+        for (const radio of this.element.querySelectorAll("[name=theme]"))
+            radio.checked = radio.value === (preferences.get("theme") ?? "");
     }
 
     #defaultsKey() {
@@ -60,7 +70,14 @@ export class SettingsView {
     }
 
     #system() {
-        const field = h("textarea", { id: "set-system", rows: 4, dir: "auto", data: { preference: "system" }, placeholder: "None", on: { input: ({ target }) => preferences.set("system", target.value || null) } });
+        const field = h("textarea", {
+            id: "set-system",
+            rows: 4,
+            dir: "auto",
+            data: { preference: "system" },
+            placeholder: "None",
+            on: { input: ({ target }) => preferences.set("system", target.value || null) },
+        });
         return this.#field("set-system", "System prompt", field, "Stands in front of every conversation.", "system");
     }
 
@@ -76,8 +93,15 @@ export class SettingsView {
             if (!error) preferences.set(name, target.value === "" ? null : Number(target.value));
         };
         const field = h("input", {
-            id, type: "number", inputMode: "decimal", min, max, step: "any", data: { preference: name, step },
-            placeholder: known === undefined ? "default" : String(round(known)), on: { input },
+            id,
+            type: "number",
+            inputMode: "decimal",
+            min,
+            max,
+            step: "any",
+            data: { preference: name, step },
+            placeholder: known === undefined ? "default" : String(round(known)),
+            on: { input },
         });
         return this.#field(id, label, [field, message], `${help}${known === undefined ? "" : ` Default ${round(known)}.`}`, name);
     }
@@ -93,7 +117,22 @@ export class SettingsView {
         return h(
             "div",
             { class: "field" },
-            h("div", { class: "field-head" }, h("label", { htmlFor: id }, label), h("button", { type: "button", class: "link", data: { reset: name }, "aria-label": `Reset ${label}`, on: { click: reset } }, "Reset")),
+            h(
+                "div",
+                { class: "field-head" },
+                h("label", { htmlFor: id }, label),
+                h(
+                    "button",
+                    {
+                        type: "button",
+                        class: "link",
+                        data: { reset: name },
+                        "aria-label": `Reset ${label}`,
+                        on: { click: reset },
+                    },
+                    "Reset",
+                ),
+            ),
             control,
             h("p", { class: "small", id: `${id}-help` }, help),
         );
@@ -101,24 +140,61 @@ export class SettingsView {
 
     #thinking() {
         const change = ({ target }) => preferences.set("thinking", target.checked ? null : false);
-        return h("fieldset", {}, h("legend", {}, "Thinking"), h("label", { class: "check" }, h("input", { type: "checkbox", checked: preferences.get("thinking") !== false, on: { change } }), "Let the model think before it answers"));
+        return h(
+            "fieldset",
+            {},
+            h("legend", {}, "Thinking"),
+            h(
+                "label",
+                { class: "check" },
+                h("input", { type: "checkbox", checked: preferences.get("thinking") !== false, on: { change } }),
+                "Let the model think before it answers",
+            ),
+        );
     }
 
     #theme() {
         const change = ({ target }) => preferences.set("theme", target.value || null);
-        const choice = ([value, label]) => h("label", { class: "choice" }, h("input", { type: "radio", name: "theme", value, on: { change } }), h("span", {}, label));
+        const choice = ([value, label]) =>
+            h(
+                "label",
+                { class: "choice" },
+                h("input", { type: "radio", name: "theme", value, on: { change } }),
+                h("span", {}, label),
+            );
         return h("fieldset", {}, h("legend", {}, "Theme"), h("div", { class: "choices" }, THEMES.map(choice)));
     }
 
     #conversations() {
-        const file = h("input", { type: "file", accept: "application/json,.json", class: "unseen", tabIndex: -1, "aria-label": "File to import", on: { change: () => this.#import(file) } });
-        const button = (label, click, kind = "") => h("button", { type: "button", class: `button ${kind}`, on: { click } }, label);
+        const file = h("input", {
+            type: "file",
+            accept: "application/json,.json",
+            class: "unseen",
+            tabIndex: -1,
+            "aria-label": "File to import",
+            on: { change: () => this.#import(file) },
+        });
+        const button = (label, click, kind = "") =>
+            h("button", { type: "button", class: `button ${kind}`, on: { click } }, label);
         return h(
             "fieldset",
             {},
             h("legend", {}, "Conversations"),
-            h("p", { class: "small" }, this.#store.keeps ? "They are kept in this browser and nowhere else." : "Nothing is kept: this browser blocks storage for this page."),
-            h("div", { class: "button-row" }, button("Export", () => this.#export()), button("Import", () => file.click()), button("Delete all", () => this.#deleteAll()), file),
+            h(
+                "p",
+                { class: "small" },
+                this.#store.keeps
+                    ? "They are kept in this browser and nowhere else."
+                    : "Nothing is kept: this browser blocks storage for this page.",
+            ),
+            h(
+                "div",
+                { class: "button-row" },
+                button("Export", () => this.#export()),
+                button("Import", () => file.click()),
+                button("Delete all", () => this.#deleteAll()),
+                file,
+            ),
         );
     }
 
@@ -128,7 +204,16 @@ export class SettingsView {
             server.refresh();
             this.#build();
         };
-        return h("fieldset", {}, h("legend", {}, "API key"), h("div", { class: "button-row" }, h("button", { type: "button", class: "button", on: { click: forget } }, "Forget the key")));
+        return h(
+            "fieldset",
+            {},
+            h("legend", {}, "API key"),
+            h(
+                "div",
+                { class: "button-row" },
+                h("button", { type: "button", class: "button", on: { click: forget } }, "Forget the key"),
+            ),
+        );
     }
 
     async #export() {
@@ -155,7 +240,10 @@ export class SettingsView {
         const all = await this.#store.conversations();
         if (all.length === 0) return toast("There is nothing to delete.");
         const gone = await this.#store.remove(all.map(({ id }) => id));
-        toast(all.length === 1 ? "One conversation deleted." : `${all.length} conversations deleted.`, { label: "Undo", run: () => this.#store.restore(gone) });
+        toast(all.length === 1 ? "One conversation deleted." : `${all.length} conversations deleted.`, {
+            label: "Undo",
+            run: () => this.#store.restore(gone),
+        });
     }
 }
 

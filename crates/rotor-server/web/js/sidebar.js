@@ -49,7 +49,11 @@ export class Sidebar {
         const route = currentRoute();
         for (const link of document.querySelectorAll(".views a")) mark(link, link.dataset.view === route.view);
         // Building the list anew would take the focus away from who walks through it.
-        const state = JSON.stringify([text, route.conversation, all.map(({ id, title, updated }) => [id, title, dayGroup(updated)])]);
+        const state = JSON.stringify([
+            text,
+            route.conversation,
+            all.map(({ id, title, updated }) => [id, title, dayGroup(updated)]),
+        ]);
         if (state === this.#shown) return;
         this.#shown = state;
         fill(this.#history, all.length > 0 ? this.#groups(all, route.conversation) : emptyNote(text));
@@ -63,14 +67,26 @@ export class Sidebar {
         }
         return [...groups].map(([name, members]) => [
             h("h2", { class: "side-title" }, name),
-            h("ul", {}, members.map((conversation) => this.#item(conversation, conversation.id === current))),
+            h(
+                "ul",
+                {},
+                members.map((conversation) => this.#item(conversation, conversation.id === current)),
+            ),
         ]);
     }
 
     #item({ id, title }, current) {
         const link = h("a", { href: chatAddress(id), title, dir: "auto" }, title);
         mark(link, current);
-        return h("li", {}, link, iconButton("close", `Delete ${title}`, { class: "icon-button delete", on: { click: () => this.#delete(id, current) } }));
+        return h(
+            "li",
+            {},
+            link,
+            iconButton("close", `Delete ${title}`, {
+                class: "icon-button delete",
+                on: { click: () => this.#delete(id, current) },
+            }),
+        );
     }
 
     async #delete(id, current) {

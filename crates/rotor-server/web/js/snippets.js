@@ -29,19 +29,41 @@ export function codeSample(text, language) {
 export function clientSnippets(model, needsKey) {
     const base = new URL("v1", document.baseURI).href;
     const key = needsKey ? "YOUR_KEY" : "unused";
-    const header = needsKey ? ` \\\n  -H "Authorization: Bearer ${key}"` : "";
     return [
-        [
-            "curl",
-            `curl ${base}/chat/completions${header} \\\n  -H "Content-Type: application/json" \\\n  -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
-        ],
-        [
-            "Python",
-            `from openai import OpenAI\n\nclient = OpenAI(base_url="${base}", api_key="${key}")\nanswer = client.chat.completions.create(\n    model="${model}",\n    messages=[{"role": "user", "content": "Hello"}],\n)\nprint(answer.choices[0].message.content)`,
-        ],
-        [
-            "JavaScript",
-            `import OpenAI from "openai";\n\nconst client = new OpenAI({ baseURL: "${base}", apiKey: "${key}" });\nconst answer = await client.chat.completions.create({\n  model: "${model}",\n  messages: [{ role: "user", content: "Hello" }],\n});\nconsole.log(answer.choices[0].message.content);`,
-        ],
+        ["curl", curl(base, model, needsKey)],
+        ["Python", python(base, model, key)],
+        ["JavaScript", javaScript(base, model, key)],
     ];
+}
+
+function curl(base, model, needsKey) {
+    const key = needsKey ? ['  -H "Authorization: Bearer YOUR_KEY" \\'] : [];
+    return [
+        `curl ${base}/chat/completions \\`,
+        ...key,
+        '  -H "Content-Type: application/json" \\',
+        `  -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
+    ].join("\n");
+}
+
+function python(base, model, key) {
+    return `from openai import OpenAI
+
+client = OpenAI(base_url="${base}", api_key="${key}")
+answer = client.chat.completions.create(
+    model="${model}",
+    messages=[{"role": "user", "content": "Hello"}],
+)
+print(answer.choices[0].message.content)`;
+}
+
+function javaScript(base, model, key) {
+    return `import OpenAI from "openai";
+
+const client = new OpenAI({ baseURL: "${base}", apiKey: "${key}" });
+const answer = await client.chat.completions.create({
+  model: "${model}",
+  messages: [{ role: "user", content: "Hello" }],
+});
+console.log(answer.choices[0].message.content);`;
 }

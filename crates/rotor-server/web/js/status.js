@@ -76,11 +76,22 @@ function retryButton() {
 
 function storageNotice(close) {
     const button = h("button", { type: "button", class: "link", on: { click: close } }, "Understood");
-    return banner("", "This browser blocks storage for this page. Everything works, but nothing is kept: conversations end with this tab.", button);
+    return banner(
+        "",
+        "This browser blocks storage for this page. Everything works, but nothing is kept: conversations end with this tab.",
+        button,
+    );
 }
 
 function keyForm() {
-    const input = h("input", { type: "password", name: "key", required: true, autocomplete: "off", "aria-label": "API key", placeholder: "API key" });
+    const input = h("input", {
+        type: "password",
+        name: "key",
+        required: true,
+        autocomplete: "off",
+        "aria-label": "API key",
+        placeholder: "API key",
+    });
     const remember = h("input", { type: "checkbox", name: "remember" });
     const submit = (event) => {
         event.preventDefault();

@@ -93,10 +93,14 @@ export class Store extends EventTarget {
         this.#tell(id);
     }
 
-    /** Stores a turn that this tab made. */
+    /** Stores a turn that this tab made. Where there is no room for it the event `full` is sent, and the turn lives in the page. */
     async saveTurn(turn) {
         turn.saved = Date.now();
-        await this.#put("turns", turn);
+        try {
+            await this.#put("turns", turn);
+        } catch {
+            this.dispatchEvent(new Event("full"));
+        }
         this.#tell(turn.conversation);
     }
 
@@ -123,8 +127,8 @@ export class Store extends EventTarget {
 
     /** Puts back what `remove` took, or adds what was imported; what is there with the same id stays as it is. */
     async restore({ conversations, turns }) {
-        const known = new Set((await this.#all("conversations")).map(({ id }) => id));
-        const knownTurns = new Set((await this.#all("turns")).map(({ id }) => id));
+        const known = new Set(await this.#ids("conversations"));
+        const knownTurns = new Set(await this.#ids("turns"));
         const added = conversations.filter(({ id }) => !known.has(id));
         await this.#write((put) => {
             for (const conversation of added) put("conversations", conversation);
@@ -176,6 +180,11 @@ export class Store extends EventTarget {
         return settled(this.#database.transaction(kind).objectStore(kind).get(id));
     }
 
+    async #ids(kind) {
+        if (!this.#database) return [...this.#memory[kind].keys()];
+        return settled(this.#database.transaction(kind).objectStore(kind).getAllKeys());
+    }
+
     async #all(kind) {
         if (!this.#database) return [...this.#memory[kind].values()];
         return settled(this.#database.transaction(kind).objectStore(kind).getAll());
@@ -222,11 +231,12 @@ function parseExport(text) {
     } catch {
         throw new Error("This file is no JSON. Choose a file that this page exported.");
     }
-    if (data?.format !== EXPORT_FORMAT) throw new Error(`This JSON file holds no conversations: its "format" is not "${EXPORT_FORMAT}".`);
+    if (data?.format !== EXPORT_FORMAT)
+        throw new Error(`This JSON file holds no conversations: its "format" is not "${EXPORT_FORMAT}".`);
     if (data.version !== VERSION) throw new Error(`This file has version ${data.version}; this page reads version ${VERSION}.`);
     const { conversations, turns } = data;
-    if (!isList(conversations, isConversation)) throw new Error("The file's \"conversations\" are damaged. Nothing was imported.");
-    if (!isList(turns, isTurn)) throw new Error("The file's \"turns\" are damaged. Nothing was imported.");
+    if (!isList(conversations, isConversation)) throw new Error('The file\'s "conversations" are damaged. Nothing was imported.');
+    if (!isList(turns, isTurn)) throw new Error('The file\'s "turns" are damaged. Nothing was imported.');
     for (const turn of turns) if (turn.state === "streaming") turn.state = "stopped";
     return { conversations, turns };
 }
@@ -235,11 +245,25 @@ const isList = (value, valid) => Array.isArray(value) && value.every(valid);
 const isText = (value) => typeof value === "string";
 
 function isConversation(value) {
-    return isText(value?.id) && isText(value.title) && Number.isFinite(value.updated) && typeof value.selected === "object" && value.selected !== null;
+    return (
+        isText(value?.id) &&
+        isText(value.title) &&
+        Number.isFinite(value.updated) &&
+        typeof value.selected === "object" &&
+        value.selected !== null
+    );
 }
 
 function isTurn(value) {
     const parent = value?.parent === null || isText(value?.parent);
-    const tokens = value?.tokens === undefined || isList(value.tokens, (token) => isText(token?.text) && Number.isFinite(token.logprob));
-    return parent && tokens && isText(value.id) && isText(value.conversation) && isText(value.content) && ["user", "assistant"].includes(value.role);
+    const tokens =
+        value?.tokens === undefined || isList(value.tokens, (token) => isText(token?.text) && Number.isFinite(token.logprob));
+    return (
+        parent &&
+        tokens &&
+        isText(value.id) &&
+        isText(value.conversation) &&
+        isText(value.content) &&
+        ["user", "assistant"].includes(value.role)
+    );
 }

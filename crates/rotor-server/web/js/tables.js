@@ -13,7 +13,19 @@ export function rowsTable(heads, rows, label) {
     return h(
         "table",
         { class: acting ? "rows acting" : "rows", "aria-label": label },
-        h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head || h("span", { class: "unseen" }, "Actions"))))),
-        h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
+        h(
+            "thead",
+            {},
+            h(
+                "tr",
+                {},
+                heads.map((head) => h("th", { scope: "col" }, head || h("span", { class: "unseen" }, "Actions"))),
+            ),
+        ),
+        h(
+            "tbody",
+            {},
+            rows.map((row) => h("tr", {}, row.map(cell))),
+        ),
     );
 }

@@ -59,7 +59,11 @@ export class TokensView {
         return h(
             "div",
             { class: "token-texts" },
-            thoughts && [h("h2", { class: "section-title" }, "Thinking"), this.#thought, h("h2", { class: "section-title" }, "Answer")],
+            thoughts && [
+                h("h2", { class: "section-title" }, "Thinking"),
+                this.#thought,
+                h("h2", { class: "section-title" }, "Answer"),
+            ],
             this.#answer,
         );
     }
@@ -94,7 +98,11 @@ export class TokensView {
         const values = tokens.map(bits);
         const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
         const drafted = tokens.filter((token) => token.drafted).length;
-        const parts = [`${integer(tokens.length)} tokens`, `${figures(mean)} bits per token on average, ${figures(Math.max(...values))} at most`, drafted > 0 && `${integer(drafted)} drafted`];
+        const parts = [
+            `${integer(tokens.length)} tokens`,
+            `${figures(mean)} bits per token on average, ${figures(Math.max(...values))} at most`,
+            drafted > 0 && `${integer(drafted)} drafted`,
+        ];
         this.#summary.textContent = parts.filter(Boolean).join(" · ");
         fill(this.#sparkline, sparkline(values, `Surprise in bits over the answer, at most ${figures(Math.max(...values))}`));
     }
@@ -138,8 +146,14 @@ export class TokensView {
             ["Bytes", bytes],
             ["Drafted", token.drafted ? "yes, and accepted" : null],
         ];
-        const rows = facts.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
-        return [h("p", { class: "token-place" }, `Token ${integer(index + 1)} of ${integer(this.#boxes.length)}`), h("h2", { class: "token-name" }, shownText(token)), h("dl", { class: "facts" }, rows)];
+        const rows = facts
+            .filter(([, value]) => value !== null && value !== undefined)
+            .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
+        return [
+            h("p", { class: "token-place" }, `Token ${integer(index + 1)} of ${integer(this.#boxes.length)}`),
+            h("h2", { class: "token-name" }, shownText(token)),
+            h("dl", { class: "facts" }, rows),
+        ];
     }
 
     #alternatives(index) {
@@ -149,7 +163,11 @@ export class TokensView {
         const reason = this.#whyNot(token);
         return [
             h("h3", { class: "section-title" }, reason ? "Alternatives" : "Go on from here with"),
-            h("ol", { class: "alternatives" }, top.map((other, place) => h("li", {}, this.#alternative(index, other, place, reason)))),
+            h(
+                "ol",
+                { class: "alternatives" },
+                top.map((other, place) => h("li", {}, this.#alternative(index, other, place, reason))),
+            ),
             reason && h("p", { class: "small" }, reason),
         ];
     }
@@ -171,13 +189,27 @@ export class TokensView {
             h("span", { class: "alternative-bar", vars: { "--share": probability } }),
             h("span", { class: "figures" }, percent(probability)),
         ];
-        if (content === null) return h("span", { class: `alternative ${chosen ? "chosen" : ""}`, title: chosen ? "This one was chosen" : "" }, inside);
+        if (content === null)
+            return h(
+                "span",
+                { class: `alternative ${chosen ? "chosen" : ""}`, title: chosen ? "This one was chosen" : "" },
+                inside,
+            );
         const depart = () => {
             const kept = this.#turn.tokens.slice(0, index);
             this.#chat.departFrom(this.#turn, content, [...kept, { ...other, rank: place + 1, top: token.top }]);
             go(chatAddress(this.#chat.conversation.id));
         };
-        return h("button", { type: "button", class: "alternative", "aria-label": `Go on from here with ${shownText(other)}, ${percent(probability)}`, on: { click: depart } }, inside);
+        return h(
+            "button",
+            {
+                type: "button",
+                class: "alternative",
+                "aria-label": `Go on from here with ${shownText(other)}, ${percent(probability)}`,
+                on: { click: depart },
+            },
+            inside,
+        );
     }
 }
 
@@ -187,7 +219,16 @@ function tokenBox(token) {
     const classes = ["token", `shade-${shade}`, token.drafted ? "drafted" : "", token.bytes !== undefined ? "raw" : ""];
     // A line end is shown and made.
     const text = token.bytes === undefined ? token.text.replace(/^ (?=\S)/, "").replaceAll("\n", "↵\n") : shownText(token);
-    return h("span", { class: classes.filter(Boolean).join(" "), role: "button", tabIndex: -1, "aria-label": `${shownText(token)}, ${percent(probability)}` }, text);
+    return h(
+        "span",
+        {
+            class: classes.filter(Boolean).join(" "),
+            role: "button",
+            tabIndex: -1,
+            "aria-label": `${shownText(token)}, ${percent(probability)}`,
+        },
+        text,
+    );
 }
 
 /** A token by itself: its text with spaces made visible, or its bytes where it is no whole character. */
@@ -197,7 +238,20 @@ function shownText(token) {
 }
 
 function legend() {
-    const label = (shade) => (shade === 0 ? `≥ ${SHADES[0] * 100} %` : shade < SHADES.length ? `${SHADES[shade] * 100}` : `< ${SHADES[shade - 1] * 100} %`);
-    const steps = Array.from({ length: SHADES.length + 1 }, (_, shade) => h("span", { class: `legend-step shade-${shade}` }, label(shade)));
-    return h("p", { class: "shade-legend" }, h("span", {}, "Probability"), h("span", { class: "legend-steps" }, steps), h("span", { class: "drafted" }, "drafted and accepted"));
+    const label = (shade) =>
+        shade === 0
+            ? `≥ ${SHADES[0] * 100} %`
+            : shade < SHADES.length
+              ? `${SHADES[shade] * 100}`
+              : `< ${SHADES[shade - 1] * 100} %`;
+    const steps = Array.from({ length: SHADES.length + 1 }, (_, shade) =>
+        h("span", { class: `legend-step shade-${shade}` }, label(shade)),
+    );
+    return h(
+        "p",
+        { class: "shade-legend" },
+        h("span", {}, "Probability"),
+        h("span", { class: "legend-steps" }, steps),
+        h("span", { class: "drafted" }, "drafted and accepted"),
+    );
 }

@@ -15,8 +15,8 @@ import { copyWith } from "./toast.js";
  * @property {number} place Its place among its siblings, from 0.
  * @property {number} count How many siblings there are.
  * @property {number | null} context Tokens of the context.
- * @property {boolean} last Whether it is the last turn of the path.
  * @property {boolean} busy Whether any answer of the conversation is under way.
+ * @property {boolean} usable Whether a request could be sent now.
  */
 
 /**
@@ -90,7 +90,13 @@ export class TurnView {
     }
 
     edit() {
-        const field = h("textarea", { class: "edit-field", value: this.#turn.content, "aria-label": "Edited text", dir: "auto", rows: 3 });
+        const field = h("textarea", {
+            class: "edit-field",
+            value: this.#turn.content,
+            "aria-label": "Edited text",
+            dir: "auto",
+            rows: 3,
+        });
         const close = () => {
             form.replaceWith(this.#body.element);
             this.element.classList.remove("editing");
@@ -124,29 +130,40 @@ export class TurnView {
     }
 
     #updateNote(streaming) {
-        const { state, generation, busy } = this.#situation;
+        const { state, generation, usable } = this.#situation;
         if (streaming) {
             this.#note.dataset.key = "";
             fill(this.#note, !generation?.begun && generation && waiting(generation.progress));
             return;
         }
-        const key = JSON.stringify([state, this.#turn.error, busy]);
+        const key = JSON.stringify([state, this.#turn.error, usable]);
         if (this.#note.dataset.key === key) return;
         this.#note.dataset.key = key;
-        fill(this.#note, this.#ending(state, busy));
+        fill(this.#note, this.#ending(state, !usable));
     }
 
-    #ending(state, busy) {
+    /** How the answer ended, where that is not as it should. After an error, what came is continued. */
+    #ending(state, disabled) {
         const turn = this.#turn;
-        if (state === "error") return note("error", turn.error?.message ?? "The answer failed.", this.#button("Try again", () => this.#retry(), busy));
+        if (state === "error")
+            return note(
+                "error",
+                turn.error?.message ?? "The answer failed.",
+                this.#button("Try again", () => this.#actions.goOn(turn), disabled),
+            );
         if (!ENDINGS[state]) return null;
-        if (state === "full") return note("", turn.error?.message ?? "", h("span", {}, ENDINGS.full), h("a", { href: "#/", class: "link" }, "New conversation"));
-        return note("", ENDINGS[state], this.#button("Go on", () => this.#actions.goOn(turn), busy));
-    }
-
-    /** After an error: what came is kept and continued; where nothing came, it is asked for again in place. */
-    #retry() {
-        this.#actions.goOn(this.#turn);
+        if (state === "full")
+            return note(
+                "",
+                turn.error?.message ?? "",
+                h("span", {}, ENDINGS.full),
+                h("a", { href: "#/", class: "link" }, "New conversation"),
+            );
+        return note(
+            "",
+            ENDINGS[state],
+            this.#button("Go on", () => this.#actions.goOn(turn), disabled),
+        );
     }
 
     #button(label, click, disabled) {
@@ -160,7 +177,9 @@ function note(kind, text, ...rest) {
 
 function waiting(progress) {
     const known = progress && progress.total > 0;
-    const text = known ? `Reading the prompt: ${integer(progress.processed)} of ${integer(progress.total)} tokens` : "Waiting for the first token";
+    const text = known
+        ? `Reading the prompt: ${integer(progress.processed)} of ${integer(progress.total)} tokens`
+        : "Waiting for the first token";
     return h("p", { class: "waiting" }, text);
 }
 
@@ -218,28 +237,47 @@ class Foot {
 
     update(turn, situation) {
         setText(this.#figures, figuresOf(turn, situation.context));
-        const key = JSON.stringify([situation.state, situation.place, situation.count, situation.busy, Boolean(turn.tokens?.length)]);
+        const key = JSON.stringify([
+            situation.state,
+            situation.place,
+            situation.count,
+            situation.busy,
+            situation.usable,
+            Boolean(turn.tokens?.length),
+        ]);
         if (key === this.#key) return;
         this.#key = key;
         fill(this.#buttons, situation.state !== "streaming" && this.#buttonsOf(turn, situation));
         fill(this.#branches, situation.count > 1 && this.#branchesOf(turn, situation));
     }
 
-    #buttonsOf(turn, { busy }) {
-        const button = (label, name, click, disabled = false) => h("button", { type: "button", class: `link ${name}`, disabled, on: { click } }, label);
+    #buttonsOf(turn, { busy, usable }) {
+        const button = (label, name, click, disabled = false) =>
+            h("button", { type: "button", class: `link ${name}`, disabled, on: { click } }, label);
         const { actions } = this.#view;
         return [
             turn.content && button("Copy", "copy", ({ currentTarget }) => copyWith(currentTarget, this.#view.turn.content)),
-            turn.role === "assistant" && (turn.content || !turn.error) && button("Again", "again", () => actions.again(this.#view.turn), busy),
-            turn.content && button("Edit", "edit", () => this.#view.edit(), busy),
-            turn.tokens?.length > 0 && h("a", { class: "link tokens-link", href: tokensAddress(turn.conversation, turn.id) }, "Tokens"),
+            turn.role === "assistant" &&
+                (turn.content || !turn.error) &&
+                button("Again", "again", () => actions.again(this.#view.turn), !usable),
+            turn.content && button("Edit", "edit", () => this.#view.edit(), busy || (turn.role === "user" && !usable)),
+            turn.tokens?.length > 0 &&
+                h("a", { class: "link tokens-link", href: tokensAddress(turn.conversation, turn.id) }, "Tokens"),
         ];
     }
 
     #branchesOf(turn, { place, count, busy }) {
-        const step = (by, name, label) =>
-            iconButton(name, label, { class: "icon-button small", disabled: busy || !(place + by in Array(count).fill(0)), on: { click: () => this.#view.actions.branch(this.#view.turn, by) } });
-        return [step(-1, "left", "Previous branch"), h("span", { class: "branch-count", "aria-label": `Branch ${place + 1} of ${count}` }, `${place + 1} / ${count}`), step(1, "right", "Next branch")];
+        const step = (by, name, label) => {
+            const outside = place + by < 0 || place + by >= count;
+            const click = () => this.#view.actions.branch(this.#view.turn, by);
+            return iconButton(name, label, { class: "icon-button small", disabled: busy || outside, on: { click } });
+        };
+        const figure = h(
+            "span",
+            { class: "branch-count", "aria-label": `Branch ${place + 1} of ${count}` },
+            `${place + 1} / ${count}`,
+        );
+        return [step(-1, "left", "Previous branch"), figure, step(1, "right", "Next branch")];
     }
 }
 
