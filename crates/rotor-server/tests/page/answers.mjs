@@ -89,6 +89,7 @@ const ANSWERS = [
     [/\bprefill\b/, { text: STORY, prefill: 1500 }],
     [/\bbytes\b/, { text: "Smile \u{1F642} again." }],
     [/\blength\b/, { text: "This answer ends where it", reason: "length" }],
+    [/\bfills\b/, { text: "This answer ends where it", reason: "length", fills: true }],
     [
         /\bbreaks\b/,
         {

@@ -173,7 +173,7 @@ class ChunkStream {
         if (this.closed) return;
         if (answer.cut) return this.response.destroy();
         if (answer.event && !whole) return this.response.end(`data: ${JSON.stringify({ error: answer.event })}\n\n`);
-        this.#finish(answer.reason ?? "stop");
+        this.#finish(answer.reason ?? "stop", answer.fills);
     }
 
     async #readPrompt(milliseconds) {
@@ -201,8 +201,8 @@ class ChunkStream {
         return true;
     }
 
-    #finish(reason) {
-        const total = reason === "length" ? this.state.context : this.prompt + this.#generated;
+    #finish(reason, fills) {
+        const total = fills ? this.state.context : this.prompt + this.#generated;
         this.#chunk([{ index: 0, delta: {}, text: "", logprobs: null, finish_reason: reason }]);
         this.#send({
             choices: [],

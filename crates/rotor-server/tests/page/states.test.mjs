@@ -31,6 +31,11 @@ state("code keeps its lines, tables scroll in their own box, both can be copied"
     assert.ok(await answer.locator(".table").evaluate((box) => box.scrollWidth > box.clientWidth));
     await answer.locator(".copy-code").click();
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^def counter\(start: int = 0\):\n    """Returns/);
+    await answer.locator(".copy-table").click();
+    assert.match(
+        await page.evaluate(() => navigator.clipboard.readText()),
+        /^Name\tWhere it lives\tLifetime\t.+\nstart\tthe call of counter\t/,
+    );
     await answer.getByRole("button", { name: "Copy", exact: true }).last().click();
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^A closure is .+\| Name \|/s);
 });
@@ -179,9 +184,18 @@ state(
     { allowed: /status of 400/ },
 );
 
-state("a context that fills up in mid-answer, and a length that is reached", async (page) => {
-    await say(page, "length");
+state("a context that fills up in mid-answer", async (page) => {
+    await say(page, "this fills it");
     await page.getByText("The context is full").waitFor();
+});
+
+state("a length that is reached, which a small context sets by itself", async (page) => {
+    server().set({ context: 512 });
+    await page.reload();
+    await say(page, "length");
+    await page.getByText("The answer has reached the length it was given.").waitFor();
+    await lastAnswer(page).getByRole("button", { name: "Go on" }).waitFor();
+    assert.equal(server().requests.at(-1).body.max_completion_tokens, 128);
 });
 
 state("no model", async (page) => {

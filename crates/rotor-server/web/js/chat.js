@@ -5,6 +5,7 @@ import { newConversation, newTurn, pathOf, select, siblings } from "./conversati
 import { Generation, generations, TAB } from "./generation.js";
 import { Composer } from "./composer.js";
 import { emptyState } from "./empty.js";
+import { copiedBy } from "./markdown.js";
 import { chatAddress, currentRoute, replaceAddress, settingsAddress } from "./router.js";
 import { server } from "./server.js";
 import { copyWith } from "./toast.js";
@@ -55,7 +56,7 @@ export class ChatView {
             this.composer.element,
         );
         this.#scroll.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-        this.#scroll.addEventListener("click", (event) => this.#copyCode(event));
+        this.#scroll.addEventListener("click", (event) => this.#copyBlock(event));
         this.#jump.addEventListener("click", () => this.#toEnd());
         server.addEventListener("change", () => this.#renderSoon());
         store.addEventListener("change", ({ detail }) => this.#stored(detail));
@@ -372,8 +373,9 @@ export class ChatView {
         this.#render();
     }
 
-    #copyCode({ target }) {
-        const button = target.closest?.(".copy-code");
-        if (button) copyWith(button, button.closest("figure").querySelector("code").textContent);
+    #copyBlock({ target }) {
+        const button = target.closest?.("figure button");
+        const text = button && copiedBy(button);
+        if (text) copyWith(button, text);
     }
 }

@@ -16,6 +16,8 @@ const SAVE_MS = 300;
 /** Storing may take one part in so many of the time: a long answer with its tokens is copied each time. */
 const SAVE_SHARE = 30;
 const ALTERNATIVES = 5;
+/** In a context of so few tokens an answer without a limit would leave no room for the next message. */
+const SMALL_CONTEXT = 1024;
 
 /** This tab, kept over a reload: a turn that it was streaming is known to be interrupted. */
 export const TAB = tabId();
@@ -117,8 +119,7 @@ export class Generation extends EventTarget {
     }
 
     #lengthState(used) {
-        const context = server.propsOf({ id: this.turn.model })?.default_generation_settings?.n_ctx;
-        return context && used >= context ? "full" : "length";
+        return used >= contextOf({ id: this.turn.model }) ? "full" : "length";
     }
 
     #fail(error) {
@@ -167,6 +168,7 @@ function chatRequest(path, turn, model) {
     const messages = path.filter(({ content }) => content).map(({ role, content }) => ({ role, content }));
     if (system) messages.unshift({ role: "system", content: system });
     const continued = turn.content || turn.reasoning;
+    const unlimited = preferences.get("max_completion_tokens") === null;
     if (continued) {
         const reasoning = turn.reasoning ? { reasoning_content: turn.reasoning } : {};
         messages.push({ role: "assistant", content: turn.content, ...reasoning });
@@ -177,6 +179,7 @@ function chatRequest(path, turn, model) {
         logprobs: true,
         top_logprobs: ALTERNATIVES,
         ...(continued ? { continue_final_message: true, add_generation_prompt: false } : {}),
+        ...(contextOf(model) <= SMALL_CONTEXT && unlimited ? { max_completion_tokens: quarter(model) } : {}),
         ...preferences.request(model),
     };
 }
@@ -185,12 +188,18 @@ function chatRequest(path, turn, model) {
 function textRequest(path, turn, model) {
     const { max_completion_tokens: length, chat_template_kwargs: _, ...sampling } = preferences.request(model);
     const prompt = path.map(({ content }) => content).join("") + turn.content;
-    return { ...common(model), prompt, logprobs: ALTERNATIVES, ...sampling, max_tokens: length ?? remaining(model) };
+    return { ...common(model), prompt, logprobs: ALTERNATIVES, ...sampling, max_tokens: length ?? quarter(model) };
 }
 
-/** OpenAI's completions default to 16 tokens; the page wants an answer's worth. */
-function remaining(model) {
-    return Math.floor((server.propsOf(model)?.default_generation_settings?.n_ctx ?? 512) / 2);
+/** Tokens of a model's context; infinite where it is not known. */
+function contextOf(model) {
+    return server.propsOf(model)?.default_generation_settings?.n_ctx ?? Infinity;
+}
+
+/** The length of an answer where the user has not set any, as a part of the context. */
+function quarter(model) {
+    const context = contextOf(model);
+    return Number.isFinite(context) ? Math.floor(context / 4) : 256;
 }
 
 /**

@@ -135,13 +135,13 @@ function elementsOf(blocks, links) {
     const html = marked.parser(Object.assign([...blocks], { links }));
     const fragment = DOMPurify.sanitize(html, ALLOWED);
     for (const pre of fragment.querySelectorAll("pre")) pre.replaceWith(codeBlock(pre));
-    for (const table of fragment.querySelectorAll("table")) wrapTable(table);
+    for (const table of fragment.querySelectorAll("table")) tableBlock(table);
     for (const link of fragment.querySelectorAll("a")) outside(link);
     for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) lower(heading);
     for (const box of fragment.querySelectorAll("input")) box.setAttribute("aria-label", box.checked ? "done" : "to do");
     // Each block has the direction of its first letter; what is inside of a list or a quotation follows the whole.
     for (const block of [...fragment.children, ...fragment.querySelectorAll("td, th")])
-        if (!block.matches("figure, .table")) block.dir = "auto";
+        if (!block.matches("figure")) block.dir = "auto";
     return fragment;
 }
 
@@ -151,7 +151,7 @@ function codeBlock(pre) {
     const language = languageOf(/language-(\S+)/.exec(code.className)?.[1]);
     return h(
         "figure",
-        { class: "code" },
+        { class: "block code" },
         h("figcaption", {}, h("span", {}, language || "text"), h("button", { type: "button", class: "link copy-code" }, "Copy")),
         h("pre", { tabIndex: 0, dir: "ltr" }, h("code", { data: { language } }, document.createTextNode(code.textContent))),
     );
@@ -162,11 +162,26 @@ function languageOf(info) {
     return /\S*/.exec(info ?? "")[0];
 }
 
-/** A table wider than the column scrolls in a box of its own, which the keyboard can reach. */
-function wrapTable(table) {
+/** A table with a copy button; one wider than the column scrolls in a box of its own, which the keyboard can reach. */
+function tableBlock(table) {
     const box = h("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Table" });
-    table.replaceWith(box);
+    const copy = h("button", { type: "button", class: "link copy-table" }, "Copy");
+    table.replaceWith(h("figure", { class: "block" }, h("figcaption", {}, h("span", {}, "table"), copy), box));
     box.append(table);
+}
+
+/**
+ * The text that a copy button of an answer stands for, or `null` for another element: code as it is, a table as lines of cells
+ * with tabs between them, which spreadsheets take.
+ *
+ * @param {Element} button
+ */
+export function copiedBy(button) {
+    const block = button.closest("figure");
+    if (button.matches(".copy-code")) return block.querySelector("code").textContent;
+    if (!button.matches(".copy-table")) return null;
+    const rows = [...block.querySelectorAll("tr")];
+    return rows.map((row) => [...row.cells].map((cell) => cell.textContent.trim()).join("\t")).join("\n");
 }
 
 function outside(link) {

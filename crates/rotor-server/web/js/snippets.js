@@ -13,7 +13,7 @@ export function codeSample(text, language) {
     const copy = ({ currentTarget }) => copyWith(currentTarget, text);
     return h(
         "figure",
-        { class: "code" },
+        { class: "block code" },
         h("figcaption", {}, h("span", {}, language), h("button", { type: "button", class: "link", on: { click: copy } }, "Copy")),
         h("pre", { tabIndex: 0 }, h("code", {}, text)),
     );

@@ -30,7 +30,7 @@ import { copyWith } from "./toast.js";
 /** What is said of an answer that did not come to its end. */
 const ENDINGS = {
     stopped: "Stopped here.",
-    length: "The length that was asked for is reached.",
+    length: "The answer has reached the length it was given.",
     full: "The context is full: the model cannot take in more than this. Start a new conversation, or edit an earlier turn to go on from there.",
 };
 
