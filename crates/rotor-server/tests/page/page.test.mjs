@@ -301,15 +301,16 @@ test("two tabs do not overwrite each other", () =>
         await other.goto(page.url());
         await other.locator(".turn.assistant").waitFor();
         await Promise.all([say(page, "From the first tab"), say(other, "From the second tab")]);
-        await Promise.all([answered(page, 2), answered(other, 2)]);
+        const ended = ({ role, state, content }) => role === "user" || (["done", "length"].includes(state) && content);
+        await eventually(async () => {
+            const turns = await page.evaluate(storedTurns);
+            return turns.length === 6 && turns.every(ended);
+        });
         await page.reload();
-        await page.locator(".turn.assistant").first().waitFor();
-        const turns = await page.evaluate(storedTurns);
-        const texts = turns.map(({ content }) => content);
+        await answered(page);
+        const texts = (await page.evaluate(storedTurns)).map(({ content }) => content);
         assert.ok(texts.includes("From the first tab") && texts.includes("From the second tab"), texts.join(" | "));
-        const answers = turns.filter(({ role }) => role === "assistant");
-        assert.equal(answers.length, 3);
-        assert.ok(answers.every(({ state, content }) => ["done", "length"].includes(state) && content));
+        assert.equal(texts.length, 6);
     }));
 
 test("blocked storage: everything works, and the page says that nothing is kept", () =>
@@ -407,6 +408,15 @@ test("every control has a name, and headings do not skip a level", () =>
             assert.deepEqual(found, { unnamed: [], skipped: [], first: 1 }, address);
         }
     }));
+
+/** Waits until `condition` holds, for as long as a page is waited for. */
+async function eventually(condition) {
+    const deadline = Date.now() + 20_000;
+    while (!(await condition())) {
+        assert.ok(Date.now() < deadline, "it never came to be");
+        await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+}
 
 /** Runs in the page: all turns in its database. */
 function storedTurns() {

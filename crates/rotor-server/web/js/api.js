@@ -13,17 +13,13 @@ const KEY = "rotor.key";
 export class ApiError extends Error {
     /**
      * @param {number} status HTTP status; 0 for an error in the middle of a stream.
-     * @param {{ message?: string, type?: string, code?: any, n_prompt_tokens?: number, n_ctx?: number }} error
-     * @param {number | null} [retryAfter] Seconds.
+     * @param {{ message?: string, type?: string, code?: any }} error
      */
-    constructor(status, error, retryAfter = null) {
+    constructor(status, error) {
         super(error.message || `The server answered with status ${status}.`);
         this.status = status;
         this.type = error.type ?? "";
         this.code = String(error.code ?? "");
-        this.promptTokens = error.n_prompt_tokens ?? null;
-        this.contextTokens = error.n_ctx ?? null;
-        this.retryAfter = retryAfter;
     }
 }
 
@@ -106,8 +102,7 @@ async function request(path, init = {}) {
 async function errorOf(response) {
     const body = await response.json().catch(() => ({}));
     const error = typeof body.error === "string" ? { message: body.error } : (body.error ?? {});
-    const retryAfter = Number(response.headers.get("Retry-After"));
-    return new ApiError(response.status, error, retryAfter > 0 ? retryAfter : null);
+    return new ApiError(response.status, error);
 }
 
 function post(body) {

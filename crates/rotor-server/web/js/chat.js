@@ -2,7 +2,7 @@
 
 import { fill, h, icon } from "./dom.js";
 import { newConversation, newTurn, pathOf, select, siblings } from "./conversation.js";
-import { Generation, generations, TAB } from "./generation.js";
+import { Generation, generations, newest, TAB } from "./generation.js";
 import { Composer } from "./composer.js";
 import { emptyState } from "./empty.js";
 import { copiedBy } from "./markdown.js";
@@ -94,6 +94,7 @@ export class ChatView {
         const conversation = id ? await this.#store.conversation(id) : null;
         if (id && !conversation) return false;
         this.conversation = conversation;
+        this.#turns = [];
         this.#views.clear();
         this.#list.replaceChildren();
         this.#following = true;
@@ -122,14 +123,17 @@ export class ChatView {
         this.#render();
     }
 
-    /** Reads the conversation again; turns that stream here are newer than what is stored. */
+    /** Reads the conversation again, with what other tabs have added to it. */
     async #reload() {
         const shown = this.conversation;
         const stored = shown ? await this.#store.turns(shown.id) : [];
         const current = shown ? await this.#store.conversation(shown.id) : null;
         if (this.conversation !== shown) return;
         if (current && shown) Object.assign(shown, { title: current.title, updated: current.updated });
-        this.#turns = stored.map((turn) => generations.get(turn.id)?.turn ?? turn);
+        // A turn that was added a moment ago may not have been stored when this was read.
+        const turns = new Map(this.#turns.map((turn) => [turn.id, turn]));
+        for (const turn of stored) turns.set(turn.id, newest(turn));
+        this.#turns = [...turns.values()];
         for (const turn of this.#turns) this.#adopt(turn);
         this.#onTitle();
         this.#render();
@@ -161,7 +165,7 @@ export class ChatView {
         });
         await this.#add(user);
         this.#toEnd();
-        await this.#answer(user);
+        await this.#answer(user.id);
     }
 
     stop() {
@@ -186,9 +190,7 @@ export class ChatView {
     async departFrom(turn, content, tokens) {
         if (this.#running || !server.usable) return;
         const { reasoning, reasoningMs } = turn;
-        const fresh = this.#newAnswer(turn.parent, { content, tokens, ...(reasoning ? { reasoning, reasoningMs } : {}) });
-        await this.#add(fresh);
-        await this.#run(fresh);
+        await this.#answer(turn.parent, { content, tokens, ...(reasoning ? { reasoning, reasoningMs } : {}) });
     }
 
     async rename(title) {
@@ -208,14 +210,23 @@ export class ChatView {
         this.#onTitle();
     }
 
-    #newAnswer(parent, fields = {}) {
-        return newTurn({ conversation: this.conversation.id, parent, role: "assistant", model: server.model.id, ...fields });
-    }
-
-    async #answer(user) {
-        const turn = this.#newAnswer(user.id);
+    /**
+     * Adds an answer and has it made.
+     *
+     * @param {string | null} parent Id of the turn that is answered.
+     * @param {Partial<Turn>} [fields] What it begins with.
+     */
+    async #answer(parent, fields = {}) {
+        const turn = newTurn({
+            conversation: this.conversation.id,
+            parent,
+            role: "assistant",
+            model: server.model.id,
+            ...fields,
+        });
+        const generation = new Generation(this.#store, turn);
         await this.#add(turn);
-        await this.#run(turn);
+        await this.#run(generation);
     }
 
     /** Adds a turn and shows it. */
@@ -229,11 +240,10 @@ export class ChatView {
         });
     }
 
-    async #run(turn) {
+    async #run(generation) {
         const path = this.#path();
-        const generation = new Generation(this.#store, turn, path.slice(0, path.indexOf(turn)));
-        this.#announcer.begin(turn.content.length);
-        const ended = generation.run();
+        this.#announcer.begin(generation.turn.content.length);
+        const ended = generation.run(path.slice(0, path.indexOf(generation.turn)));
         this.#listen(generation);
         this.#render();
         await ended;
@@ -251,14 +261,10 @@ export class ChatView {
 
     /** @type {import("./turn.js").TurnActions} */
     #actions = {
-        again: async (turn) => {
-            const fresh = this.#newAnswer(turn.parent);
-            await this.#add(fresh);
-            await this.#run(fresh);
-        },
+        again: (turn) => this.#answer(turn.parent),
         goOn: (turn) => {
             turn.model = server.model.id;
-            return this.#run(turn);
+            return this.#run(new Generation(this.#store, turn));
         },
         edit: async (turn, text) => {
             const { conversation, parent, role, model } = turn;
@@ -270,7 +276,7 @@ export class ChatView {
                 ...(role === "assistant" ? { model, edited: true } : {}),
             });
             await this.#add(edited);
-            if (role === "user") await this.#answer(edited);
+            if (role === "user") await this.#answer(edited.id);
             else this.#render();
         },
         branch: (turn, by) => this.#showSibling(turn, by),

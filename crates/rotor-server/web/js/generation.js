@@ -25,13 +25,21 @@ export const TAB = tabId();
 /** Answers under way in this tab, by turn id. @type {Map<string, Generation>} */
 export const generations = new Map();
 
+/** Turns that this tab has written since it was opened, by id: what is read from the store may be older. @type {Map<string, Turn>} */
+const written = new Map();
+
+/** The newer of a stored turn and what this tab has of it. */
+export function newest(stored, known = written.get(stored.id)) {
+    return known && (known.saved ?? 0) >= (stored.saved ?? 0) ? known : stored;
+}
+
 export class Generation extends EventTarget {
     #controller = new AbortController();
     #store;
     #saved = 0;
     /** Milliseconds that the last copy into the store took. */
     #cost = 0;
-    #started = performance.now();
+    #started = 0;
     #thinkingSince = 0;
     #discarded = false;
     /** How far the prompt is: tokens computed, of how many. @type {{ processed: number, total: number } | null} */
@@ -40,25 +48,31 @@ export class Generation extends EventTarget {
     begun = false;
 
     /**
+     * From here on the turn counts as under way.
+     *
      * @param {import("./store.js").Store} store
      * @param {Turn} turn The answer; what it already has is continued.
-     * @param {Turn[]} path The turns before it.
      */
-    constructor(store, turn, path) {
+    constructor(store, turn) {
         super();
         this.#store = store;
         this.turn = turn;
-        this.path = path;
+        Object.assign(turn, { state: "streaming", owner: TAB, error: null });
+        generations.set(turn.id, this);
+        written.set(turn.id, turn);
     }
 
-    /** Runs to the end; never fails, the turn says how it went. */
-    async run() {
+    /**
+     * Runs to the end; never fails, the turn says how it went.
+     *
+     * @param {Turn[]} path The turns before the answer.
+     */
+    async run(path) {
         const { turn } = this;
-        generations.set(turn.id, this);
-        Object.assign(turn, { state: "streaming", owner: TAB, error: null });
+        this.#started = performance.now();
         await this.#save();
         try {
-            await this.#receive();
+            await this.#receive(path);
         } catch (error) {
             this.#fail(error);
         }
@@ -79,13 +93,13 @@ export class Generation extends EventTarget {
         this.stop();
     }
 
-    async #receive() {
+    async #receive(path) {
         const model = server.models.find(({ id }) => id === this.turn.model);
         const chat = model?.chat_template !== false;
-        const body = chat ? chatRequest(this.path, this.turn, model) : textRequest(this.path, this.turn, model);
-        const path = chat ? "v1/chat/completions" : "v1/completions";
+        const body = chat ? chatRequest(path, this.turn, model) : textRequest(path, this.turn, model);
+        const endpoint = chat ? "v1/chat/completions" : "v1/completions";
         let [reason, used] = [null, 0];
-        for await (const chunk of api.stream(path, body, this.#controller.signal)) {
+        for await (const chunk of api.stream(endpoint, body, this.#controller.signal)) {
             for (const choice of chunk.choices ?? []) {
                 this.#append(choice);
                 reason = choice.finish_reason ?? reason;
@@ -129,12 +143,7 @@ export class Generation extends EventTarget {
             return;
         }
         turn.state = error.code === "context_length_exceeded" ? "full" : "error";
-        turn.error = {
-            message: error.message,
-            status: error.status ?? 0,
-            code: error.code ?? "",
-            retryAfter: error.retryAfter ?? null,
-        };
+        turn.error = { message: error.message, status: error.status ?? 0, code: error.code ?? "" };
         if (error instanceof api.Unreachable || error.status === 401) server.refresh();
     }
 
