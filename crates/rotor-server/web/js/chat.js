@@ -1,7 +1,7 @@
 /** The conversation: its turns, the field below them, and what happens when something is sent. */
 
 import { fill, h, icon } from "./dom.js";
-import { newConversation, newTurn, pathOf, select, siblings } from "./conversation.js";
+import { ancestors, newConversation, newTurn, pathOf, select, siblings } from "./conversation.js";
 import { Generation, generations, newest, TAB } from "./generation.js";
 import { Composer } from "./composer.js";
 import { emptyState } from "./empty.js";
@@ -156,16 +156,11 @@ export class ChatView {
     async send(text) {
         if (!server.usable) return;
         await this.#ensureConversation(text);
-        const path = this.#path();
-        const user = newTurn({
-            conversation: this.conversation.id,
-            parent: path.at(-1)?.id ?? null,
-            role: "user",
-            content: text,
-        });
-        await this.#add(user);
+        const [{ id: conversation }, last] = [this.conversation, this.#path().at(-1)];
+        const user = newTurn({ conversation, parent: last?.id ?? null, role: "user", content: text });
+        const stored = this.#add(user);
         this.#toEnd();
-        await this.#answer(user.id);
+        await this.#answer({ conversation, parent: user.id }, {}, stored);
     }
 
     stop() {
@@ -190,7 +185,7 @@ export class ChatView {
     async departFrom(turn, content, tokens) {
         if (this.#running || !server.usable) return;
         const { reasoning, reasoningMs } = turn;
-        await this.#answer(turn.parent, { content, tokens, ...(reasoning ? { reasoning, reasoningMs } : {}) });
+        await this.#answer(turn, { content, tokens, ...(reasoning ? { reasoning, reasoningMs } : {}) });
     }
 
     async rename(title) {
@@ -213,40 +208,37 @@ export class ChatView {
     /**
      * Adds an answer and has it made.
      *
-     * @param {string | null} parent Id of the turn that is answered.
+     * @param {Pick<Turn, "conversation" | "parent">} place Where in which conversation.
      * @param {Partial<Turn>} [fields] What it begins with.
+     * @param {Promise<void>} [before] What must be stored before it.
      */
-    async #answer(parent, fields = {}) {
-        const turn = newTurn({
-            conversation: this.conversation.id,
-            parent,
-            role: "assistant",
-            model: server.model.id,
-            ...fields,
-        });
+    async #answer({ conversation, parent }, fields = {}, before = Promise.resolve()) {
+        const turn = newTurn({ conversation, parent, role: "assistant", model: server.model.id, ...fields });
         const generation = new Generation(this.#store, turn);
-        await this.#add(turn);
-        await this.#run(generation);
+        await this.#run(generation, Promise.all([before, this.#add(turn)]));
     }
 
-    /** Adds a turn and shows it. */
+    /** Adds a turn and shows it, if its conversation is still the one on the screen. */
     async #add(turn) {
-        this.#turns.push(turn);
-        select(this.conversation, turn);
+        if (turn.conversation === this.conversation?.id) {
+            this.#turns.push(turn);
+            select(this.conversation, turn);
+        }
         await this.#store.saveTurn(turn);
-        await this.#store.update(this.conversation.id, (stored) => {
+        await this.#store.update(turn.conversation, (stored) => {
             select(stored, turn);
             stored.updated = Date.now();
         });
     }
 
-    async #run(generation) {
-        const path = this.#path();
+    /** Has an answer made once it is `stored`. Its path is taken at once: the user may look at something else meanwhile. */
+    async #run(generation, stored) {
+        const path = ancestors(this.#turns, generation.turn);
         this.#announcer.begin(generation.turn.content.length);
-        const ended = generation.run(path.slice(0, path.indexOf(generation.turn)));
         this.#listen(generation);
         this.#render();
-        await ended;
+        await stored;
+        await generation.run(path);
     }
 
     #listen(generation) {
@@ -261,12 +253,12 @@ export class ChatView {
 
     /** @type {import("./turn.js").TurnActions} */
     #actions = {
-        again: (turn) => this.#answer(turn.parent),
+        again: (turn) => this.#answer(turn),
         goOn: (turn) => {
             turn.model = server.model.id;
             return this.#run(new Generation(this.#store, turn));
         },
-        edit: async (turn, text) => {
+        edit: (turn, text) => {
             const { conversation, parent, role, model } = turn;
             const edited = newTurn({
                 conversation,
@@ -275,9 +267,10 @@ export class ChatView {
                 content: text,
                 ...(role === "assistant" ? { model, edited: true } : {}),
             });
-            await this.#add(edited);
-            if (role === "user") await this.#answer(edited.id);
-            else this.#render();
+            const stored = this.#add(edited);
+            if (role === "user") return this.#answer({ conversation, parent: edited.id }, {}, stored);
+            this.#render();
+            return stored;
         },
         branch: (turn, by) => this.#showSibling(turn, by),
     };

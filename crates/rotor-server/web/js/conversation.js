@@ -106,6 +106,18 @@ export function pathOf(conversation, turns) {
     }
 }
 
+/** The turns that lead to `turn`, from the first on, without itself. */
+export function ancestors(turns, turn) {
+    const before = [];
+    for (let parent = turn.parent; parent !== null;) {
+        const found = turns.find(({ id }) => id === parent);
+        if (!found) break;
+        before.unshift(found);
+        parent = found.parent;
+    }
+    return before;
+}
+
 /** Shows `turn` below its parent. */
 export function select(conversation, turn) {
     conversation.selected[turn.parent ?? ROOT] = turn.id;
