@@ -26,6 +26,11 @@ from model import Config, Model, ternary
 from tokenizer import BOS, EOS
 
 TOLERANCE = 1e-4  # of the largest logit
+# The model was not trained to chat: it goes on with what was said, paragraph by paragraph.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role != 'user' and not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+)
 CARD = """---
 language: en
 license: apache-2.0
@@ -119,6 +124,7 @@ def tokenizer_config(tokenizer: Tokenizer, context: int) -> dict[str, object]:
         "added_tokens_decoder": specials,
         "bos_token": BOS,
         "eos_token": EOS,
+        "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": context,
