@@ -5,12 +5,13 @@
 //! allocation without bounds is a bug, and so is a form that does not come back as it went in.
 
 use rotor::DenseType;
-use rotor::chat::{ChatTemplate, Message, encode_chat};
+use rotor::chat::{ChatTemplate, Conversation, Message, encode_chat};
 use rotor::formats::{GgufVocabulary, OpenOptions, Part, Role, RowOrder, Source, TokenizerSource, Weight};
 use rotor::forms::{Encoder, FORMS, KernelConfig, Scales, TernaryForm, TernaryTensor, TlTile};
 use rotor::forms::{absmean_scale, inner_scales};
 use rotor::tokenizer::{SpecialTokens, Tokenizer};
 use rotor_kernels::{Isa, Kernels};
+use serde_json::json;
 use std::sync::OnceLock;
 
 /// A fuzz target's name, which is its corpus's folder, and its entry.
@@ -99,7 +100,7 @@ fn folder(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// What runs of a source's side matter: its tokenizer, its template, its linears' trits.
 fn use_source(source: &Source) {
-    if let Some(template) = source.chat_template() {
+    if let Ok(Some(template)) = source.chat_template() {
         let _ = ChatTemplate::new(&template, Some("<s>"), None);
     }
     if let Ok(Some(tokenizer)) = source.tokenizer() {
@@ -226,7 +227,8 @@ fn kernel_config(text: &str) {
 }
 
 /// A template, then the texts of messages, separated by bytes 0: compiled, rendered, and encoded with a tokenizer that
-/// has control tokens.
+/// has control tokens. Texts go in as contents, as reasoning, as the JSON of a call's arguments and of a tool; and a last
+/// message is continued.
 pub fn chat(data: &[u8]) {
     let mut parts = data.split(|&byte| byte == 0).map(|part| String::from_utf8_lossy(part));
     let source = parts.next().unwrap_or_default();
@@ -234,8 +236,23 @@ pub fn chat(data: &[u8]) {
     let Ok(Some(template)) = ChatTemplate::for_model(Some(&source), tokenizer) else { return };
     let roles = ["system", "user", "assistant"].into_iter().cycle();
     let messages: Vec<_> = roles.zip(parts.take(8)).map(|(role, text)| Message::new(role, text)).collect();
-    for add_generation_prompt in [false, true] {
-        let _ = encode_chat(tokenizer, &template, &messages, add_generation_prompt);
+    let mut conversation = Conversation::from(messages.as_slice());
+    let _ = template.spelled_tokens(tokenizer);
+    let _ = encode_chat(tokenizer, &template, &conversation);
+    conversation.add_generation_prompt = false;
+    conversation.continue_final_message = true;
+    let _ = encode_chat(tokenizer, &template, &conversation);
+    conversation.continue_final_message = false;
+    if let Some(text) = messages.first().map(|message| message.content.as_str()) {
+        let call = json!({"type": "function", "function": {"name": "f", "arguments": text}});
+        let part = json!([{"type": "text", "text": text}]);
+        conversation
+            .messages
+            .push(json!({"role": "assistant", "content": part, "reasoning": text, "tool_calls": [call]}));
+        conversation.messages.push(json!({"role": "tool", "tool_call_id": text, "content": null}));
+        conversation.tools = serde_json::from_str(text).unwrap_or_else(|_| vec![json!({"description": text})]);
+        conversation.template_arguments.insert("enable_thinking".into(), true.into());
+        let _ = encode_chat(tokenizer, &template, &conversation);
     }
 }
 

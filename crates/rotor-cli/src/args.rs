@@ -2,12 +2,14 @@
 
 use crate::synth::HeadName;
 use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rotor::config::{Activation, limits};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
 use rotor::{FormatError, KvType};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// More threads than any machine this runs on has cores.
@@ -25,6 +27,82 @@ const ENVIRONMENT: &str = "Every flag is also read from an environment variable 
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line, or ends the program: after help, or with a sentence about what is wrong with it.
+    pub(crate) fn read() -> Cli {
+        let mut command = Cli::definition();
+        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let cli = matches.and_then(|mut matches| {
+            one_model(&matches)?;
+            Cli::from_arg_matches_mut(&mut matches)
+        });
+        cli.unwrap_or_else(|error| explained(error, &command).exit())
+    }
+
+    /// All commands and their options. A negative number is a value everywhere, so that its option can say what it takes.
+    fn definition() -> clap::Command {
+        fn with_negative_numbers(command: clap::Command) -> clap::Command {
+            let command = command.mut_args(|argument| {
+                let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+                argument.allow_negative_numbers(takes_value)
+            });
+            command.mut_subcommands(with_negative_numbers)
+        }
+        with_negative_numbers(Cli::command())
+    }
+}
+
+/// A model may be named by its place or by `-m`, but not by both.
+fn one_model(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+    let typed =
+        |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
+    if typed("model") && typed("model_option") {
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, "the model is named twice: alone and with -m\n"));
+    }
+    Ok(())
+}
+
+/// A usage error that says what to do instead of quoting the parser.
+fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let text = |error: &clap::Error, kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let argument = text(&error, ContextKind::InvalidArg);
+    if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
+        && text(&error, ContextKind::InvalidValue).is_some_and(|value| value.is_empty())
+        && let Some(name) = &argument
+    {
+        return clap::Error::raw(ErrorKind::InvalidValue, empty_value(name)).with_cmd(command);
+    }
+    // "-- -1" leads to the next error: what follows is taken for a model.
+    let mut tips = match error.remove(ContextKind::Suggested) {
+        Some(ContextValue::StyledStrs(tips)) => tips,
+        _ => Vec::new(),
+    };
+    tips.retain(|tip| !tip.to_string().contains(" -- "));
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    if let Some(text) = argument.filter(|text| is_run && !text.starts_with('-')) {
+        tips.push(format!("a text goes after -p: -p {text:?}").into());
+    }
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+/// What is said of an option, or its environment variable, with nothing in it.
+fn empty_value(argument: &str) -> String {
+    let name = argument.trim_start_matches(['-', '[', '<']);
+    let end = name.find([' ', '>', ']']).unwrap_or(name.len());
+    let variable = format!("ROTOR_{}", name[..end].replace('-', "_").to_uppercase());
+    if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) {
+        return format!("the environment variable {variable} is empty: give it a value, or unset it\n");
+    }
+    format!("the value of {argument} is empty: give one, or leave it out\n")
 }
 
 /// Help and options of each command are in its own file.
@@ -98,8 +176,8 @@ pub(crate) struct LoadArgs {
     /// Encode the embedding and the head anew while loading, as convert --head does [default: as in the file].
     #[arg(long, value_name = "TYPE", env = "ROTOR_HEAD", hide_env = true)]
     head: Option<HeadName>,
-    /// What dense matrices of quantised types are multiplied by: f32, or 16-bit integers with a scale to every 32 [default:
-    /// f32 for logits, else int16].
+    /// What dense matrices of quantised types are multiplied by: f32, or 16-bit integers with a scale to every 256
+    /// [default: f32 for logits, else int16].
     #[arg(long, value_name = "TYPE", env = "ROTOR_DENSE_ACTIVATIONS", hide_env = true)]
     dense_activations: Option<DenseActivationsName>,
     #[command(flatten)]
@@ -240,6 +318,21 @@ pub(crate) fn whole_number(text: &str, low: usize, high: usize) -> Result<usize,
     value.ok_or_else(|| format!("expected a whole number from {low} to {high}"))
 }
 
+/// Any whole number, for options that have no upper bound of their own.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number from 0 on".to_owned())
+}
+
+/// A seed of random numbers.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// A number, with or without a fraction.
+pub(crate) fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "expected a number".to_owned())
+}
+
 /// Token ids, separated by commas or spaces.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenIds(pub(crate) Vec<u32>);
@@ -258,18 +351,61 @@ impl std::str::FromStr for TokenIds {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArg {
     /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true, required_unless_present = "model_option")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    option: ModelOption,
+}
+
+impl ModelArg {
+    /// The model's path.
+    pub(crate) fn path(&self) -> &Path {
+        // One of the two is there, or the command line would have been refused.
+        self.option.or(self.model.as_deref()).unwrap_or(Path::new(""))
+    }
+}
+
+/// Where a model is, for commands that have one of their own.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct OptionalModelArg {
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
+    /// model inside the program].
     #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    pub(crate) model: PathBuf,
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    option: ModelOption,
+}
+
+impl OptionalModelArg {
+    /// The model's path; `None` is the model inside the program.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.option.or(self.model.as_deref())
+    }
+}
+
+/// What other programs call the same.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+struct ModelOption {
+    /// The model, as an option.
+    #[arg(id = "model_option", short = 'm', long = "model", value_name = "MODEL")]
+    path: Option<PathBuf>,
+}
+
+impl ModelOption {
+    /// This path, or else the one that stands alone (or in the environment).
+    fn or<'a>(&'a self, alone: Option<&'a Path>) -> Option<&'a Path> {
+        self.path.as_deref().or(alone)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_consistent() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 
     #[test]
@@ -277,6 +413,10 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
                 let long = argument.get_long().unwrap_or_default();
+                if long == "model" {
+                    // Its variable belongs to the model that stands alone.
+                    continue;
+                }
                 let expected = format!("ROTOR_{}", long.replace('-', "_").to_uppercase());
                 let found = argument.get_env().and_then(std::ffi::OsStr::to_str);
                 assert_eq!(found, Some(expected.as_str()), "{} --{long}", command.get_name());

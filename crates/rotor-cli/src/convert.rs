@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Convert a model between files and forms, without loss.
+///
 /// Weights stay what they are: nothing is rounded that was not asked for, and what the target cannot hold is refused by name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

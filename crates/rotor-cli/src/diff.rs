@@ -15,6 +15,8 @@ use std::process::ExitCode;
 /// Differing tensors that are listed before the rest is only counted.
 const SHOWN_TENSORS: usize = 50;
 
+/// Tell whether two files hold the same model.
+///
 /// Hyper-parameters, every trit, every scale and every other number are compared; tokenizers and names are not.
 /// The exit code is 0 where the models are the same and 1 where they differ.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! `rotor extract`: one tensor or one layer as plain arrays.
 
-use crate::args::{ModelArg, OpenArgs};
+use crate::args::{ModelArg, OpenArgs, count};
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
@@ -12,6 +12,8 @@ use std::process::ExitCode;
 /// Scales of a tensor that are listed one by one.
 const SHOWN_SCALES: usize = 8;
 
+/// Write one tensor or one layer as plain arrays.
+///
 /// Rows are in the order of the file. A tensor's scale lies beside it; as f32 the weights are multiplied by it.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("selection").required(true)))]
@@ -19,7 +21,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
     /// A whole layer, counted from 0.
-    #[arg(long, value_name = "N", group = "selection", env = "ROTOR_LAYER", hide_env = true)]
+    #[arg(long, value_name = "N", value_parser = count, group = "selection", env = "ROTOR_LAYER", hide_env = true)]
     layer: Option<usize>,
     /// One tensor, by its name in the file, with or without `.weight`.
     #[arg(long, value_name = "NAME", group = "selection", env = "ROTOR_TENSOR", hide_env = true)]
@@ -39,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open(&args.model.model, &args.open.options()?)?;
+    let source = load::open(args.model.path(), &args.open.options()?)?;
     let selection = match (&args.layer, &args.tensor) {
         (Some(layer), _) => Selection::Layer(*layer),
         (None, Some(name)) => Selection::Tensor(name),

@@ -38,9 +38,9 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if ids.is_empty() {
         return Err(UsageError("--ids needs at least one token id".into()).into());
     }
-    let source = load::open(&args.model.model, &args.load.options(DenseActivations::F32)?)?;
+    let source = load::open(args.model.path(), &args.load.options(DenseActivations::F32)?)?;
     check_ids(&source, ids)?;
-    load::refuse_input(&args.model.model, &args.output)?;
+    load::refuse_input(args.model.path(), &args.output)?;
     let vocab_size = source.config().vocab_size;
     // Begun before the model is loaded: a place that cannot be written is told at once.
     let mut header = SafetensorsHeader::new();

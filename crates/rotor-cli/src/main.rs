@@ -26,11 +26,10 @@ mod terminal;
 mod tokenize;
 mod units;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = args::Cli::read();
     interrupt::install();
     match cli.command.execute() {
         Ok(code) => code,

@@ -11,6 +11,7 @@ use rotor::eval::{Perplexity, PerplexityError, perplexity};
 use rotor::formats::DenseActivations;
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 /// The text's tokens are cut into chunks; the second half of each is scored, so that every token is predicted from at least
 /// half a chunk. The figures compare with llama.cpp's for the same --ctx.
 #[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
@@ -30,8 +32,8 @@ pub(crate) struct Args {
     #[arg(env = "ROTOR_CTX", hide_env = true)]
     ctx: usize,
     /// Stop after so many chunks [default: all].
-    #[arg(long, value_name = "N", env = "ROTOR_CHUNKS", hide_env = true)]
-    chunks: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = chunks, env = "ROTOR_CHUNKS", hide_env = true)]
+    chunks: Option<NonZeroUsize>,
     /// How keys and values are stored.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
@@ -44,12 +46,16 @@ pub(crate) struct Args {
     load: LoadArgs,
 }
 
+fn chunks(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number from 1 on".to_owned())
+}
+
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if args.ctx < 4 {
         return Err(crate::outcome::UsageError(PerplexityError::Context(args.ctx).to_string()).into());
     }
     let text = read_text(&args.file, MAX_TEXT_BYTES)?;
-    let source = load::open(&args.model.model, &args.load.options(DenseActivations::default())?)?;
+    let source = load::open(args.model.path(), &args.load.options(DenseActivations::default())?)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);
     load::warn_of_context(&engine, args.ctx);

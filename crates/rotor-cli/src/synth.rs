@@ -1,6 +1,6 @@
 //! `rotor synth`: synthetic models, for measuring and testing where none can be downloaded.
 
-use crate::args::LayoutName;
+use crate::args::{LayoutName, seed};
 use crate::progress::Bar;
 use crate::terminal::print_line;
 use crate::units;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_HEAD", hide_env = true)]
     head: HeadName,
     /// Where the random numbers begin.
-    #[arg(long, value_name = "N", default_value_t = 0, env = "ROTOR_SEED", hide_env = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, env = "ROTOR_SEED", hide_env = true)]
     seed: u64,
     /// tokenizer.json or tiktoken ranks to take the vocabulary from [default: a byte-level one of the right size].
     #[arg(long, value_name = "FILE", env = "ROTOR_TOKENIZER", hide_env = true)]

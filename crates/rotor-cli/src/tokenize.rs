@@ -1,6 +1,6 @@
 //! `rotor tokenize`: text to token ids, and back.
 
-use crate::args::{ModelArg, OpenArgs, TokenIds};
+use crate::args::{OpenArgs, TokenIds};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{print, print_json, print_line, read_stdin};
@@ -10,6 +10,7 @@ use rotor::model::ForwardError;
 use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Turn text into token ids, or back.
@@ -17,8 +18,9 @@ use std::process::ExitCode;
 /// Prints one token a line: id, tab, piece. Begins with the beginning-of-sequence token where the model wants it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    model: ModelArg,
+    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
+    model: PathBuf,
     /// The text, or with `--decode` the ids [default: stdin, byte for byte].
     #[arg(allow_hyphen_values = true)]
     text: Option<String>,
@@ -49,7 +51,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // Before the model is opened: ids that are none are wrong usage.
     let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
-    let source = load::open(&args.model.model, &args.open.options()?)?;
+    let source = load::open(&args.model, &args.open.options()?)?;
     let vocabulary = source.tokenizer()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
     let tokenizer = Tokenizer::new(&vocabulary, source.config().vocab_size)?;
     match ids {

@@ -8,11 +8,11 @@
 
 use crate::batch::{Batch, BatchOptions, RequestId};
 use crate::cache::block_bytes;
-use crate::chat::{ChatError, ChatTemplate, Message, encode_chat};
+use crate::chat::{ChatError, ChatTemplate, Conversation, Message, encode_chat};
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
 use crate::model::{Model, Step, Wanted};
-use crate::request::{Event, Request};
+use crate::request::{Event, Finished, Request};
 use crate::runtime::Runtime;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rotor_kernels::Pool;
@@ -41,9 +41,6 @@ pub enum LoadError {
     /// The vocabulary.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The chat template.
-    #[error(transparent)]
-    Chat(#[from] ChatError),
 }
 
 /// A model ready to generate.
@@ -51,7 +48,7 @@ pub enum LoadError {
 pub struct Engine {
     model: Model,
     tokenizer: Option<Tokenizer>,
-    chat_template: Option<ChatTemplate>,
+    chat_template: Option<Result<ChatTemplate, Arc<ChatError>>>,
     warnings: Vec<String>,
 }
 
@@ -110,12 +107,9 @@ impl Engine {
             (model, tokenizer)
         });
         let (model, tokenizer) = (model?, tokenizer?);
-        let template = source.chat_template();
-        let chat_template = match &tokenizer {
-            Some(tokenizer) => ChatTemplate::for_model(template.as_deref(), tokenizer)?,
-            None => None,
-        };
-        Ok(Engine { model, tokenizer, chat_template, warnings: source.warnings().to_vec() })
+        let mut warnings = source.warnings().to_vec();
+        let chat_template = tokenizer.as_ref().and_then(|tokenizer| chat_template(source, tokenizer, &mut warnings));
+        Ok(Engine { model, tokenizer, chat_template, warnings })
     }
 
     /// The model.
@@ -141,9 +135,13 @@ impl Engine {
         self.tokenizer.as_ref().ok_or(GenerateError::NoTokenizer(purpose))
     }
 
-    /// The chat template, if the model has one.
-    pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.chat_template.as_ref()
+    /// The chat template.
+    ///
+    /// # Errors
+    /// Where the model has none, or one that is broken: everything but chats works without.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, GenerateError> {
+        let template = self.chat_template.as_ref().ok_or(GenerateError::NoChatTemplate)?;
+        template.as_ref().map_err(|error| GenerateError::ChatTemplate(Arc::clone(error)))
     }
 
     /// The context a session gets unless asked otherwise.
@@ -194,15 +192,21 @@ impl Engine {
     /// The ids of a conversation that the model is to continue with its answer.
     ///
     /// # Errors
-    /// Where the model has no tokenizer or template, or the template refuses the messages.
+    /// As [`Engine::encode_conversation`].
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, GenerateError> {
-        let tokenizer = self.tokenizer("chat")?;
-        let template = self.chat_template.as_ref().ok_or(GenerateError::NoChatTemplate)?;
-        Ok(encode_chat(tokenizer, template, messages, true)?)
+        self.encode_conversation(&messages.into())
+    }
+
+    /// The ids of a conversation in the shape of OpenAI's API, with tools and the template's arguments.
+    ///
+    /// # Errors
+    /// Where the model has no tokenizer or template, or the template refuses the conversation.
+    pub fn encode_conversation(&self, conversation: &Conversation) -> Result<Vec<u32>, GenerateError> {
+        Ok(encode_chat(self.tokenizer("chat")?, self.chat_template()?, conversation)?)
     }
 
     /// Generates after `prompt`, handing each piece of text (whole characters, never part of a stop string) to `on_text`,
-    /// which may break off. Works without a tokenizer too: then no text is handed out.
+    /// which may break off; what was held back for a stop string comes after that, as the last piece. Works without a tokenizer too: then no text is handed out.
     ///
     /// The session keeps what was computed; a prompt that begins with the same tokens is not computed again.
     ///
@@ -231,7 +235,12 @@ impl Engine {
                 break;
             }
         }
-        Ok(events.cancel())
+        let finished = events.end();
+        if !finished.text.is_empty() {
+            // As above.
+            let _ = on_text(&finished.text);
+        }
+        Ok(finished.generation)
     }
 
     /// Begins to generate: computes as the events are taken. Dropping the iterator breaks off.
@@ -273,6 +282,33 @@ impl Engine {
     }
 }
 
+/// The source's chat template, compiled. What is wrong with it is a warning; it is an error only for those who chat.
+fn chat_template(
+    source: &Source,
+    tokenizer: &Tokenizer,
+    warnings: &mut Vec<String>,
+) -> Option<Result<ChatTemplate, Arc<ChatError>>> {
+    let text = source.chat_template().map_err(ChatError::from);
+    match text.and_then(|text| ChatTemplate::for_model(text.as_deref(), tokenizer)) {
+        Ok(None) => None,
+        Ok(Some(template)) => {
+            let spelled = template.spelled_tokens(tokenizer);
+            if !spelled.is_empty() {
+                warnings.push(format!(
+                    "the chat template writes {}, which the file has as ordinary tokens: the model sees their characters, \
+                     and may not end its answers",
+                    spelled.join(", ")
+                ));
+            }
+            Some(Ok(template))
+        }
+        Err(error) => {
+            warnings.push(format!("{error}: chats will not work, everything else does"));
+            Some(Err(Arc::new(error)))
+        }
+    }
+}
+
 /// A text as it is generated.
 #[derive(Debug)]
 pub struct Events<'a> {
@@ -305,13 +341,20 @@ impl Iterator for Events<'_> {
 
 impl Events<'_> {
     /// Breaks off and returns what was done so far.
-    pub fn cancel(mut self) -> Generation {
+    pub fn cancel(self) -> Generation {
+        self.end().generation
+    }
+
+    /// As [`Events::cancel`], with the text that was held back for a stop string.
+    fn end(mut self) -> Finished {
         let cancelled = self.session.batch.cancel(self.id);
         let last = self.ready.drain(..).chain(cancelled).find_map(|event| match event {
-            Event::Finished(finished) => Some(finished.generation),
+            Event::Finished(finished) => Some(finished),
             _ => None,
         });
-        last.map_or_else(Generation::default, |last| Generation { finish_reason: FinishReason::Cancelled, ..last })
+        let mut finished = last.unwrap_or_default();
+        finished.generation.finish_reason = FinishReason::Cancelled;
+        finished
     }
 }
 

@@ -31,6 +31,7 @@ pub mod runtime;
 pub mod sample;
 pub mod sequence;
 pub mod statistics;
+mod stop;
 pub mod synth;
 pub mod tokenizer;
 mod tune;

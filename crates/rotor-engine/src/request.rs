@@ -5,6 +5,7 @@ use crate::constraint::{Constraint, ConstraintError};
 use crate::model::ForwardError;
 use crate::sample::{SamplingError, SamplingOptions};
 use crate::tokenizer::TokenizerError;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why text could not be generated.
@@ -19,6 +20,20 @@ pub enum GenerateError {
     /// The model has no chat template.
     #[error("the model has no chat template: use it to complete text")]
     NoChatTemplate,
+    /// The model has a chat template that cannot be used.
+    #[error("{0}")]
+    ChatTemplate(Arc<ChatError>),
+    /// A stop string that can never match.
+    #[error(
+        "the stop string {stop:?} has the control token {token:?} in it, which is never printed, so it cannot match: give \
+         {token:?} alone, or the text without it"
+    )]
+    StopString {
+        /// The stop string.
+        stop: String,
+        /// The control token.
+        token: String,
+    },
     /// Nothing to go on from.
     #[error("the prompt is empty, and the model has no beginning-of-sequence token to start from")]
     EmptyPrompt,
@@ -78,7 +93,7 @@ pub struct GenerateOptions {
     pub max_tokens: Option<usize>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
-    /// Strings that end the text; they are not part of it.
+    /// Strings that end the text; they are not part of it. One that is the text of a control token ends it at that token.
     pub stop: Vec<String>,
     /// Goes on past end-of-turn tokens.
     pub ignore_eos: bool,
@@ -187,7 +202,7 @@ pub struct TokenLogprobs {
 }
 
 /// The end of a choice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Finished {
     /// Which choice.
     pub choice: usize,

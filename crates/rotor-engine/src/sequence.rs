@@ -14,6 +14,7 @@ use crate::request::{
     TokenLogprobs,
 };
 use crate::sample::{Sampler, StopMatcher};
+use crate::stop::Stops;
 use crate::tokenizer::{TextStream, Tokenizer};
 use std::time::Instant;
 
@@ -73,12 +74,15 @@ impl Sequence {
         vocab_size: usize,
         cache: SequenceCache,
     ) -> Result<Sequence, GenerateError> {
-        let Request { prompt, options, logprobs, constraint, .. } = request;
+        let Request { prompt, mut options, logprobs, constraint, .. } = request;
         check_prompt(&prompt, cache.capacity())?;
-        let ends = match tokenizer {
+        let stops = Stops::new(tokenizer, &options.stop)?;
+        options.stop = stops.texts;
+        let mut ends = match tokenizer {
             Some(tokenizer) if !options.ignore_eos => tokenizer.end_of_generation().to_vec(),
             _ => Vec::new(),
         };
+        ends.extend(stops.tokens);
         let generator = Generator {
             choice: 0,
             writer: Writer::new(tokenizer, &options),
@@ -322,14 +326,13 @@ impl Sequence {
         Some(sum.iter().map(|value| value / divisor).collect())
     }
 
-    /// Ends the sequence; `None` for the reason that it has found itself. The text that was held back is in the event,
-    /// unless the caller broke off.
+    /// Ends the sequence; `None` for the reason that it has found itself. The text that was held back for a stop string is in
+    /// the event, also where the caller broke off.
     pub(crate) fn finish(&mut self, reason: Option<FinishReason>) -> Finished {
         let now = Instant::now();
         let (choice, found, seed, text, stop) = match &mut self.task {
             Task::Generate(generator) => {
-                let cancelled = reason == Some(FinishReason::Cancelled);
-                let text = if cancelled { String::new() } else { generator.writer.finish() };
+                let text = generator.writer.finish();
                 let stop = generator.writer.stops.matched().map(str::to_owned);
                 (generator.choice, generator.finish, generator.sampler.seed(), text, stop)
             }

@@ -33,11 +33,11 @@ fn templates_reach_nothing_but_the_messages_cve_2024_34359() {
         "{% import '/etc/passwd' as f %}",
         "{% extends '/etc/passwd' %}",
     ] {
-        let rendered = ChatTemplate::new(source, None, None).and_then(|template| template.render(&messages, true));
+        let rendered = ChatTemplate::new(source, None, None).and_then(|template| template.render(&(&messages).into()));
         assert!(rendered.is_err(), "{source} gave {rendered:?}");
     }
     for source in ["{{ config }}", "{{ request }}", "{{ environ }}", "{{ ''.__class__ }}", "{{ messages.__class__ }}"] {
-        let rendered = ChatTemplate::new(source, None, None).unwrap().render(&messages, true).unwrap();
+        let rendered = ChatTemplate::new(source, None, None).unwrap().render(&(&messages).into()).unwrap();
         assert_eq!(rendered, "", "{source}");
     }
 }

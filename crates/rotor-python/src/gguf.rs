@@ -100,7 +100,7 @@ impl Source {
 
     #[getter]
     fn chat_template(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        Ok(self.opened(py)?.chat_template())
+        self.opened(py)?.chat_template().map_err(format_error)
     }
 
     fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -53,7 +53,8 @@ pub(crate) struct Model {
 pub(crate) type TokenLogprobs = (u32, f64, Vec<(u32, f64)>);
 
 impl Loaded {
-    /// Lends an idle sequence, the one that shares most with the prompt, or a new one.
+    /// Lends the idle sequence that shares most with the prompt. One that would lose more than half of its tokens is another
+    /// conversation's: it stays for that, as long as there is room for one more.
     fn with_session<R>(
         &self,
         prompt: &[u32],
@@ -63,7 +64,9 @@ impl Loaded {
         let taken = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let best = (0..idle.len()).max_by_key(|&index| shared(&idle[index]));
-            best.map(|index| idle.swap_remove(index))
+            let is_its_own = |session: &Session| 2 * shared(session) >= session.tokens().len();
+            best.filter(|&index| idle.len() >= MOST_IDLE || is_its_own(&idle[index]))
+                .map(|index| idle.swap_remove(index))
         };
         let mut session = match taken {
             Some(session) => session,
@@ -202,13 +205,13 @@ impl Model {
 
     #[getter]
     fn has_chat_template(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.loaded(py)?.engine.chat_template().is_some())
+        Ok(self.loaded(py)?.engine.chat_template().is_ok())
     }
 
     /// Whether the prompt for an answer ends in a space, so that a space that begins the answer is not part of it.
     #[getter]
     fn trims_answer(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.loaded(py)?.engine.chat_template().is_some_and(|template| template.trims_answer()))
+        Ok(self.loaded(py)?.engine.chat_template().is_ok_and(|template| template.trims_answer()))
     }
 
     /// `(bos, eos, adds_bos, end of generation, number of tokens)`, or `None` without a tokenizer.

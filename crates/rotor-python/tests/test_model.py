@@ -46,6 +46,14 @@ def test_generation_is_greedy_and_repeats(model: rotor.Model):
     assert model.generate(model.tokenize("Once upon a time"), max_tokens=24) == first
 
 
+def test_conversations_that_share_nothing_keep_what_was_computed(tiny: Path):
+    with rotor.Model.load(tiny) as model:
+        first = model.generate("Once upon a time there was a princess", max_tokens=2)
+        model.generate("The fourth chapter is about ternary weights", max_tokens=2)
+        again = model.generate("Once upon a time there was a princess", max_tokens=2)
+        assert again.cached_tokens == first.prompt_tokens - 1
+
+
 def test_a_completion_can_be_pickled(model: rotor.Model):
     completion = model.generate("Once", max_tokens=4, logprobs=True)
     copy = pickle.loads(pickle.dumps(completion))

@@ -3,7 +3,7 @@
 use super::compare::{Rival, RivalOutcome};
 use super::rates::Rates;
 use super::{MeasureArgs, report, roofline};
-use crate::args::{KvName, LoadArgs, context, whole_number};
+use crate::args::{KvName, LoadArgs, OptionalModelArg, context, whole_number};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::progress::Bar;
@@ -14,7 +14,6 @@ use rotor::engine::Engine;
 use rotor::formats::DenseActivations;
 use rotor::machine::{RoofMeter, Roofs};
 use rotor::write::AtomicFile;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Most tokens of a test; at most what a model can have been trained for.
@@ -26,10 +25,8 @@ const MAX_BATCH: usize = 1024;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
-    /// model inside the program].
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: OptionalModelArg,
     /// Prompt lengths, separated by commas; 0 leaves prompts out.
     #[arg(short = 'p', long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = tokens)]
     #[arg(env = "ROTOR_N_PROMPT", hide_env = true)]
@@ -140,7 +137,7 @@ impl Args {
     /// The file to draw to, which is not the model.
     fn svg_file(&self) -> anyhow::Result<Option<AtomicFile>> {
         let Some(path) = &self.measure.svg else { return Ok(None) };
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model.path() {
             load::refuse_input(model, path)?;
         }
         Ok(Some(AtomicFile::create(path)?))
@@ -152,7 +149,7 @@ impl Args {
 }
 
 fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
-    let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
+    let source = load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default())?)?;
     let threads = args.measure.threads();
     let most = threads.iter().copied().max().unwrap_or(1);
     let mut engine = load::load(&source, most)?;
@@ -161,7 +158,7 @@ fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
     let (turns, rivals) = take_turns(args, tests, &threads, &mut engine)?;
     let (roofs, rows) = turns.finish()?;
     Ok(Measured {
-        name: args.model.as_ref().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
+        name: args.model.path().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
         isa: engine.model().runtime().kernels.isa().name(),
         kernels: engine.model().kernel_names(),
         cost: Cost::of(engine.model(), args.kv.kind()),

@@ -2,7 +2,7 @@
 
 mod report;
 
-use crate::args::LoadArgs;
+use crate::args::{LoadArgs, OptionalModelArg};
 use crate::load;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
@@ -20,10 +20,8 @@ use std::process::ExitCode;
 /// Show what a model file holds and what it will take in memory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
-    /// model inside the program].
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: OptionalModelArg,
     /// List every tensor instead of one line per type.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_TENSORS", hide_env = true)]
     tensors: bool,
@@ -53,7 +51,7 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
+    let source = load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default())?)?;
     let inspection = Inspection::new(args, &source)?;
     if args.json {
         print_json(&report::json(&inspection))?;
@@ -72,7 +70,7 @@ impl<'a> Inspection<'a> {
             None
         });
         Ok(Inspection {
-            path: args.model.clone().unwrap_or_else(|| rotor::demo::NAME.into()),
+            path: args.model.path().map_or_else(|| rotor::demo::NAME.into(), Into::into),
             source,
             tensors: source.tensors().collect(),
             tokenizer,

@@ -2,6 +2,7 @@
 
 use super::Inspection;
 use crate::units::{bytes, count};
+use rotor::chat::{ChatError, ChatTemplate};
 use rotor::formats::metadata::{Array, Value};
 use rotor::formats::{SourceMetadata, TensorSummary};
 use rotor::rope::RopeScaling;
@@ -110,7 +111,21 @@ fn tokenizer(page: &mut Page, inspection: &Inspection<'_>) {
     }
     let ends: Vec<String> = tokenizer.end_of_generation().iter().map(|&id| name(id)).collect();
     page.line("ends", if ends.is_empty() { "none".into() } else { ends.join(", ") });
-    page.line("chat template", if inspection.source.chat_template().is_some() { "yes" } else { "no" });
+    page.line("chat template", chat_template(inspection));
+}
+
+/// Whether there is a chat template, and what is wrong with it.
+fn chat_template(inspection: &Inspection<'_>) -> String {
+    let template = inspection.source.chat_template().map_err(ChatError::from);
+    let compiled = template.and_then(|template| match (&inspection.tokenizer, template) {
+        (Some(tokenizer), template) => Ok(ChatTemplate::for_model(template.as_deref(), tokenizer)?.is_some()),
+        (None, template) => Ok(template.is_some()),
+    });
+    match compiled {
+        Ok(true) => "yes".into(),
+        Ok(false) => "no".into(),
+        Err(error) => format!("broken: {error}"),
+    }
 }
 
 /// Types in the order of their first tensor.
@@ -219,7 +234,7 @@ pub(super) fn json(inspection: &Inspection<'_>) -> Json {
         "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
         "metadata": metadata_json(source.metadata()),
         "tokenizer": inspection.tokenizer.as_ref().map(tokenizer_json),
-        "chat_template": source.chat_template().is_some(),
+        "chat_template": !matches!(source.chat_template(), Ok(None)),
         "memory": {
             "linears_bytes": memory.linears,
             "embedding_bytes": memory.embedding,

@@ -59,10 +59,11 @@ impl Chat {
     pub(super) fn new(run: Run, system: Option<String>, limited: bool) -> Result<Chat, GenerateError> {
         let Run { engine, session, mut options, .. } = run;
         match engine.chat_template() {
-            Some(template) => options.trim_start = template.trims_answer(),
-            None if system.is_some() => return Err(GenerateError::NoChatTemplate),
-            None if !limited => options.max_tokens = Some(COMPLETION_TOKENS),
-            None => {}
+            Ok(template) => options.trim_start = template.trims_answer(),
+            Err(GenerateError::NoChatTemplate) if system.is_none() => {
+                options.max_tokens = if limited { options.max_tokens } else { Some(COMPLETION_TOKENS) };
+            }
+            Err(error) => return Err(error),
         }
         let system = system.map(|text| Message::new("system", text));
         let (messages, last, totals) = (Vec::new(), None, Totals::default());
@@ -71,7 +72,7 @@ impl Chat {
 
     /// Whether the model can chat at all.
     pub(super) fn has_template(&self) -> bool {
-        self.engine.chat_template().is_some()
+        self.engine.chat_template().is_ok()
     }
 
     /// What the model calls itself.
@@ -134,8 +135,9 @@ impl Chat {
         Ok(())
     }
 
-    /// Answers the last message again, by other random numbers.
+    /// Answers the last message again, by other random numbers. Where that yields nothing, the answer it had stays.
     fn regenerate(&mut self, screen: &mut Screen<'_>) -> Result<(), StdoutError> {
+        let before = self.messages.clone();
         self.messages.pop_if(|message| message.role == "assistant");
         if self.messages.is_empty() {
             screen.note("there is nothing to answer yet");
@@ -144,6 +146,10 @@ impl Chat {
         let seed = self.options.sampling.seed.take();
         let answered = self.answer(screen);
         self.options.sampling.seed = seed;
+        if self.messages.len() < before.len() {
+            screen.note("[the answer before stays]");
+            self.messages = before;
+        }
         answered
     }
 
@@ -154,7 +160,9 @@ impl Chat {
         let generated = self.prompt().and_then(|prompt| {
             let mut on_text = |piece: &str| {
                 text.push_str(piece);
-                failed = if piece.is_empty() { None } else { screen.answer(piece).err() };
+                if failed.is_none() && !piece.is_empty() {
+                    failed = screen.answer(piece).err();
+                }
                 if failed.is_some() || (screen.interrupted)() {
                     ControlFlow::Break(())
                 } else {
@@ -357,6 +365,32 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_comes_to_nothing_leaves_the_one_before() {
+        let mut talk = Talk::new(512);
+        let (first, _) = talk.say("hello");
+        talk.say("/set max-tokens 0");
+        let (nothing, notes) = talk.say("/regen");
+        assert!(nothing.is_empty() && notes.ends_with("[the answer before stays]\n"), "{notes}");
+        let kept: Vec<&str> = talk.chat.messages.iter().map(|message| message.content.as_str()).collect();
+        assert_eq!(kept, ["hello", first.strip_suffix('\n').unwrap()]);
+        talk.say("/set max-tokens 8");
+        assert_eq!(talk.say("/regen").0, first);
+    }
+
+    #[test]
+    fn what_was_held_back_for_a_stop_string_is_told_when_an_answer_is_stopped() {
+        let mut talk = Talk::new(512);
+        let (whole, _) = talk.say("hello");
+        talk.say("/clear");
+        // Everything may yet become the stop string.
+        talk.chat.options.stop = vec![format!("{}and no more", whole.trim_end())];
+        talk.patience.set(6);
+        let (part, notes) = talk.say("hello");
+        assert_eq!(notes, "[stopped]\n");
+        assert!(part.trim_end().len() > 1 && whole.starts_with(part.trim_end()), "{part:?} of {whole:?}");
+    }
+
+    #[test]
     fn a_stopped_answer_is_kept_as_far_as_it_came() {
         let mut talk = Talk::new(512);
         let (whole, _) = talk.say("hello");
@@ -391,7 +425,7 @@ mod tests {
             ("/set temp hot", "temp is a number, not \"hot\"\n"),
             ("/set temp -1", "temperature must be between 0 and 100, not -1\n"),
             ("/set size 3", "there is no option \"size\"; /set shows them all\n"),
-            ("/set max-tokens -2", "max-tokens: expected a number of tokens, or -1 for no limit\n"),
+            ("/set max-tokens -2", "max-tokens: expected a whole number of tokens, or -1 for no limit\n"),
             ("/nope", "there is no command /nope; /help lists them\n"),
         ] {
             assert_eq!(talk.say(line), (String::new(), told.to_owned()), "{line}");

@@ -6,7 +6,7 @@ mod interactive;
 mod once;
 mod options;
 
-use crate::args::{KvName, LoadArgs, ThreadArgs, context};
+use crate::args::{KvName, LoadArgs, OptionalModelArg, ThreadArgs, context};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
@@ -18,7 +18,6 @@ use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session}
 use rotor::formats::DenseActivations;
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,6 +27,9 @@ const COMPLETION_TOKENS: usize = 256;
 /// Temperature of a chat on a terminal; one-shot runs are greedy, so that they can be repeated.
 const CHAT_TEMPERATURE: f32 = 0.8;
 
+/// Tokens of an answer of the built-in model, which never ends its text: a few turns fit into its context.
+const STORY_TOKENS: usize = 128;
+
 /// Complete a text, or chat.
 ///
 /// With `-p`, or with text piped to stdin: completes the text as it is and prints the continuation alone. With `--chat` or
@@ -35,12 +37,12 @@ const CHAT_TEMPERATURE: f32 = 0.8;
 /// commands.
 ///
 /// One-shot runs take the likeliest token each time (`--temp 0`), so the same command prints the same text; a chat on a
-/// terminal samples at temperature 0.8.
+/// terminal samples at temperature 0.8. So does the built-in model, which loops otherwise: with a seed of its own, unless
+/// --temp or --seed is given, so its text is the same each time too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: OptionalModelArg,
     /// The text [default: stdin where it is no terminal].
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_PROMPT", hide_env = true)]
     prompt: Option<String>,
@@ -50,8 +52,14 @@ pub(crate) struct Args {
     /// The system message of the chat.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_SYSTEM", hide_env = true)]
     system: Option<String>,
+    /// Take control tokens that the text spells as such, instead of as ordinary characters.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_SPECIAL", hide_env = true)]
+    special: bool,
+    /// Show the prompt as the model gets it, with its tokens, on stderr.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_SHOW_PROMPT", hide_env = true)]
+    show_prompt: bool,
     /// Most tokens to generate, -1 for no limit [default: 256 for a completion, no limit for a chat].
-    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = token_limit)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = token_limit)]
     #[arg(env = "ROTOR_MAX_TOKENS", hide_env = true)]
     max_tokens: Option<TokenLimit>,
     /// Tokens of context, 0 for all the model was trained for [default: that, but at most 4096].
@@ -97,8 +105,7 @@ struct Run {
 pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.task()? {
         Task::Once(text) => {
-            let chat = args.chat || args.system.is_some();
-            let options = args.options(0.0, (!chat).then_some(COMPLETION_TOKENS))?;
+            let options = args.options(0.0, (!args.is_chat()).then_some(COMPLETION_TOKENS))?;
             once::execute(Run::load(&args, options)?, &args, &text)
         }
         Task::Interactive => {
@@ -109,13 +116,26 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Args {
+    /// Whether the text is a message.
+    fn is_chat(&self) -> bool {
+        self.chat || self.system.is_some()
+    }
+
     fn task(&self) -> anyhow::Result<Task> {
+        if self.special && self.is_chat() {
+            let why = "--special is for texts to be completed; in a chat the template writes the control tokens";
+            return Err(UsageError(why.into()).into());
+        }
         if let Some(prompt) = &self.prompt {
             return Ok(Task::Once(prompt.clone()));
         }
         if std::io::stdin().is_terminal() {
-            if self.json {
-                return Err(UsageError("--json needs a text: give -p, or pipe it to stdin".into()).into());
+            for (given, name) in
+                [(self.json, "--json"), (self.special, "--special"), (self.show_prompt, "--show-prompt")]
+            {
+                if given {
+                    return Err(UsageError(format!("{name} needs a text: give -p, or pipe it to stdin")).into());
+                }
             }
             return Ok(Task::Interactive);
         }
@@ -128,9 +148,16 @@ impl Args {
 
     /// `temperature` and `max_tokens` are what counts where the arguments say nothing.
     fn options(&self, temperature: f32, max_tokens: Option<usize>) -> Result<GenerateOptions, UsageError> {
+        let is_built_in = self.model.path().is_none();
+        let max_tokens = max_tokens.or(is_built_in.then_some(STORY_TOKENS));
+        let mut sampling = self.sampling.options(temperature)?;
+        if is_built_in && temperature == 0.0 && self.sampling.is_left_open() {
+            sampling.temperature = rotor::demo::TEMPERATURE;
+            sampling.seed = Some(rotor::demo::SEED);
+        }
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.map_or(max_tokens, |limit| limit.0),
-            sampling: self.sampling.options(temperature)?,
+            sampling,
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             trim_start: false,
@@ -141,7 +168,7 @@ impl Args {
 impl Run {
     fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let source = load::open_or_demo(args.model.as_deref(), &args.load.options(DenseActivations::default())?)?;
+        let source = load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default())?)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

@@ -3,10 +3,10 @@
 use super::{Args, Run, Totals, options, shown};
 use crate::interrupt::{self, Catch};
 use crate::outcome::{INTERRUPTED, StdoutError};
-use crate::terminal::{message, print, print_json};
+use crate::terminal::{message, print, print_json, printable};
 use crate::units::finite;
 use rotor::chat::Message;
-use rotor::engine::{FinishReason, Generation};
+use rotor::engine::{FinishReason, GenerateError, Generation};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -20,7 +20,7 @@ pub(super) fn execute(mut run: Run, args: &Args, text: &str) -> anyhow::Result<E
     let mut printer = Printer::new(!args.json);
     let generation = run.engine.generate(&mut run.session, &prompt, &run.options, &mut |piece| printer.take(piece));
     drop(catch);
-    let text = printer.finish()?;
+    let text = printer.finish(generation.is_ok())?;
     let generation = generation?;
     if args.json {
         print_json(&json!({
@@ -38,16 +38,59 @@ pub(super) fn execute(mut run: Run, args: &Args, text: &str) -> anyhow::Result<E
 
 /// The ids of the text, or of the chat it begins.
 fn prompt(run: &mut Run, args: &Args, text: &str) -> anyhow::Result<Vec<u32>> {
-    if !args.chat && args.system.is_none() {
-        return Ok(run.engine.encode_prompt(text)?);
+    if !args.is_chat() {
+        return completion_prompt(run, args, text);
     }
     let system = args.system.as_ref().map(|system| Message::new("system", system));
     // The newline that ends a piped message is the pipe's, not the person's.
-    let user = Message::new("user", text.strip_suffix('\n').unwrap_or(text));
-    let messages: Vec<Message> = system.into_iter().chain([user]).collect();
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    let messages: Vec<Message> = system.into_iter().chain([Message::new("user", line)]).collect();
     let prompt = run.engine.encode_chat(&messages)?;
-    run.options.trim_start = run.engine.chat_template().is_some_and(|template| template.trims_answer());
+    let template = run.engine.chat_template()?;
+    run.options.trim_start = template.trims_answer();
+    if args.show_prompt {
+        let rendered = template.render(&messages.as_slice().into()).map_err(GenerateError::from)?;
+        show_prompt(run, &rendered, &prompt)?;
+    }
     Ok(prompt)
+}
+
+/// The ids of a text to be completed. Control tokens it spells are characters, and are warned about, unless they are asked
+/// for.
+fn completion_prompt(run: &Run, args: &Args, text: &str) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = run.engine.tokenizer("text")?;
+    let prompt = if args.special { tokenizer.encode_special_prompt(text)? } else { run.engine.encode_prompt(text)? };
+    let control = if args.special { Vec::new() } else { tokenizer.control_tokens(text) };
+    let names: Vec<&str> = control.into_iter().filter_map(|id| tokenizer.token_text(id)).collect();
+    if !names.is_empty() {
+        let named = printable(&names.join(", ")).into_owned();
+        message(format_args!(
+            "warning: the prompt spells {named}, taken as ordinary characters; --special takes them as control tokens, and \
+             --chat has the template write them"
+        ));
+    }
+    if args.show_prompt {
+        show_prompt(run, text, &prompt)?;
+    }
+    Ok(prompt)
+}
+
+/// The prompt as text, then token by token.
+fn show_prompt(run: &Run, text: &str, prompt: &[u32]) -> anyhow::Result<()> {
+    let tokenizer = run.engine.tokenizer("text")?;
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    message(format_args!("prompt of {} tokens:\n{}{end}", prompt.len(), printable(text)));
+    for &id in prompt {
+        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+        let name = tokenizer.token_text(id).unwrap_or_default();
+        let shown = if bytes.is_empty() {
+            printable(name).into_owned()
+        } else {
+            format!("{:?}", String::from_utf8_lossy(bytes))
+        };
+        message(format_args!("{id:>8} {shown}"));
+    }
+    Ok(())
 }
 
 /// Prints text as it comes, and keeps it.
@@ -67,16 +110,18 @@ impl Printer {
     fn take(&mut self, piece: &str) -> ControlFlow<()> {
         self.text.push_str(piece);
         if self.prints && !piece.is_empty() {
-            self.failed = print(&shown(piece, self.on_terminal)).err();
+            let failed = print(&shown(piece, self.on_terminal)).err();
+            self.failed = self.failed.take().or(failed);
         }
         if self.failed.is_some() || interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Ends the last line; returns the text.
-    fn finish(self) -> Result<String, StdoutError> {
+    /// Ends the last line; returns the text. Where the run failed before its first piece of text, nothing is printed.
+    fn finish(self, succeeded: bool) -> Result<String, StdoutError> {
+        let has_line = succeeded || !self.text.is_empty();
         match self.failed {
             Some(error) => return Err(error),
-            None if self.prints && !self.text.ends_with('\n') => print("\n")?,
+            None if self.prints && has_line && !self.text.ends_with('\n') => print("\n")?,
             None => {}
         }
         Ok(self.text)

@@ -1,5 +1,6 @@
 //! The flags that choose tokens.
 
+use crate::args::{count, number, seed};
 use crate::outcome::UsageError;
 use rotor::sample::SamplingOptions;
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +13,7 @@ pub(super) fn token_limit(text: &str) -> Result<TokenLimit, String> {
     if text == "-1" {
         return Ok(TokenLimit(None));
     }
-    let limit = text.parse().map_err(|_| "expected a number of tokens, or -1 for no limit".to_owned())?;
+    let limit = text.parse().map_err(|_| "expected a whole number of tokens, or -1 for no limit".to_owned())?;
     Ok(TokenLimit(Some(limit)))
 }
 
@@ -21,41 +22,46 @@ pub(super) fn token_limit(text: &str) -> Result<TokenLimit, String> {
 #[command(next_help_heading = "Choosing tokens")]
 pub(super) struct SamplingArgs {
     /// Temperature; 0 takes the likeliest token [default: 0, on a terminal 0.8].
-    #[arg(long, value_name = "T", env = "ROTOR_TEMP", hide_env = true)]
+    #[arg(long, value_name = "T", value_parser = number, env = "ROTOR_TEMP", hide_env = true)]
     temp: Option<f32>,
     /// Keep the N likeliest tokens; 0 keeps all.
-    #[arg(long, value_name = "N", default_value_t = 40, env = "ROTOR_TOP_K", hide_env = true)]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = count, env = "ROTOR_TOP_K", hide_env = true)]
     top_k: usize,
     /// Keep the fewest likeliest tokens that together have this probability; 1 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.95, env = "ROTOR_TOP_P", hide_env = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number, env = "ROTOR_TOP_P", hide_env = true)]
     top_p: f32,
     /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.05, env = "ROTOR_MIN_P", hide_env = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = number, env = "ROTOR_MIN_P", hide_env = true)]
     min_p: f32,
     /// Weaken tokens that occurred before by this factor; 1 changes nothing.
-    #[arg(long, value_name = "F", default_value_t = 1.0, env = "ROTOR_REPEAT_PENALTY", hide_env = true)]
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = number, env = "ROTOR_REPEAT_PENALTY", hide_env = true)]
     repeat_penalty: f32,
     /// How many of the last tokens the three penalties look at; -1 for all.
-    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true, value_parser = token_limit)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = token_limit)]
     #[arg(env = "ROTOR_REPEAT_LAST_N", hide_env = true)]
     repeat_last_n: TokenLimit,
     /// Subtract this from the logit of every token that occurred before.
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number)]
     #[arg(env = "ROTOR_PRESENCE_PENALTY", hide_env = true)]
     presence_penalty: f32,
     /// Subtract this for every time a token occurred before.
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number)]
     #[arg(env = "ROTOR_FREQUENCY_PENALTY", hide_env = true)]
     frequency_penalty: f32,
     /// Add BIAS to a token's logit (-inf forbids it); may be given several times.
     #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias, env = "ROTOR_LOGIT_BIAS", hide_env = true)]
     logit_bias: Vec<(u32, f32)>,
     /// Seed of the random numbers [default: another one each time].
-    #[arg(long, value_name = "N", env = "ROTOR_SEED", hide_env = true)]
+    #[arg(long, value_name = "N", value_parser = chosen_seed, env = "ROTOR_SEED", hide_env = true)]
     seed: Option<u64>,
 }
 
 impl SamplingArgs {
+    /// Whether neither temperature nor seed was chosen.
+    pub(super) fn is_left_open(&self) -> bool {
+        self.temp.is_none() && self.seed.is_none()
+    }
+
     /// Checked options; `temperature` counts where none is given.
     pub(super) fn options(&self, temperature: f32) -> Result<SamplingOptions, UsageError> {
         let options = SamplingOptions {
@@ -84,6 +90,11 @@ pub(super) fn check(options: &SamplingOptions) -> Result<(), String> {
 pub(super) fn random_seed() -> u64 {
     // 32 bits: JSON readers that know only doubles must not round it.
     RandomState::new().hash_one(0) >> 32
+}
+
+/// As [`seed`], for an option that need not be given.
+fn chosen_seed(text: &str) -> Result<u64, String> {
+    seed(text).map_err(|expected| format!("{expected}; leave the option out for another seed each time"))
 }
 
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {

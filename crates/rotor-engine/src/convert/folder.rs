@@ -1,5 +1,6 @@
 //! The files of a Hugging Face folder beside its weights.
 
+use super::keys::chat_template;
 use super::pieces::{Content, Piece};
 use super::report::WrittenFile;
 use crate::error::FormatError;
@@ -28,8 +29,13 @@ pub(super) const COPIED: [&str; 12] = [
     "NOTICE",
 ];
 
-/// Writes everything but the weights.
-pub(super) fn write(source: &Source, pieces: &[Piece<'_>], folder: &Path) -> Result<Vec<WrittenFile>, FormatError> {
+/// Writes everything but the weights; notes say what is left out.
+pub(super) fn write(
+    source: &Source,
+    pieces: &[Piece<'_>],
+    folder: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Vec<WrittenFile>, FormatError> {
     let mut files = Vec::new();
     let mut put = |name: &str, bytes: &[u8]| -> Result<(), FormatError> {
         let mut file = AtomicFile::create(&folder.join(name))?;
@@ -52,7 +58,7 @@ pub(super) fn write(source: &Source, pieces: &[Piece<'_>], folder: &Path) -> Res
             let tokenizer = source.tokenizer()?;
             put("config.json", &pretty(&made_config(source, metadata, pieces, tokenizer.as_ref())))?;
             if let Some(tokenizer) = &tokenizer {
-                let template = source.chat_template();
+                let template = chat_template(source, notes);
                 for (name, bytes) in tokenizer_files(tokenizer, source.config().vocab_size, template.as_deref())? {
                     put(name, &bytes)?;
                 }

@@ -83,9 +83,17 @@ fn made(
     header.u32("general.quantization_version", 2);
     put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
     if let Some(vocabulary) = vocabulary {
-        put_gguf_keys(header, &vocabulary, source.chat_template().as_deref());
+        put_gguf_keys(header, &vocabulary, chat_template(source, notes).as_deref());
     }
     Ok(())
+}
+
+/// The chat template; one that cannot be read is left out and listed.
+pub(super) fn chat_template(source: &Source, notes: &mut Vec<String>) -> Option<String> {
+    source.chat_template().unwrap_or_else(|error| {
+        notes.push(format!("the chat template is left out: {error}"));
+        None
+    })
 }
 
 /// Name, licence and the like: as a GGUF had them from which the folder was made, or as its model card says.

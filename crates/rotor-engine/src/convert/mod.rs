@@ -212,14 +212,14 @@ impl Conversion<'_> {
     }
 
     fn write_folder(
-        self,
+        mut self,
         pieces: Vec<Piece<'_>>,
         output: &Path,
         progress: &mut Tell<'_>,
     ) -> Result<Report, FormatError> {
         const WEIGHTS: &str = "model.safetensors";
         let folder = AtomicFolder::create(output)?;
-        let mut files = folder::write(self.source, &pieces, folder.path())?;
+        let mut files = folder::write(self.source, &pieces, folder.path(), &mut self.notes)?;
         let mut planned = plan::plan(pieces, self.options.target)?;
         let mut header = SafetensorsHeader::new();
         folder_metadata(&mut header, self.source);

@@ -390,10 +390,14 @@ impl Source {
         }
     }
 
-    /// The chat template as the file has it, in Jinja.
-    pub fn chat_template(&self) -> Option<String> {
+    /// The chat template as the file has it, in Jinja; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// A template that is not UTF-8, or a file that has one and cannot be read.
+    pub fn chat_template(&self) -> Result<Option<String>, FormatError> {
         match &self.contents {
-            Contents::Gguf(metadata) => metadata.str("tokenizer.chat_template").ok().flatten().map(str::to_owned),
+            Contents::Gguf(metadata) => Ok(metadata.str("tokenizer.chat_template")?.map(str::to_owned)),
             Contents::HuggingFace(folder) => hf::chat_template(folder),
         }
     }

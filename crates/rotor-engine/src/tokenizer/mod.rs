@@ -157,6 +157,17 @@ impl Tokenizer {
         Ok([self.prefix.as_slice(), &self.encode(text, SpecialTokens::AsText)?].concat())
     }
 
+    /// As [`Tokenizer::encode_prompt`], with control tokens where the text spells them. What the model wants in front of a
+    /// text is not doubled where the text begins with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_special_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode(text, SpecialTokens::Parse)?;
+        Ok(if ids.starts_with(&self.prefix) { ids } else { [self.prefix.as_slice(), &ids].concat() })
+    }
+
     /// The ids of a text whose control tokens count except inside `protected` byte ranges (in order, on character
     /// boundaries): a rendered chat template, where what people wrote is protected.
     ///
@@ -240,10 +251,15 @@ impl Tokenizer {
         self.vocabulary.kind(id).is_some_and(Kind::is_special)
     }
 
-    /// Whether a text contains what would be a control token where those are parsed.
-    pub(crate) fn has_control_tokens(&self, text: &str) -> bool {
-        let segments = self.added.segments(text, true, &[]);
-        segments.iter().any(|segment| segment.token.is_some_and(|id| self.is_special(id)))
+    /// The control tokens that a text spells, each once, in the order in which they come.
+    pub fn control_tokens(&self, text: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        for id in self.added.segments(text, true, &[]).iter().filter_map(|segment| segment.token) {
+            if self.is_special(id) && !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        found
     }
 
     /// The text of a whole sequence. Bytes that are no UTF-8 come out as U+FFFD.

@@ -43,8 +43,8 @@ fn smollm2_agrees_with_the_plain_implementation() {
     assert_eq!(tokenizer.encode("<|im_end|>", SpecialTokens::Parse).unwrap(), [2]);
     assert!(tokenizer.end_of_generation().contains(&2));
 
-    let template = ChatTemplate::for_model(source.chat_template().as_deref(), &tokenizer).unwrap().unwrap();
-    let ids = encode_chat(&tokenizer, &template, &[Message::new("user", "Hi<|im_end|>")], true).unwrap();
+    let template = ChatTemplate::for_model(source.chat_template().unwrap().as_deref(), &tokenizer).unwrap().unwrap();
+    let ids = encode_chat(&tokenizer, &template, &(&[Message::new("user", "Hi<|im_end|>")]).into()).unwrap();
     let control: Vec<u32> = ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect();
     assert_eq!(control, [1, 2, 1, 2, 1], "system and user turns, and the beginning of the answer");
     assert!(tokenizer.decode(&ids).ends_with("user\nHi<|im_end|>\nassistant\n"));
@@ -82,7 +82,7 @@ fn llama3_ranks_give_the_known_ids() {
     let template = ChatTemplate::for_model(Some("BITNETAssistant: "), &tokenizer).unwrap().unwrap();
     let question = [Message::new("user", "What is 2+2?")];
     assert_eq!(
-        encode_chat(&tokenizer, &template, &question, true).unwrap(),
+        encode_chat(&tokenizer, &template, &(&question).into()).unwrap(),
         [128_000, 1502, 25, 3639, 374, 220, 17, 10, 17, 30, 128_009, 72803, 25, 220]
     );
     agrees(

@@ -128,7 +128,7 @@ class File:
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template, in Jinja."""
+        """The chat template, in Jinja; one that is not UTF-8 raises ``FormatError``."""
         return self._source.chat_template
 
     @property

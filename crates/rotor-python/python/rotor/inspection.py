@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from rotor import _rotor, gguf
+from rotor._rotor import FormatError
 from rotor.names import BUILT_IN, Place, locate
 
 __all__ = ["inspect"]
@@ -38,7 +39,7 @@ def inspect(path: Place = None, *, trits: bool = False, mmap: bool = True) -> di
             "config": file.config,
             "tensors": [tensor._asdict() for tensor in file.tensors],
             "tokenizer": _tokenizer(file),
-            "chat_template": file.chat_template is not None,
+            "chat_template": _has_template(file),
             "memory": {
                 "linears_bytes": linears,
                 "embedding_bytes": embedding,
@@ -55,6 +56,14 @@ def inspect(path: Place = None, *, trits: bool = False, mmap: bool = True) -> di
         if trits:
             report["trits"] = json.loads(_rotor.trit_statistics(file._source))
         return report
+
+
+def _has_template(file: gguf.File) -> bool:
+    """Whether there is a chat template, a broken one included."""
+    try:
+        return file.chat_template is not None
+    except FormatError:
+        return True
 
 
 def _tokenizer(file: gguf.File) -> dict[str, Any] | None:

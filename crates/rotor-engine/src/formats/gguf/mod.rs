@@ -60,6 +60,12 @@ const fn part_stem(part: Part) -> &'static str {
     }
 }
 
+/// Whether the family's training has ternary embeddings and heads: Bonsai's does, and every model of this graph that is
+/// ternary is one.
+fn trains_ternary_embeddings(config: &Config) -> bool {
+    matches!(config.architecture, Architecture::Qwen3)
+}
+
 /// Finds and checks every tensor of the graph; the second part of the result is warnings.
 pub(super) fn graph(
     table: &TensorTable,
@@ -71,7 +77,9 @@ pub(super) fn graph(
     let mut warnings = Vec::new();
     for role in [Role::TokenEmbedding, Role::Output] {
         if let Some(matrix) = bind_matrix(&mut binder, role, kernels)? {
-            if let Form::Ternary { .. } = matrix.form {
+            if let Form::Ternary { .. } = matrix.form
+                && !trains_ternary_embeddings(config)
+            {
                 let name = &table.tensor(matrix.tensor).name;
                 warnings.push(format!("tensor {name:?} is ternary, which destroys the quality of the text"));
             }

@@ -141,7 +141,17 @@ pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool
     }
     let mut texts = Texts::new();
     for shard in shards {
+        let before = table.iter().count();
         texts.append(&mut add_file(table, &folder.join(shard), in_memory)?);
+        let added = table.iter().skip(before).map(|(_, tensor)| tensor.name.as_str());
+        for name in added {
+            if let Some(&named) = weight_map.get(name).filter(|&&named| named != shard) {
+                let what = format!("file of tensor {name:?} in the index");
+                return Err(
+                    FormatError::invalid(what, format!("{shard:?}, which has it"), format!("{named:?}")).in_file(path)
+                );
+            }
+        }
     }
     match weight_map.keys().find(|name| table.find(name).is_none()) {
         Some(absent) => Err(FormatError::missing(format!("tensor {absent:?}, which the index names,")).in_file(path)),

@@ -397,6 +397,14 @@ fn shards_outside_the_folder_are_refused() {
     assert!(open(folder.path()).unwrap_err().to_string().starts_with("cannot open "));
     let folder = sharded(|index| index["weight_map"]["x"] = json!("model-00001-of-00002.safetensors"));
     assert!(open(folder.path()).unwrap_err().to_string().contains("tensor \"x\", which the index names, is missing"));
+    let folder = sharded(|index| {
+        index["weight_map"]["model.norm.weight"] = match index["weight_map"]["model.norm.weight"].as_str() {
+            Some("model-00001-of-00002.safetensors") => json!("model-00002-of-00002.safetensors"),
+            _ => json!("model-00001-of-00002.safetensors"),
+        };
+    });
+    let error = open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("file of tensor \"model.norm.weight\" in the index: expected \"model-0"), "{error}");
     let folder = sharded(|index| index["weight_map"] = json!(3));
     assert!(open(folder.path()).unwrap_err().to_string().contains("expected an object, found 3"));
 }
@@ -445,11 +453,14 @@ fn tokenizer_files_are_found_beside_the_weights() {
     };
     assert_eq!((tokenizer.as_slice(), tokenizer_config.is_some()), (&b"{}"[..], true));
     assert_eq!((eos_token_ids, bos_token_id), (vec![7, 2], Some(5)));
-    assert_eq!(source.chat_template().as_deref(), Some("D"));
+    assert_eq!(source.chat_template().unwrap().as_deref(), Some("D"));
     write("tokenizer_config.json", r#"{"chat_template": "T"}"#);
-    assert_eq!(source.chat_template().as_deref(), Some("T"));
+    assert_eq!(source.chat_template().unwrap().as_deref(), Some("T"));
     write("chat_template.jinja", "J");
-    assert_eq!(source.chat_template().as_deref(), Some("J"));
+    assert_eq!(source.chat_template().unwrap().as_deref(), Some("J"));
+    std::fs::write(folder.path().join("chat_template.jinja"), b"ab\xffc").unwrap();
+    let error = source.chat_template().unwrap_err().to_string();
+    assert!(error.contains("chat_template.jinja: expected UTF-8, found an invalid byte at 2"), "{error}");
     write("generation_config.json", r#"{"eos_token_id": "x"}"#);
     assert!(source.tokenizer().unwrap_err().to_string().contains("expected a token id or a list of them"));
 }

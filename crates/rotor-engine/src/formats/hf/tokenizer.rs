@@ -28,17 +28,32 @@ pub(in super::super) fn tokenizer(folder: &Folder) -> Result<Option<TokenizerSou
 }
 
 /// The template in a file of its own, or in `tokenizer_config.json`: text, or a list of which one is named "default".
-pub(in super::super) fn chat_template(folder: &Folder) -> Option<String> {
-    if let Ok(Some(template)) = folder.files.read("chat_template.jinja") {
-        return String::from_utf8(template).ok();
+pub(in super::super) fn chat_template(folder: &Folder) -> Result<Option<String>, FormatError> {
+    const FILE: &str = "chat_template.jinja";
+    if let Some(template) = folder.files.read(FILE)? {
+        return String::from_utf8(template).map(Some).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            FormatError::invalid(
+                folder.files.name(FILE).display().to_string(),
+                "UTF-8",
+                format!("an invalid byte at {at}, counted from 0"),
+            )
+        });
     }
-    let config = folder.files.read_json(TOKENIZER_CONFIG).ok()??;
-    match config.get("chat_template")? {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(templates) => templates
+    let Some(config) = folder.files.read_json(TOKENIZER_CONFIG)? else { return Ok(None) };
+    let template = match config.get("chat_template") {
+        Some(Value::Array(templates)) => templates
             .iter()
             .find(|template| template.get("name").and_then(Value::as_str) == Some("default"))
-            .and_then(|template| Some(template.get("template")?.as_str()?.to_owned())),
-        _ => None,
+            .and_then(|template| template.get("template")),
+        other => other,
+    };
+    match template {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(template)) => Ok(Some(template.clone())),
+        Some(other) => {
+            let name = format!("chat_template in {}", folder.files.name(TOKENIZER_CONFIG).display());
+            Err(FormatError::invalid(name, "a string, or a list of templates with names", other))
+        }
     }
 }
