@@ -15,7 +15,7 @@ pub(super) use vocabulary::vocabulary;
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
 use super::table::{Storage, Tensor, TensorId, TensorTable, TlKind};
 use super::{Part, Role, RowOrder};
-use crate::architectures::RopeRows;
+use crate::architectures::{Architecture, RopeRows};
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::{KernelConfig, TernaryForm, TlTile};
