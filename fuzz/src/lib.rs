@@ -6,10 +6,14 @@
 
 use rotor::DenseType;
 use rotor::chat::{ChatTemplate, Conversation, Message, encode_chat};
-use rotor::formats::{GgufVocabulary, OpenOptions, Part, Role, RowOrder, Source, TokenizerSource, Weight};
+use rotor::formats::{
+    GgufVocabulary, HuggingFaceTokenizer, OpenOptions, Part, Role, RowOrder, Source, TokenizerSource, Weight,
+};
 use rotor::forms::{Encoder, FORMS, KernelConfig, Scales, TernaryForm, TernaryTensor, TlTile};
 use rotor::forms::{absmean_scale, inner_scales};
-use rotor::tokenizer::{SpecialTokens, Tokenizer};
+use rotor::tokenizer::{SpecialTokens, Tokenizer, TokenizerDescription};
+use rotor::write::vocabulary::gguf::to_gguf;
+use rotor::write::vocabulary::hugging_face::to_hugging_face;
 use rotor_kernels::{Isa, Kernels};
 use serde_json::json;
 use std::sync::OnceLock;
@@ -59,13 +63,12 @@ pub fn hugging_face(data: &[u8]) {
         use_source(&source);
     }
     // Once more without the configuration, which is seldom sound.
-    let source = TokenizerSource::HuggingFace {
+    let files = HuggingFaceTokenizer {
         tokenizer: tokenizer.to_vec(),
         tokenizer_config: (!tokenizer_config.is_empty()).then(|| tokenizer_config.to_vec()),
-        eos_token_ids: Vec::new(),
-        bos_token_id: None,
+        ..HuggingFaceTokenizer::default()
     };
-    use_tokenizer(&source, 512, &text);
+    use_tokenizer(&TokenizerSource::HuggingFace(Box::new(files)), 512, &text);
 }
 
 /// A folder's small files beside the tensors of a model with hidden size 8, as a Rotor file: the one kind of file that
@@ -109,7 +112,8 @@ fn use_source(source: &Source) {
 }
 
 fn use_tokenizer(source: &TokenizerSource, vocab_size: usize, text: &str) {
-    let Ok(tokenizer) = Tokenizer::new(source, vocab_size) else { return };
+    let Ok(description) = TokenizerDescription::read(source, vocab_size) else { return };
+    let Ok(tokenizer) = Tokenizer::from_description(&description) else { return };
     for special in [SpecialTokens::AsText, SpecialTokens::Parse] {
         let Ok(ids) = tokenizer.encode_with_bos(text, special) else { continue };
         assert!(ids.iter().all(|&id| (id as usize) < vocab_size), "an id beyond the embedding: {ids:?}");
@@ -117,6 +121,38 @@ fn use_tokenizer(source: &TokenizerSource, vocab_size: usize, text: &str) {
     }
     let every: Vec<u32> = (0..vocab_size.min(600)).map(|id| id as u32).collect();
     let _ = tokenizer.decode(&every);
+    write_tokenizer(&description, vocab_size, text);
+}
+
+/// What the writers do not refuse is read again as the same tokenizer.
+fn write_tokenizer(description: &TokenizerDescription, vocab_size: usize, text: &str) {
+    let folder = to_hugging_face(description, Some("{{ messages }}")).expect("texts and numbers are JSON");
+    if let Ok((files, _)) = folder.accept("a folder", false) {
+        let files = HuggingFaceTokenizer {
+            tokenizer: files.tokenizer,
+            tokenizer_config: Some(files.tokenizer_config),
+            eos_token_ids: description.ends(),
+            bos_token_id: description.bos(),
+            ..HuggingFaceTokenizer::default()
+        };
+        is_read_again(description, &TokenizerSource::HuggingFace(Box::new(files)), vocab_size, text);
+    }
+    if let Ok((keys, _)) = to_gguf(description).accept("a GGUF", false) {
+        is_read_again(description, &TokenizerSource::Gguf(Box::new(keys)), vocab_size, text);
+    }
+}
+
+fn is_read_again(description: &TokenizerDescription, written: &TokenizerSource, vocab_size: usize, text: &str) {
+    let again = TokenizerDescription::read(written, vocab_size).expect("what was written is read");
+    assert_eq!(description.differences(&again), [], "another tokenizer");
+    let [first, second] =
+        [description, &again].map(|each| Tokenizer::from_description(each).expect("it was built before"));
+    for special in [SpecialTokens::AsText, SpecialTokens::Parse] {
+        let Ok(ids) = first.encode_with_bos(text, special) else { continue };
+        let again = second.encode_with_bos(text, special).expect("the first takes the text");
+        assert_eq!(ids, again, "other ids");
+        assert_eq!(first.decode(&ids), second.decode(&ids), "another text");
+    }
 }
 
 /// A tag byte, a byte of rows, a byte of columns, and a tensor's bytes: every ternary form, every dense type, and the

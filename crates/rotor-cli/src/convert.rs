@@ -33,6 +33,11 @@ pub(crate) struct Args {
     /// Read the output again and compare every trit, scale and number before it gets its name.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_VERIFY", hide_env = true)]
     verify: bool,
+    /// Leave out, and list, what the target cannot hold of the tokenizer, such as a normalizer in a GGUF.
+    ///
+    /// Without this such a conversion is refused, because texts would become other token ids.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_LOSSY_TOKENIZER", hide_env = true)]
+    lossy_tokenizer: bool,
     /// Print one JSON object.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
@@ -46,7 +51,8 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         message(format_args!("warning: {}", printable(warning)));
     }
     let head = args.head.map(HeadName::dense_type);
-    let options = ConvertOptions { target: args.target, head, verify: args.verify };
+    let &Args { target, verify, lossy_tokenizer, .. } = args;
+    let options = ConvertOptions { target, head, verify, lossy_tokenizer };
     let mut bar = None;
     let report = convert(&source, &args.output, &options, &mut |phase, done, total| {
         let of_phase = |(shown, _): &(Phase, Bar)| *shown == phase;

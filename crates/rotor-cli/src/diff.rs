@@ -17,7 +17,7 @@ const SHOWN_TENSORS: usize = 50;
 
 /// Tell whether two files hold the same model.
 ///
-/// Hyper-parameters, every trit, every scale and every other number are compared; tokenizers and names are not.
+/// Hyper-parameters, every trit, every scale, every other number and the tokenizers are compared; names are not.
 /// The exit code is 0 where the models are the same and 1 where they differ.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -52,14 +52,19 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The comparison for people.
 fn text(comparison: &Comparison) -> String {
-    let Comparison { config, tensors, compared, trits } = comparison;
+    let Comparison { config, tokenizer, tensors, compared, trits } = comparison;
     if comparison.is_same() {
         let trits = units::count(*trits);
-        return format!("the same model: {compared} tensors with {trits} trits, their scales and all other numbers\n");
+        return format!(
+            "the same model: {compared} tensors with {trits} trits, their scales, all other numbers and the tokenizer\n"
+        );
     }
     let mut text = String::new();
     // Writing to a string does not fail.
     for difference in config {
+        let _ = writeln!(text, "{difference}");
+    }
+    for difference in tokenizer {
         let _ = writeln!(text, "{difference}");
     }
     for difference in tensors.iter().take(SHOWN_TENSORS) {
@@ -70,8 +75,9 @@ fn text(comparison: &Comparison) -> String {
     }
     let _ = writeln!(
         text,
-        "different: {} hyper-parameters and {} differences in {compared} tensors",
+        "different: {} hyper-parameters, {} things about the tokenizer and {} differences in {compared} tensors",
         config.len(),
+        tokenizer.len(),
         tensors.len()
     );
     text

@@ -3,7 +3,7 @@
 use crate::args::{OpenArgs, TokenIds};
 use crate::load;
 use crate::outcome::UsageError;
-use crate::terminal::{print, print_json, print_line, read_stdin};
+use crate::terminal::{message, print, print_json, print_line, printable, read_stdin};
 use clap::builder::FalseyValueParser;
 use rotor::engine::GenerateError;
 use rotor::model::ForwardError;
@@ -52,8 +52,11 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     // Before the model is opened: ids that are none are wrong usage.
     let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
     let source = load::open(&args.model, &args.open.options()?)?;
-    let vocabulary = source.tokenizer()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
-    let tokenizer = Tokenizer::new(&vocabulary, source.config().vocab_size)?;
+    let description = source.tokenizer_description()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
+    let tokenizer = Tokenizer::from_description(&description)?;
+    for warning in tokenizer.warnings() {
+        message(format_args!("warning: {}", printable(warning)));
+    }
     match ids {
         Some(ids) => decode(args, &tokenizer, &ids)?,
         None => encode(args, &tokenizer, &text)?,

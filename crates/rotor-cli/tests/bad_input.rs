@@ -150,6 +150,57 @@ fn a_folder_without_a_tokenizer_says_what_is_missing() {
     }
 }
 
+/// The model, with the key of its merges under a name that nobody knows.
+fn without_merges(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("m.gguf");
+    let mut bytes = fs::read(tiny()).unwrap();
+    let key = b"tokenizer.ggml.merges";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    bytes[at + key.len() - 1] = b'X';
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_broken_tokenizer_stops_only_what_needs_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = without_merges(folder.path());
+    let (model, out) = (path_text(&model), folder.path().join("out"));
+    let why = "tokenizer.ggml.merges: expected the merges that make its tokens of several bytes, found none";
+    assert_eq!(rotor(["tokenize", model, "x"]).error(), format!("error: {why}"));
+    for run in [rotor(["run", model, "-p", "x"]), rotor_with_input(["perplexity", model, "-"], b"x")] {
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains("needs the model's tokenizer, which cannot be used") && run.stderr.contains(why));
+    }
+    let logits = rotor(["logits", model, "--ids", "1,2", "-o", path_text(&folder.path().join("l.safetensors"))]);
+    assert!(logits.code == 0 && logits.stderr.contains("warning: the tokenizer cannot be used, token ids can: "));
+    let inspect = rotor(["inspect", model]);
+    assert!(inspect.code == 0 && inspect.stdout.contains(why), "{inspect:?}");
+    let convert = rotor(["convert", model, path_text(&out), "--type", "hf", "--verify"]);
+    assert!(convert.code == 0 && convert.stdout.contains("the tokenizer is left out, since it cannot be used"));
+    assert!(!out.join("tokenizer.json").exists());
+}
+
+#[test]
+fn a_tokenizer_that_the_target_cannot_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, hf, out) = (tiny(), folder.path().join("hf"), folder.path().join("out.gguf"));
+    assert_eq!(rotor(["convert", path_text(&model), path_text(&hf), "--type", "hf"]).code, 0);
+    let json = fs::read_to_string(hf.join("tokenizer.json")).unwrap();
+    let normalised = json.replace(r#""normalizer":null"#, r#""normalizer":{"type":"NFC"}"#);
+    assert_ne!(normalised, json);
+    fs::write(hf.join("tokenizer.json"), normalised).unwrap();
+    let convert = ["convert", path_text(&hf), path_text(&out), "--type", "i2_s", "--verify"];
+    let refused = rotor(convert);
+    assert!(refused.code == 1 && refused.error().contains(r#"the normalizer {"type":"NFC"}"#), "{refused:?}");
+    assert!(!out.exists());
+    let lossy = rotor(convert.into_iter().chain(["--lossy-tokenizer"]));
+    assert!(lossy.stdout.contains(r#"left out of the tokenizer: the normalizer {"type":"NFC"}"#), "{lossy:?}");
+    let diff = rotor(["diff", path_text(&hf), path_text(&out)]);
+    assert!(diff.code == 1 && diff.stdout.contains("normalizer of the tokenizer: "), "{diff:?}");
+    assert_eq!(rotor(["diff", path_text(&model), path_text(&out)]).code, 0);
+}
+
 #[test]
 fn a_chat_with_a_model_that_cannot() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,7 +214,9 @@ fn a_chat_with_a_model_that_cannot() {
     fs::write(&path, without).unwrap();
     let run = rotor(["run", path_text(&path), "--chat", "-p", "x"]);
     assert_eq!(run.code, 1);
-    assert_eq!(run.error(), "error: the model has no chat template: use it to complete text");
+    let warning = "warning: metadata key tokenizer.chat_nonsense is not known, and so not used\n";
+    let error = "error: the model has no chat template: use it to complete text";
+    assert_eq!(run.stderr.trim_end(), format!("{warning}{error}"));
     assert_eq!(rotor(["run", path_text(&path), "-p", "x", "-n", "1"]).code, 0);
 }
 

@@ -1,4 +1,4 @@
-//! Do two models hold the same weights, whatever their forms?
+//! Do two models hold the same weights and the same tokenizer, whatever their forms?
 //!
 //! Tensors are matched by the role they play in the graph and read in the graph's row order, so a GGUF with interleaved rows
 //! and a folder without are compared weight by weight. Ternary tensors have to agree in every trit and in every scale that
@@ -9,6 +9,7 @@ use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
 use crate::forms::TernaryTensor;
 use crate::rope::Rotations;
+use crate::tokenizer::{TokenizerDescription, TokenizerDifference, TokenizerError};
 use crate::write::names;
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::encode_row;
@@ -27,6 +28,8 @@ const RELEASE_AFTER: usize = 16 << 20;
 pub struct Comparison {
     /// Hyper-parameters that differ.
     pub config: Vec<ConfigDifference>,
+    /// What differs between the tokenizers: then texts become other ids, ids another text, or texts end elsewhere.
+    pub tokenizer: Vec<TokenizerDifference>,
     /// Tensors that differ, by the names GGUF has for them.
     pub tensors: Vec<TensorDifference>,
     /// Tensors that were compared.
@@ -113,6 +116,8 @@ pub enum Difference {
 pub(crate) struct Allowed {
     /// The embedding and the head encoded to this type.
     pub(crate) head: Option<DenseType>,
+    /// Another tokenizer, or none.
+    pub(crate) tokenizer: bool,
 }
 
 impl fmt::Display for ConfigDifference {
@@ -148,7 +153,7 @@ impl fmt::Display for Difference {
 impl Comparison {
     /// Whether nothing differs.
     pub fn is_same(&self) -> bool {
-        self.config.is_empty() && self.tensors.is_empty()
+        self.config.is_empty() && self.tokenizer.is_empty() && self.tensors.is_empty()
     }
 }
 
@@ -173,7 +178,8 @@ pub(crate) fn compare_allowing(
     roles.sort_unstable();
     roles.dedup();
     let config = config_differences(first.config(), second.config());
-    let mut found = Comparison { config, tensors: Vec::new(), compared: 0, trits: 0 };
+    let tokenizer = if allowed.tokenizer { Vec::new() } else { tokenizer_differences(first, second) };
+    let mut found = Comparison { config, tokenizer, tensors: Vec::new(), compared: 0, trits: 0 };
     let total = roles.len() as u64;
     for (done, role) in (0..).zip(roles) {
         progress(done, total);
@@ -203,6 +209,21 @@ fn config_differences(first: &Config, second: &Config) -> Vec<ConfigDifference> 
         }
     }
     found
+}
+
+fn tokenizer_differences(first: &Source, second: &Source) -> Vec<TokenizerDifference> {
+    let nature = |found: &Result<Option<TokenizerDescription>, TokenizerError>| match found {
+        Ok(Some(_)) => "one that can be used".to_owned(),
+        Ok(None) => "none".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let (first, second) = (first.tokenizer_description(), second.tokenizer_description());
+    if let (Ok(Some(first)), Ok(Some(second))) = (&first, &second) {
+        return first.differences(second);
+    }
+    // Two that are broken alike are one.
+    let (first, second) = (nature(&first), nature(&second));
+    if first == second { Vec::new() } else { vec![TokenizerDifference { name: "presence", first, second }] }
 }
 
 /// What fills a role.

@@ -38,9 +38,6 @@ pub enum LoadError {
     /// The file or folder.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The vocabulary.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
 }
 
 /// A model ready to generate.
@@ -48,6 +45,8 @@ pub enum LoadError {
 pub struct Engine {
     model: Model,
     tokenizer: Option<Tokenizer>,
+    /// Why there is no tokenizer, where the model has one that cannot be used.
+    broken_tokenizer: Option<Arc<TokenizerError>>,
     chat_template: Option<Result<ChatTemplate, Arc<ChatError>>>,
     warnings: Vec<String>,
 }
@@ -81,7 +80,7 @@ impl Engine {
     /// Opens and packs a model. `progress` is told the bytes of weights in memory so far.
     ///
     /// # Errors
-    /// Where the model, its vocabulary or its template cannot be used.
+    /// Where the model or its template cannot be used. A tokenizer that cannot is an error for those who need text.
     pub fn load(
         path: &Path,
         options: &OpenOptions,
@@ -98,18 +97,27 @@ impl Engine {
     pub fn from_source(source: &Source, runtime: &Runtime, progress: &mut dyn FnMut(u64)) -> Result<Engine, LoadError> {
         // A vocabulary of 128,256 tokens and 280,147 merges takes a while: it is built beside the packing.
         let (model, tokenizer) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| -> Result<Option<Tokenizer>, LoadError> {
-                let Some(vocabulary) = source.tokenizer()? else { return Ok(None) };
-                Ok(Some(Tokenizer::new(&vocabulary, source.config().vocab_size)?))
+            let tokenizer = scope.spawn(|| {
+                let description = source.tokenizer_description()?;
+                description.map(|description| Tokenizer::from_description(&description)).transpose()
             });
             let model = Model::load(source, runtime, progress);
             let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (model, tokenizer)
         });
-        let (model, tokenizer) = (model?, tokenizer?);
+        let model = model?;
         let mut warnings = source.warnings().to_vec();
+        // A tokenizer that cannot be used stops those who need text, and nobody else.
+        let (tokenizer, broken_tokenizer) = match tokenizer {
+            Ok(tokenizer) => (tokenizer, None),
+            Err(error) => {
+                warnings.push(format!("the tokenizer cannot be used, token ids can: {error}"));
+                (None, Some(Arc::new(error)))
+            }
+        };
+        warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
         let chat_template = tokenizer.as_ref().and_then(|tokenizer| chat_template(source, tokenizer, &mut warnings));
-        Ok(Engine { model, tokenizer, chat_template, warnings })
+        Ok(Engine { model, tokenizer, broken_tokenizer, chat_template, warnings })
     }
 
     /// The model.
@@ -130,9 +138,12 @@ impl Engine {
     /// The tokenizer; `purpose` names, in the error, what needs one.
     ///
     /// # Errors
-    /// Where the model has none.
+    /// Where the model has none, or one that cannot be used.
     pub fn tokenizer(&self, purpose: &'static str) -> Result<&Tokenizer, GenerateError> {
-        self.tokenizer.as_ref().ok_or(GenerateError::NoTokenizer(purpose))
+        self.tokenizer.as_ref().ok_or_else(|| match &self.broken_tokenizer {
+            Some(error) => GenerateError::BrokenTokenizer { purpose, source: Arc::clone(error) },
+            None => GenerateError::NoTokenizer(purpose),
+        })
     }
 
     /// The chat template.

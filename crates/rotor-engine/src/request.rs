@@ -17,6 +17,14 @@ pub enum GenerateError {
         "the model has no tokenizer: {0} needs tokenizer.json in its folder, or tokenizer.ggml keys in its metadata"
     )]
     NoTokenizer(&'static str),
+    /// The model has a tokenizer that cannot be used.
+    #[error("{purpose} needs the model's tokenizer, which cannot be used: {source}")]
+    BrokenTokenizer {
+        /// What was to be done.
+        purpose: &'static str,
+        /// Why it cannot be used.
+        source: Arc<TokenizerError>,
+    },
     /// The model has no chat template.
     #[error("the model has no chat template: use it to complete text")]
     NoChatTemplate,

@@ -19,11 +19,12 @@ pub(crate) fn convert(
     form: &str,
     head: Option<&str>,
     verify: bool,
+    lossy_tokenizer: bool,
 ) -> PyResult<String> {
     let target = form.parse::<Target>().map_err(|known| PyValueError::new_err(format!("type {form:?}: {known}")))?;
     let head = head.map(dense_type).transpose()?;
     let source = source.opened(py)?;
-    let options = ConvertOptions { target, head, verify };
+    let options = ConvertOptions { target, head, verify, lossy_tokenizer };
     let report = py.detach(|| convert_source(&source, &output, &options, &mut |_, _, _| {})).map_err(format_error)?;
     py.check_signals()?;
     json(&report)

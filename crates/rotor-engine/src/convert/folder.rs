@@ -1,13 +1,13 @@
 //! The files of a Hugging Face folder beside its weights.
 
-use super::keys::chat_template;
+use super::keys::{chat_template, usable_tokenizer};
 use super::pieces::{Content, Piece};
 use super::report::WrittenFile;
 use crate::error::FormatError;
 use crate::formats::metadata::Metadata;
-use crate::formats::{Part, Role, Source, SourceMetadata, TokenizerSource};
-use crate::tokenizer::Tokenizer;
-use crate::write::vocabulary::hugging_face;
+use crate::formats::{Part, Role, Source, SourceMetadata};
+use crate::tokenizer::TokenizerDescription;
+use crate::write::vocabulary::hugging_face::to_hugging_face;
 use crate::write::{AtomicFile, PackedWeights, config_json};
 use rotor_kernels::DenseType;
 use serde_json::{Map, Value, json};
@@ -34,6 +34,7 @@ pub(super) fn write(
     source: &Source,
     pieces: &[Piece<'_>],
     folder: &Path,
+    lossy_tokenizer: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<WrittenFile>, FormatError> {
     let mut files = Vec::new();
@@ -55,13 +56,13 @@ pub(super) fn write(
             }
         }
         SourceMetadata::Gguf(metadata) => {
-            let tokenizer = source.tokenizer()?;
+            let tokenizer = usable_tokenizer(source, notes);
             put("config.json", &pretty(&made_config(source, metadata, pieces, tokenizer.as_ref())))?;
             if let Some(tokenizer) = &tokenizer {
-                let template = chat_template(source, notes);
-                for (name, bytes) in tokenizer_files(tokenizer, source.config().vocab_size, template.as_deref())? {
-                    put(name, &bytes)?;
-                }
+                let files = to_hugging_face(tokenizer, chat_template(source, notes).as_deref())?;
+                let (files, left_out) = files.accept("a Hugging Face folder", lossy_tokenizer)?;
+                notes.extend(left_out);
+                files.named().into_iter().try_for_each(|(name, bytes)| put(name, &bytes))?;
             }
         }
     }
@@ -92,17 +93,13 @@ fn made_config(
     source: &Source,
     metadata: &Metadata,
     pieces: &[Piece<'_>],
-    tokenizer: Option<&TokenizerSource>,
+    tokenizer: Option<&TokenizerDescription>,
 ) -> Value {
     let config = source.config();
     let tied = !pieces.iter().any(|piece| piece.role == Some(Role::Output));
-    let vocabulary = match tokenizer {
-        Some(TokenizerSource::Gguf(vocabulary)) => Some(vocabulary.as_ref()),
-        _ => None,
-    };
     let norms_in_linears = source.input_norm_name(Role::Layer(0, Part::AttnQ)).is_some();
     let weights = PackedWeights { tied, scales_multiply: true, norms_in_linears };
-    let mut json = config_json(config, weights, vocabulary);
+    let mut json = config_json(config, weights, tokenizer);
     if let Ok(Some(name)) = metadata.str("general.name") {
         json["_name_or_path"] = name.into();
     }
@@ -131,30 +128,4 @@ fn dense_linears(pieces: &[Piece<'_>]) -> Vec<String> {
     };
     let modules = pieces.iter().filter(is_dense_linear);
     modules.map(|piece| piece.name.trim_end_matches(".weight").to_owned()).collect()
-}
-
-/// The tokenizer's files.
-fn tokenizer_files(
-    tokenizer: &TokenizerSource,
-    rows: usize,
-    template: Option<&str>,
-) -> Result<Vec<(&'static str, Vec<u8>)>, FormatError> {
-    let TokenizerSource::Gguf(vocabulary) = tokenizer else { return Ok(Vec::new()) };
-    let broken = |error: &dyn std::fmt::Display| FormatError::invalid("the tokenizer", "a sound one", error);
-    let known = Tokenizer::new(tokenizer, rows).map_err(|error| broken(&error))?;
-    // The eos first: it is the one that training put behind texts.
-    let mut ends = known.end_of_generation().to_vec();
-    ends.sort_by_key(|&id| Some(id) != known.eos());
-    let mut generation = json!({ "_from_model_config": true });
-    if let Some(bos) = known.bos() {
-        generation["bos_token_id"] = bos.into();
-    }
-    if !ends.is_empty() {
-        generation["eos_token_id"] = ends.into();
-    }
-    Ok(vec![
-        ("tokenizer.json", hugging_face::to_tokenizer_json(vocabulary)?),
-        ("tokenizer_config.json", hugging_face::to_tokenizer_config(vocabulary, template)?),
-        ("generation_config.json", pretty(&generation)),
-    ])
 }

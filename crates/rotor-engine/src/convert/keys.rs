@@ -1,15 +1,17 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
 use super::plan::Planned;
-use super::{Target, card};
+use super::{ConvertOptions, card};
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
 use crate::formats::metadata_json;
-use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata, TokenizerSource};
+use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata};
 use crate::forms::{I2sLayout, Scales, TernaryForm, exact_scales_key};
+use crate::tokenizer::{Tokenizer, TokenizerDescription};
 use crate::write::gguf::GgufHeader;
 use crate::write::put_config_keys;
-use crate::write::vocabulary::{hugging_face, pad, put_gguf_keys};
+use crate::write::vocabulary::gguf::to_gguf;
+use crate::write::vocabulary::put_gguf_keys;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -42,11 +44,16 @@ pub(super) fn is_of_the_file(key: &str) -> bool {
 }
 
 /// A header with the source's keys and no tensor yet; notes say what could not go over.
-pub(super) fn header(source: &Source, target: Target, notes: &mut Vec<String>) -> Result<GgufHeader, FormatError> {
+pub(super) fn header(
+    source: &Source,
+    options: &ConvertOptions,
+    notes: &mut Vec<String>,
+) -> Result<GgufHeader, FormatError> {
+    let target = options.target;
     let mut header = GgufHeader::new();
     match source.metadata() {
         SourceMetadata::Gguf(metadata) => pass_through(&mut header, metadata, target.form()),
-        SourceMetadata::HuggingFace(_) => made(&mut header, source, target.form(), notes)?,
+        SourceMetadata::HuggingFace(_) => made(&mut header, source, options, notes)?,
     }
     // Without a word a reader has to look at the weights, and takes the usual layout where they do not tell.
     if target.form() == TernaryForm::I2S(I2sLayout::Blocks64) {
@@ -71,15 +78,15 @@ fn pass_through(header: &mut GgufHeader, metadata: &Metadata, form: TernaryForm)
 fn made(
     header: &mut GgufHeader,
     source: &Source,
-    form: TernaryForm,
+    options: &ConvertOptions,
     notes: &mut Vec<String>,
 ) -> Result<(), FormatError> {
     let config = source.config();
-    let vocabulary = vocabulary(source, notes)?;
+    let vocabulary = vocabulary(source, options.lossy_tokenizer, notes)?;
     let architecture = config.architecture.info().gguf_name(config.hidden_act);
     header.string("general.architecture", architecture);
     general(header, source)?;
-    header.u32("general.file_type", file_type(form));
+    header.u32("general.file_type", file_type(options.target.form()));
     header.u32("general.quantization_version", 2);
     put_config_keys(header, architecture, config, vocabulary.as_ref().map(|vocabulary| vocabulary.model.as_str()));
     if let Some(vocabulary) = vocabulary {
@@ -145,37 +152,30 @@ pub(super) fn general_of(metadata: &Metadata) -> Metadata {
     general
 }
 
-/// The vocabulary as GGUF keys hold it, filled up to the rows of the embedding.
-fn vocabulary(source: &Source, notes: &mut Vec<String>) -> Result<Option<GgufVocabulary>, FormatError> {
-    let (tokenizer, config, ends, bos) = match source.tokenizer()? {
-        None => {
-            notes.push("the source has no tokenizer, and so the GGUF has none".into());
-            return Ok(None);
-        }
-        Some(TokenizerSource::Gguf(vocabulary)) => return Ok(Some(*vocabulary)),
-        Some(TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id }) => {
-            (tokenizer, tokenizer_config, eos_token_ids, bos_token_id)
-        }
-    };
-    let mut vocabulary = hugging_face::from_tokenizer_json(&tokenizer, config.as_deref())?;
-    let rows = source.config().vocab_size;
-    if vocabulary.tokens.len() > rows {
-        let expected = format!("at most {rows} tokens, the rows of the embedding");
-        return Err(FormatError::invalid("tokenizer.json", expected, vocabulary.tokens.len()));
-    }
-    pad(&mut vocabulary, rows);
-    vocabulary.bos = vocabulary.bos.or(bos);
-    set_ends(&mut vocabulary, &ends, notes);
+/// The vocabulary as GGUF keys hold it. One that rotor cannot use is left out: the model runs without it, on ids.
+fn vocabulary(source: &Source, lossy: bool, notes: &mut Vec<String>) -> Result<Option<GgufVocabulary>, FormatError> {
+    let Some(tokenizer) = usable_tokenizer(source, notes) else { return Ok(None) };
+    let (vocabulary, left_out) = to_gguf(&tokenizer).accept("a GGUF", lossy)?;
+    notes.extend(left_out);
     Ok(Some(vocabulary))
 }
 
-/// GGUF has three names for tokens that end a text; a folder has a list of them.
-fn set_ends(vocabulary: &mut GgufVocabulary, ends: &[u32], notes: &mut Vec<String>) {
-    vocabulary.eos = vocabulary.eos.or(ends.first().copied());
-    let mut others = ends.iter().copied().filter(|&id| Some(id) != vocabulary.eos);
-    vocabulary.eot = others.next();
-    vocabulary.eom = others.next();
-    for id in others {
-        notes.push(format!("token {id} ends a text in the source; a GGUF has no key left to say so"));
+/// The source's tokenizer, or `None` and a note about why the output has none.
+pub(super) fn usable_tokenizer(source: &Source, notes: &mut Vec<String>) -> Option<TokenizerDescription> {
+    match source.tokenizer_description() {
+        Ok(Some(tokenizer)) => match Tokenizer::from_description(&tokenizer) {
+            Ok(_) => Some(tokenizer),
+            Err(why) => left_out(notes, &why),
+        },
+        Ok(None) => {
+            notes.push("the source has no tokenizer, and so the output has none".into());
+            None
+        }
+        Err(why) => left_out(notes, &why),
     }
+}
+
+fn left_out<T>(notes: &mut Vec<String>, why: &dyn std::fmt::Display) -> Option<T> {
+    notes.push(format!("the tokenizer is left out, since it cannot be used: {why}"));
+    None
 }

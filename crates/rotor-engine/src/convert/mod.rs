@@ -109,6 +109,8 @@ pub struct ConvertOptions {
     pub head: Option<DenseType>,
     /// Reads everything again and compares it before the output has its name.
     pub verify: bool,
+    /// Leaves out, with a note, what the target cannot hold of the tokenizer; otherwise that is an error.
+    pub lossy_tokenizer: bool,
 }
 
 /// What a conversion is busy with.
@@ -164,7 +166,7 @@ impl Conversion<'_> {
         output: &Path,
         progress: &mut Tell<'_>,
     ) -> Result<Report, FormatError> {
-        let mut header = keys::header(self.source, self.options.target, &mut self.notes)?;
+        let mut header = keys::header(self.source, self.options, &mut self.notes)?;
         let planned = plan::plan(pieces, self.options.target)?;
         keys::put_exact_scales(&mut header, &planned);
         announce_gguf(&mut header, &planned);
@@ -219,7 +221,8 @@ impl Conversion<'_> {
     ) -> Result<Report, FormatError> {
         const WEIGHTS: &str = "model.safetensors";
         let folder = AtomicFolder::create(output)?;
-        let mut files = folder::write(self.source, &pieces, folder.path(), &mut self.notes)?;
+        let mut files =
+            folder::write(self.source, &pieces, folder.path(), self.options.lossy_tokenizer, &mut self.notes)?;
         let mut planned = plan::plan(pieces, self.options.target)?;
         let mut header = SafetensorsHeader::new();
         folder_metadata(&mut header, self.source);
@@ -255,9 +258,13 @@ impl Conversion<'_> {
     /// Compares what was written with the source: every trit, every scale, every number.
     fn verify(&self, found: &Source, progress: &mut Tell<'_>) -> Result<(), FormatError> {
         let mut tell = |done, total| progress(Phase::Verifying, done, total);
-        let comparison = compare_allowing(self.source, found, Allowed { head: self.options.head }, &mut tell)?;
+        // A tokenizer that had to be left out, whole or in part, is among the notes.
+        let tokenizer = self.options.lossy_tokenizer || found.tokenizer()?.is_none();
+        let comparison =
+            compare_allowing(self.source, found, Allowed { head: self.options.head, tokenizer }, &mut tell)?;
         let config = comparison.config.first().map(ToString::to_string);
-        let different = config.or(comparison.tensors.first().map(ToString::to_string));
+        let tokenizer = comparison.tokenizer.first().map(ToString::to_string);
+        let different = config.or(tokenizer).or(comparison.tensors.first().map(ToString::to_string));
         match different {
             None => Ok(()),
             Some(found) => Err(FormatError::invalid("what was written", "the model that was read", found)),

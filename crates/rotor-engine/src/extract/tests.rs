@@ -20,7 +20,8 @@ fn every_form_holds_the_trits_and_scales_that_the_model_has() {
     let (folder, path) = model();
     let planes_file = folder.path().join("m.safetensors");
     let source = Source::open(&path, &OpenOptions::default()).unwrap();
-    let options = ConvertOptions { target: "rotor".parse().unwrap(), head: None, verify: false };
+    let options =
+        ConvertOptions { target: "rotor".parse().unwrap(), head: None, verify: false, lossy_tokenizer: false };
     convert(&source, &planes_file, &options, &mut |_, _, _| {}).unwrap();
     for path in [path, planes_file] {
         let source = Source::open(&path, &OpenOptions::default()).unwrap();

@@ -182,37 +182,57 @@ fn byte_tokens_that_are_none_llama_cpp_25969() {
         tiny_bitnet().strings("tokenizer.ggml.tokens", &tokens).raw("tokenizer.ggml.token_type", 9, array(5, &types))
     };
     for bad in [&b"<0x-1>"[..], b"<0xZZ>", b"<0x1FF>", b"<0x>", b"<0x", b"", b"x", b"<0x+1>"] {
-        refused(&with(bad), "byte token 2: expected <0x00> to <0xFF>");
+        let what = "tokenizer.ggml.tokens[2]: expected a byte, <0x00> to <0xFF>";
+        assert!(no_text(&with(bad)).contains(what), "{}", no_text(&with(bad)));
     }
-    assert!(open(with(b"<0xfF>").build()).is_ok());
+    assert!(open(with(b"<0xfF>").build()).unwrap().tokenizer_description().is_ok());
+}
+
+/// Why the tokenizer of a file that opens cannot be used.
+fn no_text(file: &TestGguf) -> String {
+    match open(file.build()).unwrap().tokenizer_description() {
+        Ok(found) => format!("no error, but {found:?}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 #[test]
 fn vocabulary_arrays_out_of_step_llama_cpp_27226() {
+    let refused = |file: &TestGguf, expected: &str| assert!(no_text(file).contains(expected), "{}", no_text(file));
     refused(
-        &tiny_bitnet().strings("tokenizer.ggml.tokens", &[&b"a"[..]; 7]),
-        "expected 8, the number of rows of the embedding",
+        &tiny_bitnet().strings("tokenizer.ggml.tokens", &[&b"a"[..]; 9]),
+        "tokenizer.ggml.token_type: expected 9 entries, one for each token, found 8",
     );
     let nine = vec![1i32.to_le_bytes().to_vec(); 9];
-    refused(&tiny_bitnet().raw("tokenizer.ggml.token_type", 9, array(5, &nine)), "length of tokenizer.ggml.token_type");
+    let length = ": expected 8 entries, one for each token, found";
+    let types = tiny_bitnet().raw("tokenizer.ggml.token_type", 9, array(5, &nine));
+    refused(&types, &format!("tokenizer.ggml.token_type{length} 9"));
     let one = vec![1f32.to_le_bytes().to_vec()];
-    refused(&tiny_bitnet().raw("tokenizer.ggml.scores", 9, array(6, &one)), "length of tokenizer.ggml.scores");
+    let scores = tiny_bitnet().raw("tokenizer.ggml.scores", 9, array(6, &one));
+    refused(&scores, &format!("tokenizer.ggml.scores{length} 1"));
     let nan = vec![f32::NAN.to_le_bytes().to_vec(); 8];
     refused(&tiny_bitnet().raw("tokenizer.ggml.scores", 9, array(6, &nan)), "expected an array of numbers");
-    refused(&tiny_bitnet().strings("tokenizer.ggml.merges", &[b"\xff a"]), "string 0 of tokenizer.ggml.merges");
+    refused(&tiny_bitnet().strings("tokenizer.ggml.merges", &[b"\xff a"]), "tokenizer.ggml.merges[0]");
     refused(&tiny_bitnet().without("tokenizer.ggml.tokens"), "metadata key tokenizer.ggml.tokens is missing");
     refused(&tiny_bitnet().u32("tokenizer.ggml.tokens", 1), "expected an array of strings");
 }
 
 #[test]
 fn token_ids_out_of_range_llama_cpp_26511() {
+    let warnings = |file: &TestGguf| {
+        let tokenizer = open(file.build()).unwrap().tokenizer_description().unwrap().unwrap();
+        tokenizer.warnings().to_vec()
+    };
     for key in ["bos", "eos", "eot", "eom", "unknown", "padding"] {
         for id in [8, u32::MAX] {
             let key = format!("tokenizer.ggml.{key}_token_id");
-            refused(&tiny_bitnet().u32(&key, id), &format!("{key}: expected a token id below 8"));
+            let expected = format!("{key} is {id}, but there are 8 tokens: it is left out");
+            assert_eq!(warnings(&tiny_bitnet().u32(&key, id)), [expected]);
         }
     }
-    refused(&tiny_bitnet().raw("tokenizer.ggml.bos_token_id", 5, vec![0xff; 4]), "a token id below 8, found -1");
+    let minus_one = tiny_bitnet().raw("tokenizer.ggml.padding_token_id", 5, vec![0xff; 4]);
+    let expected = "tokenizer.ggml.padding_token_id is -1, which is no token id: it is left out";
+    assert_eq!(warnings(&minus_one), [expected]);
 }
 
 #[test]
@@ -255,7 +275,12 @@ fn tensors_beyond_the_file_are_not_converted_cve_2026_7482() {
     let whole = sound.build();
     let last = sound.tensors.last().unwrap().bytes.len();
     let unpadded = whole.len() - (last.next_multiple_of(padding) - last);
-    let options = crate::convert::ConvertOptions { target: "rotor".parse().unwrap(), head: None, verify: true };
+    let options = crate::convert::ConvertOptions {
+        target: "rotor".parse().unwrap(),
+        head: None,
+        verify: true,
+        lossy_tokenizer: false,
+    };
     for (len, opens) in [(whole.len(), true), (unpadded, true), (unpadded - 1, false)] {
         std::fs::write(&path, &whole[..len]).unwrap();
         let source = Source::open(&path, &OpenOptions::default());

@@ -78,6 +78,14 @@ impl Strings {
     }
 }
 
+impl<S: AsRef<[u8]>> FromIterator<S> for Strings {
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut all = Self::default();
+        strings.into_iter().for_each(|string| all.push(string.as_ref()));
+        all
+    }
+}
+
 impl Array {
     /// Number of elements.
     pub fn len(&self) -> usize {

@@ -26,13 +26,14 @@ mod tests;
 
 pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
-pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem};
+pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem, tokenizer_key};
 pub(crate) use hf::JsonObject;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;
 
 pub use crate::forms::RowOrder;
 use crate::forms::TernaryTensor;
+use metadata::Strings;
 use rotor_kernels::DenseType;
 
 /// The names of a safetensors file's tensors in the order of their bytes, with their types where rotor computes with them.
@@ -129,22 +130,31 @@ pub struct SourceLinear<'a> {
     pub input_norm: Option<Vec<f32>>,
 }
 
-/// Everything a tokenizer can be built from.
+/// What a model says about its tokenizer, as it says it; [`TokenizerDescription`](crate::tokenizer::TokenizerDescription)
+/// resolves it.
 #[derive(Clone, Debug)]
 pub enum TokenizerSource {
     /// A vocabulary in GGUF metadata.
     Gguf(Box<GgufVocabulary>),
-    /// `tokenizer.json`, with `tokenizer_config.json` and `generation_config.json` where they exist.
-    HuggingFace {
-        /// `tokenizer.json`.
-        tokenizer: Vec<u8>,
-        /// `tokenizer_config.json`.
-        tokenizer_config: Option<Vec<u8>>,
-        /// End-of-sequence ids from `generation_config.json` and `config.json`.
-        eos_token_ids: Vec<u32>,
-        /// Beginning-of-sequence id from the same files.
-        bos_token_id: Option<u32>,
-    },
+    /// `tokenizer.json` and the files beside it.
+    HuggingFace(Box<HuggingFaceTokenizer>),
+}
+
+/// The files of a tokenizer in Hugging Face layout.
+#[derive(Clone, Debug, Default)]
+pub struct HuggingFaceTokenizer {
+    /// `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<Vec<u8>>,
+    /// `special_tokens_map.json`, for what `tokenizer_config.json` leaves out.
+    pub special_tokens_map: Option<Vec<u8>>,
+    /// End-of-sequence ids from `generation_config.json` and `config.json`.
+    pub eos_token_ids: Vec<u32>,
+    /// Beginning-of-sequence id from the same files.
+    pub bos_token_id: Option<u32>,
+    /// What those files say that cannot be used, in sentences.
+    pub warnings: Vec<String>,
 }
 
 /// The `tokenizer.ggml.*` keys.
@@ -163,7 +173,7 @@ pub struct GgufVocabulary {
     /// `tokenizer.ggml.token_type`, empty or one per token.
     pub token_types: Vec<i32>,
     /// `tokenizer.ggml.merges`, "left right".
-    pub merges: Vec<String>,
+    pub merges: Strings,
     /// `tokenizer.ggml.bos_token_id`.
     pub bos: Option<u32>,
     /// `tokenizer.ggml.eos_token_id`.
@@ -176,10 +186,16 @@ pub struct GgufVocabulary {
     pub unknown: Option<u32>,
     /// `tokenizer.ggml.padding_token_id`.
     pub padding: Option<u32>,
+    /// More ends of generation: `tokenizer.ggml.eos_token_ids`, and the ids that end a file in the middle.
+    pub ends: Vec<u32>,
     /// `tokenizer.ggml.add_bos_token`.
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`.
     pub add_eos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`.
     pub add_space_prefix: Option<bool>,
+    /// Keys that change ids in a way that rotor has not.
+    pub unsupported: Vec<String>,
+    /// What the keys say that cannot be used, in sentences.
+    pub warnings: Vec<String>,
 }

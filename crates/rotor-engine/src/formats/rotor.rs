@@ -225,7 +225,7 @@ mod tests {
             synthesize(Preset::Tiny, &model, &SynthOptions::default(), &mut |_, _| {}).unwrap();
             let source = Source::open(&model, &OpenOptions::default()).unwrap();
             let head = Some(rotor_kernels::DenseType::Q8_0);
-            let options = ConvertOptions { target: form.parse().unwrap(), head, verify: false };
+            let options = ConvertOptions { target: form.parse().unwrap(), head, verify: false, lossy_tokenizer: false };
             convert(&source, &path, &options, &mut |_, _, _| {}).unwrap();
             let bytes = std::fs::read(&path).unwrap();
             let read = SafeTensors::deserialize(&bytes).unwrap();

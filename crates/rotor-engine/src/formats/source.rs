@@ -12,6 +12,7 @@ use crate::error::FormatError;
 use crate::forms::{
     self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
 };
+use crate::tokenizer::{TokenizerDescription, TokenizerError};
 use rotor_kernels::DenseType;
 use std::path::Path;
 
@@ -171,8 +172,6 @@ impl Source {
         if let Some(given) = options.hidden_act {
             metadata.set(HIDDEN_ACT_KEY, Value::String(given.name().into()));
         }
-        // Built again when asked for; here it is only known to be sound.
-        gguf::vocabulary(&metadata, config.vocab_size)?;
         let named = i2s_layout::named(&metadata)?;
         let i2s_layout = match options.i2s_layout.or(named) {
             Some(known) => known,
@@ -379,15 +378,25 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Io`] for a tokenizer file that cannot be read.
+    /// [`FormatError::Io`] for a tokenizer file that cannot be read, [`FormatError::Invalid`] for keys of the wrong type.
     pub fn tokenizer(&self) -> Result<Option<TokenizerSource>, FormatError> {
         match &self.contents {
             Contents::Gguf(metadata) => {
-                let vocabulary = gguf::vocabulary(metadata, self.config.vocab_size)?;
+                let vocabulary = gguf::vocabulary(metadata)?;
                 Ok(vocabulary.map(|vocabulary| TokenizerSource::Gguf(Box::new(vocabulary))))
             }
             Contents::HuggingFace(folder) => hf::tokenizer(folder),
         }
+    }
+
+    /// What the model says about its tokenizer, with every default resolved; `None` where it says nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the tokenizer cannot be read, or is of a kind that rotor does not know.
+    pub fn tokenizer_description(&self) -> Result<Option<TokenizerDescription>, TokenizerError> {
+        let source = self.tokenizer()?;
+        source.map(|source| TokenizerDescription::read(&source, self.config.vocab_size)).transpose()
     }
 
     /// The chat template as the file has it, in Jinja; `None` where there is none.

@@ -16,11 +16,13 @@ pub use random::random_trits;
 
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::GgufVocabulary;
+use crate::formats::{GgufVocabulary, TokenizerSource};
 use crate::forms::{I2sLayout, TernaryForm};
+use crate::tokenizer::TokenizerDescription;
 use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
-use crate::write::vocabulary::{hugging_face, put_gguf_keys};
+use crate::write::vocabulary::hugging_face::to_hugging_face;
+use crate::write::vocabulary::put_gguf_keys;
 use crate::write::{
     AtomicFile, AtomicFolder, PackedWeights, Progress, TensorFile, config_json, names, put_config_keys,
     refuse_overwriting,
@@ -246,15 +248,17 @@ impl Model {
         };
         let (tied, scales_multiply) = (self.preset.tied(), self.preset.scales_multiply());
         let weights = PackedWeights { tied, scales_multiply, norms_in_linears: false };
-        let config = config_json(&self.config, weights, Some(&self.vocabulary));
+        let source = TokenizerSource::Gguf(Box::new(self.vocabulary.clone()));
+        let broken = |error| FormatError::invalid("the vocabulary", "one that rotor can use", error);
+        let description = TokenizerDescription::read(&source, self.config.vocab_size).map_err(broken)?;
+        let config = config_json(&self.config, weights, Some(&description));
         write("config.json", format!("{config:#}\n").as_bytes())?;
         let given = tokenizer.map(vocabulary::read).transpose()?.filter(|bytes| !vocabulary::is_ranks(bytes));
-        match given {
-            Some(bytes) => write("tokenizer.json", &bytes)?,
-            None => write("tokenizer.json", &hugging_face::to_tokenizer_json(&self.vocabulary)?)?,
+        let (mut files, _) = to_hugging_face(&description, self.template())?.accept("a Hugging Face folder", false)?;
+        if let Some(bytes) = given {
+            files.tokenizer = bytes;
         }
-        let tokenizer_config = hugging_face::to_tokenizer_config(&self.vocabulary, self.template())?;
-        write("tokenizer_config.json", &tokenizer_config)
+        files.named().iter().try_for_each(|(name, bytes)| write(name, bytes))
     }
 
     fn write_data(

@@ -4,9 +4,10 @@
 use super::preset::{Family, Preset};
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::GgufVocabulary;
-use crate::tokenizer::byte_to_char;
-use crate::write::vocabulary::{hugging_face, pad, tiktoken, token_type};
+use crate::formats::{GgufVocabulary, HuggingFaceTokenizer, TokenizerSource};
+use crate::tokenizer::{TokenizerDescription, TokenizerError, byte_to_char, ids_needed};
+use crate::write::vocabulary::gguf::to_gguf;
+use crate::write::vocabulary::{pad, tiktoken, token_type};
 use std::path::Path;
 
 pub(super) use tiktoken::is_ranks;
@@ -54,11 +55,12 @@ pub(super) fn from_file(path: &Path, preset: Preset, config: &mut Config) -> Res
             let tokens: Vec<_> = ranks.pieces.into_iter().map(String::into_bytes).collect();
             let token_types = vec![token_type::NORMAL; tokens.len()];
             let (model, pre) = ("gpt2".into(), Some("llama-bpe".into()));
-            llama3(GgufVocabulary { model, pre, tokens, token_types, merges: ranks.merges, ..Default::default() })
+            let merges = ranks.merges.iter().collect();
+            llama3(GgufVocabulary { model, pre, tokens, token_types, merges, ..Default::default() })
         })
     } else {
-        let beside = std::fs::read(path.with_file_name("tokenizer_config.json")).ok();
-        hugging_face::from_tokenizer_json(&bytes, beside.as_deref())
+        let tokenizer_config = std::fs::read(path.with_file_name("tokenizer_config.json")).ok();
+        from_tokenizer_json(HuggingFaceTokenizer { tokenizer: bytes, tokenizer_config, ..Default::default() })
     };
     let mut vocabulary = parsed.map_err(|error| error.in_file(path))?;
     if preset == Preset::Tiny {
@@ -70,6 +72,15 @@ pub(super) fn from_file(path: &Path, preset: Preset, config: &mut Config) -> Res
     }
     pad(&mut vocabulary, config.vocab_size);
     Ok(as_published(vocabulary, preset))
+}
+
+/// The keys for a tokenizer.json, with as many tokens as it has ids.
+fn from_tokenizer_json(files: HuggingFaceTokenizer) -> Result<GgufVocabulary, FormatError> {
+    let broken = |error: TokenizerError| FormatError::invalid("the tokenizer", "one that rotor can use", error);
+    let size = ids_needed(&files.tokenizer).map_err(broken)?;
+    let source = TokenizerSource::HuggingFace(Box::new(files));
+    let tokenizer = TokenizerDescription::read(&source, size).map_err(broken)?;
+    Ok(to_gguf(&tokenizer).accept("a GGUF", false)?.0)
 }
 
 /// The published BitNet file does without two keys that go without saying for it, and has scores that mean nothing.
@@ -171,25 +182,43 @@ impl Builder {
     }
 
     /// Words until there are `size` tokens; `space` is how the vocabulary writes one.
+    ///
+    /// First come the syllables, then each of them behind a space, then words of two syllables and more. Every one is made
+    /// of two that are there already, so that merging leads to all of them.
     fn words(&mut self, size: usize, space: char) -> &mut Self {
-        let space = if space == ' ' { byte_to_char(b' ') } else { space };
-        for index in 0..size.saturating_sub(self.0.tokens.len()) {
-            self.push(&format!("{space}{}", word(index)), token_type::NORMAL);
+        let space = if space == ' ' { byte_to_char(b' ') } else { space }.to_string();
+        let syllables = (0..SYLLABLES).map(|index| {
+            let syllable = syllable(index);
+            let (consonant, vowel) = syllable.split_at(1);
+            (consonant.to_owned(), vowel.to_owned())
+        });
+        let words = (0usize..).map(|index| match index.checked_sub(SYLLABLES) {
+            None => (space.clone(), syllable(index)),
+            Some(_) => (format!("{space}{}", word(index / SYLLABLES)), syllable(index % SYLLABLES)),
+        });
+        for (left, right) in syllables.chain(words).take(size.saturating_sub(self.0.tokens.len())) {
+            self.push(&format!("{left}{right}"), token_type::NORMAL);
+            if self.0.model == "gpt2" {
+                self.0.merges.push(format!("{left} {right}").as_bytes());
+            }
         }
         self
     }
 }
 
-/// The `index`-th word: two syllables or more, each a consonant and a vowel.
-fn word(index: usize) -> String {
+/// A consonant and a vowel.
+const SYLLABLES: usize = 100;
+
+fn syllable(index: usize) -> String {
     const CONSONANTS: &[u8; 20] = b"bcdfghjklmnpqrstvwxz";
     const VOWELS: &[u8; 5] = b"aeiou";
-    let (mut left, mut word) = (index + 100, Vec::new());
-    while left > 0 {
-        word.extend([VOWELS[left % 5], CONSONANTS[left / 5 % 20]]);
-        left /= 100;
-    }
-    word.iter().rev().map(|&letter| char::from(letter)).collect()
+    [CONSONANTS[index / 5 % 20], VOWELS[index % 5]].map(char::from).iter().collect()
+}
+
+/// The `index`-th word: as many syllables as the number has digits of two decimals.
+fn word(index: usize) -> String {
+    let before = if index < SYLLABLES { String::new() } else { word(index / SYLLABLES) };
+    before + &syllable(index % SYLLABLES)
 }
 
 #[cfg(test)]
@@ -217,14 +246,17 @@ mod tests {
             let ids = tokenizer.encode(text, SpecialTokens::AsText).unwrap();
             assert_eq!(tokenizer.decode(&ids), text, "{preset}");
             assert!(tokenizer.eos().is_some());
+            // Not letter by letter, if there is room for words.
+            let ids = tokenizer.encode(" beba", SpecialTokens::AsText).unwrap();
+            assert_eq!(tokenizer.token_bytes(*ids.last().unwrap()), Some(&b" beba"[..]), "{preset}");
         }
     }
 
     #[test]
     fn other_ids_print_as_words() {
-        assert_eq!([0, 1, 99, 100, 10_000].map(word), ["beba", "bebe", "bezu", "biba", "bebeba"]);
+        assert_eq!([0, 99, 100, 199, 10_100].map(word), ["ba", "zu", "beba", "bezu", "bebeba"]);
         let made = made_up(Preset::Llama3_8B, 2000);
-        assert_eq!(made.tokens[256], "Ġbeba".as_bytes());
+        assert_eq!([256, 356, 456].map(|id| made.tokens[id].as_slice()), ["ba", "Ġba", "Ġbeba"].map(str::as_bytes));
         assert_eq!(made.tokens[1753], "<|eot_id|>".as_bytes());
         assert_eq!((made.bos, made.eos), (Some(1744), Some(1745)));
     }

@@ -4,11 +4,11 @@
 //! them, never from what a user typed. User-defined tokens are mere vocabulary and match everywhere. A rendered chat is
 //! both at once: glue from the template around protected content.
 
+use super::description::{Matching, TokenizerDescription};
 use super::error::TokenizerError;
+use super::library::Matcher;
+use super::vocabulary::Kind;
 use std::ops::Range;
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::tokenizer::AddedVocabulary;
-use tokenizers::{NormalizerWrapper, OffsetReferential, OffsetType};
 
 /// A token matched as a whole text.
 pub(super) struct AddedToken {
@@ -16,8 +16,10 @@ pub(super) struct AddedToken {
     pub(super) id: u32,
     /// Whether it is a control token.
     pub(super) special: bool,
-    /// Its text, and how it treats the whitespace around it.
-    pub(super) token: tokenizers::AddedToken,
+    /// Its text.
+    pub(super) text: String,
+    /// How it treats the text around it.
+    pub(super) matching: Matching,
 }
 
 /// A stretch of text, and the token it is, where it is one.
@@ -32,76 +34,53 @@ pub(super) struct Segment {
 /// Matchers for all added tokens, and for those that may stand in any text.
 #[derive(Debug)]
 pub(super) struct AddedTokens {
-    all: AddedVocabulary,
-    plain: AddedVocabulary,
+    all: Matcher,
+    plain: Matcher,
 }
 
 impl AddedTokens {
-    /// Matchers for these tokens; the longest that matches wins.
-    pub(super) fn new(tokens: impl Iterator<Item = AddedToken>) -> Result<Self, TokenizerError> {
-        let (mut all, mut plain) = (Vec::new(), Vec::new());
-        for added in tokens {
-            if !added.special {
-                plain.push((added.id, added.token.clone()));
-            }
-            all.push((added.id, added.token));
-        }
-        Ok(Self { all: matcher(all)?, plain: matcher(plain)? })
+    /// Matchers for the added tokens of a description, those without a row included.
+    pub(super) fn new(description: &TokenizerDescription) -> Result<Self, TokenizerError> {
+        let is_added = |kind| matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
+        let within =
+            description.vocabulary.iter().filter(|entry| is_added(entry.2)).map(|(id, text, kind)| AddedToken {
+                id,
+                special: kind.is_special(),
+                text: text.to_owned(),
+                matching: description.matching.get(&id).copied().unwrap_or_default(),
+            });
+        let beyond = description.beyond.iter().map(|token| AddedToken {
+            id: token.id,
+            special: token.special,
+            text: token.text.clone(),
+            matching: Matching::default(),
+        });
+        let tokens: Vec<AddedToken> = within.chain(beyond).collect();
+        let plain = tokens.iter().filter(|token| !token.special);
+        Ok(Self { all: Matcher::new(tokens.iter())?, plain: Matcher::new(plain)? })
     }
 
     /// Cuts a text at its user-defined tokens, and at its control tokens where `special`, except that none is found that
     /// touches one of the `protected` stretches (in order, on character boundaries).
     pub(super) fn segments(&self, text: &str, special: bool, protected: &[Range<usize>]) -> Vec<Segment> {
         if !special {
-            return find(&self.plain, text, 0);
+            return self.plain.find(text, 0);
         }
         if protected.is_empty() {
-            return find(&self.all, text, 0);
+            return self.all.find(text, 0);
         }
         let mut segments = Vec::new();
-        for segment in find(&self.all, &masked(text, protected), 0) {
+        for segment in self.all.find(&masked(text, protected), 0) {
             let touches = |range: &Range<usize>| range.start < segment.range.end && segment.range.start < range.end;
             if segment.token.is_some() && !protected.iter().any(touches) {
                 segments.push(segment);
                 continue;
             }
             let fragment = text.get(segment.range.clone()).unwrap_or_default();
-            segments.extend(find(&self.plain, fragment, segment.range.start));
+            segments.extend(self.plain.find(fragment, segment.range.start));
         }
         segments
     }
-}
-
-/// A matcher that finds each text as written, without normalisation.
-fn matcher(tokens: Vec<(u32, tokenizers::AddedToken)>) -> Result<AddedVocabulary, TokenizerError> {
-    let failed = TokenizerError::library;
-    // The library asks a model for the ids; this one knows nothing else.
-    let ids: Vocab = tokens.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
-    let ids = BPE::builder()
-        .vocab_and_merges(ids, Vec::new())
-        .cache_capacity(0)
-        .build()
-        .map_err(failed("cannot index the added tokens"))?;
-    let mut matcher = AddedVocabulary::new();
-    let tokens = tokens.into_iter().map(|(_, token)| token.normalized(false));
-    matcher.add_tokens(tokens, &ids, None::<&NormalizerWrapper>).map_err(failed("cannot index the added tokens"))?;
-    Ok(matcher)
-}
-
-/// The segments of `text`, which begins at byte `offset` of the whole.
-fn find(matcher: &AddedVocabulary, text: &str, offset: usize) -> Vec<Segment> {
-    if matcher.is_empty() {
-        return vec![Segment { range: offset..offset + text.len(), token: None }];
-    }
-    let found = matcher.extract_and_normalize(None::<&NormalizerWrapper>, text);
-    found
-        .get_splits(OffsetReferential::Original, OffsetType::Byte)
-        .into_iter()
-        .map(|(_, (start, end), tokens)| Segment {
-            range: offset + start..offset + end,
-            token: tokens.as_ref().and_then(|tokens| tokens.first()).map(|token| token.id),
-        })
-        .collect()
 }
 
 /// The text with the protected bytes blanked out, every byte in its place.

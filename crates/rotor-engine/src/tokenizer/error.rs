@@ -1,5 +1,7 @@
 //! Why a tokenizer cannot be built, or a text not encoded.
 
+use std::borrow::Cow;
+
 /// Why a tokenizer cannot be built, or a text not encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,8 +24,11 @@ pub enum TokenizerError {
         /// The name in the file.
         name: String,
         /// What is supported.
-        known: &'static str,
+        known: Cow<'static, str>,
     },
+    /// A file that cannot be read, or a key of the wrong type.
+    #[error(transparent)]
+    Format(#[from] crate::error::FormatError),
     /// A text no tokenizer here takes.
     #[error("the text {why}")]
     Text {
@@ -44,6 +49,11 @@ impl TokenizerError {
     /// A [`TokenizerError::Invalid`] from anything printable.
     pub(crate) fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl ToString) -> Self {
         Self::Invalid { what: what.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// A [`TokenizerError::Unsupported`].
+    pub(crate) fn unsupported(what: &'static str, name: &str, known: &'static str) -> Self {
+        Self::Unsupported { what, name: name.to_owned(), known: known.into() }
     }
 
     /// Turns the library's error into ours, saying what was being done.

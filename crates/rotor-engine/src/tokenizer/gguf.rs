@@ -1,45 +1,79 @@
-//! A tokenizer from the `tokenizer.ggml.*` keys.
-//!
-//! The library's objects are built directly: writing 128,256 tokens and 280,147 merges as JSON only to parse them again
-//! would cost more than opening the rest of the model.
+//! A description from the `tokenizer.ggml.*` keys.
 
-use super::added::{AddedToken, AddedTokens};
+use super::description::{Beyond, BytePairs, Encoding, Scores, Spelling, TokenizerDescription};
 use super::error::TokenizerError;
-use super::pretokenizer::PreTokenizer;
-use super::sentencepiece::SentencePiece;
+use super::merges::Merges;
+use super::rules::Rule;
 use super::vocabulary::{Kind, Vocabulary, byte_level_bytes, byte_token, sentencepiece_bytes};
-use super::{Model, Parts, bpe};
 use crate::formats::GgufVocabulary;
-use std::collections::HashMap;
-use tokenizers::models::bpe::Vocab;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Control tokens that end a turn, whatever the keys say. Some converters write them as ordinary or
-/// user-defined tokens.
-pub(super) const END_OF_TURN: [&str; 7] =
-    ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"];
+/// Control tokens that end a turn or a text, whatever the keys say.
+const ENDS: [&str; 22] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<turn|>",
+    "<|tool_response>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "</s>",
+    "<eos>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "[e~[",
+];
 
-/// Builds the parts of a tokenizer, having checked every list's length and every id's range.
-pub(super) fn build(source: &GgufVocabulary, vocab_size: usize) -> Result<Parts, TokenizerError> {
-    check_lengths(source, vocab_size)?;
-    check_ids(source)?;
-    let kinds = kinds(source)?;
+/// Whether a control token of this text ends a turn or a text.
+fn is_end(text: &str) -> bool {
+    ENDS.contains(&text)
+}
+
+/// Whether a text is spelled as only control tokens are: `<|...|>`, also with the fullwidth bars of DeepSeek.
+fn looks_like_control(text: &str) -> bool {
+    let inside = |open: &str, close: &str| text.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+    inside("<|", "|>").or_else(|| inside("<\u{ff5c}", "\u{ff5c}>")).is_some_and(is_name)
+}
+
+/// Ends that no text has for another reason. Some converters type them as ordinary or user-defined tokens.
+pub(super) fn is_unmistakable_end(text: &str) -> bool {
+    text.starts_with('<')
+        && is_end(text)
+        && (looks_like_control(text) || matches!(text, "<end_of_turn>" | "<end_of_utterance>"))
+}
+
+/// Reads the keys; `vocab_size` is the rows of the embedding.
+pub(super) fn read(source: &GgufVocabulary, vocab_size: usize) -> Result<TokenizerDescription, TokenizerError> {
+    check_lengths(source)?;
+    if let Some(key) = source.unsupported.first() {
+        let known = "tokenizers without it".into();
+        return Err(TokenizerError::Unsupported { what: "metadata key", name: key.clone(), known });
+    }
+    let reader = Reader { source, rows: vocab_size, kinds: kinds(source)?, warnings: source.warnings.clone() };
     match source.model.as_str() {
-        "gpt2" => build_byte_level(source, &kinds),
-        "llama" => build_sentencepiece(source, &kinds),
-        other => Err(TokenizerError::Unsupported {
-            what: "tokenizer.ggml.model",
-            name: other.to_owned(),
-            known: "gpt2 (byte-level BPE), llama (SentencePiece)",
-        }),
+        "gpt2" => reader.byte_level(),
+        "llama" => reader.sentencepiece(),
+        other => {
+            let known = "gpt2 (byte-level BPE), llama (SentencePiece)";
+            Err(TokenizerError::unsupported("tokenizer.ggml.model", other, known))
+        }
     }
 }
 
-fn check_lengths(source: &GgufVocabulary, vocab_size: usize) -> Result<(), TokenizerError> {
+fn check_lengths(source: &GgufVocabulary) -> Result<(), TokenizerError> {
     let tokens = source.tokens.len();
-    if tokens != vocab_size {
-        let expected = format!("{vocab_size} tokens, one for each row of the embedding");
-        return Err(TokenizerError::invalid("tokenizer.ggml.tokens", expected, tokens));
-    }
     let lists =
         [("tokenizer.ggml.scores", source.scores.len()), ("tokenizer.ggml.token_type", source.token_types.len())];
     for (key, found) in lists {
@@ -50,169 +84,230 @@ fn check_lengths(source: &GgufVocabulary, vocab_size: usize) -> Result<(), Token
     Ok(())
 }
 
-fn special_ids(source: &GgufVocabulary) -> [(&'static str, Option<u32>); 6] {
-    [
-        ("tokenizer.ggml.bos_token_id", source.bos),
-        ("tokenizer.ggml.eos_token_id", source.eos),
-        ("tokenizer.ggml.eot_token_id", source.eot),
-        ("tokenizer.ggml.eom_token_id", source.eom),
-        ("tokenizer.ggml.unknown_token_id", source.unknown),
-        ("tokenizer.ggml.padding_token_id", source.padding),
-    ]
-}
-
-fn check_ids(source: &GgufVocabulary) -> Result<(), TokenizerError> {
-    let tokens = source.tokens.len();
-    for (key, id) in special_ids(source) {
-        if let Some(id) = id.filter(|&id| usize::try_from(id).map_or(true, |id| id >= tokens)) {
-            return Err(TokenizerError::invalid(key, format!("an id below {tokens}"), id));
-        }
-    }
-    Ok(())
-}
-
-/// The kind of every token. Without `token_type` the tokens that the keys name are the control tokens.
+/// The kind of every token.
 fn kinds(source: &GgufVocabulary) -> Result<Vec<Kind>, TokenizerError> {
+    if source.token_types.is_empty() {
+        return Ok(kinds_by_text(source));
+    }
     let mut kinds = Vec::with_capacity(source.tokens.len());
-    for (index, &token_type) in source.token_types.iter().enumerate() {
+    for (index, (&token_type, token)) in source.token_types.iter().zip(&source.tokens).enumerate() {
         let kind = Kind::from_gguf(token_type).ok_or_else(|| {
             TokenizerError::invalid(format!("tokenizer.ggml.token_type[{index}]"), "a number from 1 to 6", token_type)
         })?;
-        kinds.push(kind);
-    }
-    if kinds.is_empty() {
-        kinds.resize(source.tokens.len(), Kind::Normal);
-        let ids = special_ids(source).into_iter().filter_map(|(_, id)| usize::try_from(id?).ok());
-        ids.for_each(|id| kinds.iter_mut().skip(id).take(1).for_each(|kind| *kind = Kind::Control));
-    }
-    for (kind, token) in kinds.iter_mut().zip(&source.tokens) {
-        if matches!(kind, Kind::Normal | Kind::UserDefined) && END_OF_TURN.iter().any(|text| text.as_bytes() == token) {
-            *kind = Kind::Control;
-        }
+        let retyped = matches!(kind, Kind::Normal | Kind::UserDefined)
+            && token.first() == Some(&b'<')
+            && std::str::from_utf8(token).is_ok_and(is_unmistakable_end);
+        kinds.push(if retyped { Kind::Control } else { kind });
     }
     Ok(kinds)
 }
 
-fn build_byte_level(source: &GgufVocabulary, kinds: &[Kind]) -> Result<Parts, TokenizerError> {
-    let pre_tokenizer = pre_tokenizer(source)?;
-    let vocabulary = vocabulary(source, kinds, byte_level_bytes)?;
-    let mut texts = Vocab::default();
-    texts.reserve(vocabulary.len());
-    for (id, piece, kind) in vocabulary.iter() {
-        // Leaving control tokens out is what keeps a user's text from spelling one.
-        if matches!(kind, Kind::Normal | Kind::UserDefined) && !piece.is_empty() {
-            texts.entry(piece.to_owned()).or_insert(id);
-        }
+/// Without `token_type`: tokens that the keys name are control tokens, and so are those that are spelled as one.
+fn kinds_by_text(source: &GgufVocabulary) -> Vec<Kind> {
+    let sentencepiece = source.model == "llama";
+    let defaults = if sentencepiece { [Some(0), Some(1), Some(2)] } else { [None; 3] };
+    let named = [source.bos, source.eos, source.eot, source.eom, source.unknown, source.padding];
+    let named: Vec<u32> = named.into_iter().chain(defaults).flatten().chain(source.ends.iter().copied()).collect();
+    let kind = |(id, token): (u32, &Vec<u8>)| match std::str::from_utf8(token) {
+        _ if named.contains(&id) => Kind::Control,
+        Ok(text) if sentencepiece && byte_token(text).is_some() => Kind::Byte,
+        Ok(text) if looks_like_control(text) || is_unmistakable_end(text) => Kind::Control,
+        _ => Kind::Normal,
+    };
+    (0..).zip(&source.tokens).map(kind).collect()
+}
+
+/// Keys on their way into a description.
+struct Reader<'a> {
+    source: &'a GgufVocabulary,
+    /// Rows of the embedding.
+    rows: usize,
+    kinds: Vec<Kind>,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn byte_level(mut self) -> Result<TokenizerDescription, TokenizerError> {
+        let rule = rule(self.source)?;
+        let vocabulary = self.vocabulary(byte_level_bytes)?;
+        let merges = self.merges(&vocabulary)?;
+        let encoding = Encoding::BytePairs(BytePairs {
+            spelling: Spelling::ByteLevel,
+            normalizer: Vec::new(),
+            pre_tokenizer: rule.steps(),
+            merges,
+            ignore_merges: rule.ignore_merges,
+            byte_fallback: false,
+            unknown: None,
+            fuse_unknown: false,
+        });
+        let adds_bos = self.source.add_bos.unwrap_or(rule.adds_bos && self.source.bos.is_some());
+        let unknown = self.id("unknown_token_id", self.source.unknown, &vocabulary);
+        self.describe(vocabulary, encoding, adds_bos, unknown)
     }
-    let merges = source.merges.iter().map(|merge| bpe::split_merge(merge));
-    let ignore_merges = pre_tokenizer.ignores_merges();
-    let model = bpe::build(texts, merges, "tokenizer.ggml.merges", |model| model.ignore_merges(ignore_merges))?;
-    let mut pipeline = tokenizers::Tokenizer::new(model);
-    pipeline.with_pre_tokenizer(Some(pre_tokenizer.build()?));
-    let adds_bos = source.add_bos.unwrap_or(pre_tokenizer.adds_bos());
-    parts(source, vocabulary, Model::Library(Box::new(pipeline)), adds_bos, false)
-}
 
-/// The pre-tokenizer of a byte-level vocabulary, named or not.
-pub(crate) fn pre_tokenizer(source: &GgufVocabulary) -> Result<PreTokenizer, TokenizerError> {
-    PreTokenizer::from_gguf(source.pre.as_deref(), looks_like_llama3(source))
-}
-
-/// Whether a file that names no pre-tokenizer was trained with the Llama-3 rules.
-fn looks_like_llama3(source: &GgufVocabulary) -> bool {
-    let first_control = source.tokens.get(128_000).map(Vec::as_slice);
-    source.architecture.starts_with("bitnet")
-        || (source.tokens.len() == 128_256 && first_control == Some(b"<|begin_of_text|>".as_slice()))
-}
-
-fn build_sentencepiece(source: &GgufVocabulary, kinds: &[Kind]) -> Result<Parts, TokenizerError> {
-    if source.scores.is_empty() {
-        return Err(TokenizerError::invalid("tokenizer.ggml.scores", "one for each token", "none"));
-    }
-    let vocabulary = vocabulary(source, kinds, sentencepiece_bytes)?;
-    let mut pieces = HashMap::with_capacity(vocabulary.len());
-    let mut bytes = [None; 256];
-    for ((id, piece, kind), &score) in vocabulary.iter().zip(&source.scores) {
-        if !score.is_finite() {
-            let what = format!("tokenizer.ggml.scores[{id}]");
-            return Err(TokenizerError::invalid(what, "a finite number", score));
+    /// The merges. A vocabulary that has lost them would spell every text byte by byte.
+    fn merges(&self, vocabulary: &Vocabulary) -> Result<Merges, TokenizerError> {
+        let mut merges = Merges::with_capacity(self.source.merges.len());
+        for (index, written) in self.source.merges.iter().enumerate() {
+            let pushed = std::str::from_utf8(written).ok().and_then(|written| merges.push_written(written));
+            pushed.ok_or_else(|| {
+                let expected = "two tokens with a space between";
+                TokenizerError::invalid(format!("tokenizer.ggml.merges[{index}]"), expected, written.escape_ascii())
+            })?;
         }
-        match kind {
-            // Adding zero turns -0 into 0, which must tie with it.
-            Kind::Normal if !piece.is_empty() => _ = pieces.entry(piece.into()).or_insert((id, score + 0.0)),
-            Kind::Byte => _ = byte_token(piece).map(|byte| bytes[usize::from(byte)].get_or_insert(id)),
-            _ => {}
+        let is_made = |(_, piece, kind): (u32, &str, Kind)| kind == Kind::Normal && piece.chars().nth(1).is_some();
+        if merges.is_empty() && vocabulary.iter().any(is_made) {
+            let expected = "the merges that make its tokens of several bytes";
+            return Err(TokenizerError::invalid("tokenizer.ggml.merges", expected, "none"));
         }
+        Ok(merges)
     }
-    let unknown =
-        source.unknown.or_else(|| vocabulary.iter().find(|entry| entry.2 == Kind::Unknown).map(|entry| entry.0));
-    let add_space_prefix = source.add_space_prefix.unwrap_or(true);
-    let model = SentencePiece::new(pieces, bytes, unknown, add_space_prefix);
-    parts(source, vocabulary, Model::SentencePiece(Box::new(model)), source.add_bos.unwrap_or(true), add_space_prefix)
-}
 
-/// The id table. `print` maps an ordinary piece to the bytes it prints; other kinds print as they are written.
-fn vocabulary(
-    source: &GgufVocabulary,
-    kinds: &[Kind],
-    print: fn(&str) -> Vec<u8>,
-) -> Result<Vocabulary, TokenizerError> {
-    let mut vocabulary = Vocabulary::with_capacity(source.tokens.len());
-    for (index, (token, &kind)) in source.tokens.iter().zip(kinds).enumerate() {
-        let text = std::str::from_utf8(token);
-        let bytes = match (kind, text) {
-            (Kind::Byte, text) => {
-                let byte = text.ok().and_then(byte_token).ok_or_else(|| {
-                    let found = String::from_utf8_lossy(token);
-                    TokenizerError::invalid(
-                        format!("tokenizer.ggml.tokens[{index}]"),
-                        "a byte, <0x00> to <0xFF>",
-                        found,
-                    )
-                })?;
-                vec![byte]
+    fn sentencepiece(mut self) -> Result<TokenizerDescription, TokenizerError> {
+        let scores = &self.source.scores;
+        if scores.is_empty() {
+            return Err(TokenizerError::invalid("tokenizer.ggml.scores", "one for each token", "none"));
+        }
+        if let Some((id, score)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
+            return Err(TokenizerError::invalid(format!("tokenizer.ggml.scores[{id}]"), "a finite number", score));
+        }
+        let vocabulary = self.vocabulary(sentencepiece_bytes)?;
+        let space_prefix = self.source.add_space_prefix.unwrap_or(true);
+        let encoding = Encoding::SentencePiece(Scores { scores: scores.clone(), space_prefix });
+        let adds_bos = self.source.add_bos.unwrap_or(true);
+        let first_unknown = || vocabulary.iter().find(|entry| entry.2 == Kind::Unknown).map(|entry| entry.0);
+        let unknown = self.id("unknown_token_id", self.source.unknown, &vocabulary).or_else(first_unknown);
+        self.describe(vocabulary, encoding, adds_bos, unknown)
+    }
+
+    /// The id table. `print` maps an ordinary piece to the bytes it prints; other kinds print as they are written.
+    fn vocabulary(&mut self, print: fn(&str) -> Vec<u8>) -> Result<Vocabulary, TokenizerError> {
+        let tokens = self.source.tokens.len();
+        let mut vocabulary = Vocabulary::with_capacity(self.rows.max(tokens));
+        for (index, (token, &kind)) in self.source.tokens.iter().zip(&self.kinds).enumerate().take(self.rows) {
+            let text = std::str::from_utf8(token);
+            let bytes = match (kind, text) {
+                (Kind::Byte, text) => {
+                    let byte = text.ok().and_then(byte_token).ok_or_else(|| {
+                        let what = format!("tokenizer.ggml.tokens[{index}]");
+                        TokenizerError::invalid(what, "a byte, <0x00> to <0xFF>", String::from_utf8_lossy(token))
+                    })?;
+                    vec![byte]
+                }
+                (Kind::Normal, Ok(text)) => print(text),
+                _ => token.clone(),
+            };
+            // A piece that is no text cannot be found in one; an empty piece keeps it out of the maps.
+            vocabulary.push(text.unwrap_or_default(), bytes, kind);
+        }
+        if tokens < self.rows {
+            let rows = self.rows;
+            self.warnings.push(format!("the vocabulary has {tokens} tokens for {rows} rows of the embedding"));
+            vocabulary.pad(self.rows);
+        }
+        Ok(vocabulary)
+    }
+
+    /// Added tokens behind the last row. Ordinary ones there mean that the vocabulary is another model's.
+    fn beyond(&mut self) -> Result<Vec<Beyond>, TokenizerError> {
+        let mut beyond = Vec::new();
+        for (id, (token, &kind)) in (0..).zip(self.source.tokens.iter().zip(&self.kinds)).skip(self.rows) {
+            match kind {
+                Kind::Normal | Kind::Byte => {
+                    let expected = format!("{} tokens, one for each row of the embedding", self.rows);
+                    return Err(TokenizerError::invalid("tokenizer.ggml.tokens", expected, self.source.tokens.len()));
+                }
+                Kind::Unused => {}
+                Kind::Control | Kind::Unknown | Kind::UserDefined => {
+                    let text = String::from_utf8_lossy(token).into_owned();
+                    self.warnings.push(without_row(id, &text, self.rows));
+                    beyond.push(Beyond { id, text, special: kind.is_special() });
+                }
             }
-            (Kind::Normal, Ok(text)) => print(text),
-            _ => token.clone(),
-        };
-        // A piece that is no text cannot be found in one; an empty piece keeps it out of the maps.
-        vocabulary.push(text.unwrap_or_default(), bytes, kind);
+        }
+        Ok(beyond)
     }
-    Ok(vocabulary)
+
+    /// An id that a key names, if there is such a token.
+    fn id(&mut self, key: &str, id: Option<u32>, vocabulary: &Vocabulary) -> Option<u32> {
+        let id = id?;
+        if vocabulary.kind(id).is_none() {
+            let tokens = vocabulary.len();
+            self.warnings.push(format!("tokenizer.ggml.{key} is {id}, but there are {tokens} tokens: it is left out"));
+            return None;
+        }
+        Some(id)
+    }
+
+    fn describe(
+        mut self,
+        vocabulary: Vocabulary,
+        encoding: Encoding,
+        adds_bos: bool,
+        unknown: Option<u32>,
+    ) -> Result<TokenizerDescription, TokenizerError> {
+        let source = self.source;
+        let beyond = self.beyond()?;
+        let sentencepiece = matches!(encoding, Encoding::SentencePiece(_));
+        // The defaults of the "llama" model; "gpt2" has none that mean anything.
+        let default = |id: u32| Some(id).filter(|&id| sentencepiece && vocabulary.kind(id).is_some());
+        let bos = self.id("bos_token_id", source.bos, &vocabulary).or_else(|| default(1));
+        let eos = self.id("eos_token_id", source.eos, &vocabulary).or_else(|| default(2));
+        let padding = self.id("padding_token_id", source.padding, &vocabulary);
+        let mut ends: Vec<u32> = eos.into_iter().collect();
+        ends.extend(self.id("eot_token_id", source.eot, &vocabulary));
+        ends.extend(self.id("eom_token_id", source.eom, &vocabulary));
+        for &id in &source.ends {
+            ends.extend(self.id("eos_token_ids", Some(id), &vocabulary));
+        }
+        for (wanted, id, key) in [(source.add_bos, bos, "bos"), (source.add_eos, eos, "eos")] {
+            if wanted == Some(true) && id.is_none() {
+                let missing =
+                    format!("the file wants its {key} token beside every text and does not name one that exists");
+                self.warnings.push(missing);
+            }
+        }
+        Ok(TokenizerDescription {
+            prefix: bos.into_iter().filter(|_| adds_bos).collect(),
+            suffix: eos.into_iter().filter(|_| source.add_eos == Some(true)).collect(),
+            drop_first_space: matches!(encoding, Encoding::SentencePiece(Scores { space_prefix: true, .. })),
+            ends: with_known_ends(ends, &vocabulary),
+            vocabulary: Arc::new(vocabulary),
+            beyond,
+            matching: BTreeMap::new(),
+            encoding,
+            bos,
+            eos,
+            unknown,
+            padding,
+            warnings: self.warnings,
+        })
+    }
 }
 
-fn parts(
-    source: &GgufVocabulary,
-    vocabulary: Vocabulary,
-    model: Model,
-    adds_bos: bool,
-    drop_first_space: bool,
-) -> Result<Parts, TokenizerError> {
-    let sentencepiece = matches!(model, Model::SentencePiece(_));
-    let known = |id: u32| sentencepiece.then_some(id).filter(|&id| vocabulary.kind(id).is_some());
-    // The defaults of the "llama" model; "gpt2" has none that mean anything.
-    let bos = source.bos.or_else(|| known(1));
-    let eos = source.eos.or_else(|| known(2));
-    let added = AddedTokens::new(
-        vocabulary.iter().filter(|entry| matches!(entry.2, Kind::Control | Kind::Unknown | Kind::UserDefined)).map(
-            |(id, text, kind)| AddedToken {
-                id,
-                special: kind.is_special(),
-                token: tokenizers::AddedToken::from(text, kind.is_special()),
-            },
-        ),
-    )?;
-    Ok(Parts {
-        added,
-        model,
-        drop_first_space,
-        prefix: if adds_bos { bos.into_iter().collect() } else { Vec::new() },
-        suffix: if source.add_eos == Some(true) { eos.into_iter().collect() } else { Vec::new() },
-        bos,
-        eos,
-        end_of_generation: [eos, source.eot, source.eom].into_iter().flatten().collect(),
-        vocabulary,
-    })
+/// The pre-tokenizer of a byte-level vocabulary. The published BitNet GGUF names none and was trained with the Llama-3
+/// rules; elsewhere no name means llama.cpp's default.
+fn rule(source: &GgufVocabulary) -> Result<&'static Rule, TokenizerError> {
+    let first_control = source.tokens.get(128_000).map(Vec::as_slice);
+    let looks_like_llama3 = source.architecture.starts_with("bitnet")
+        || (source.tokens.len() == 128_256 && first_control == Some(b"<|begin_of_text|>".as_slice()));
+    let unnamed = if looks_like_llama3 { "llama-bpe" } else { "default" };
+    Rule::named(source.pre.as_deref().unwrap_or(unnamed))
+}
+
+/// The ends that a source names, and the control tokens that are ends by their text; in increasing order.
+pub(super) fn with_known_ends(mut ends: Vec<u32>, vocabulary: &Vocabulary) -> Vec<u32> {
+    let known = vocabulary.iter().filter(|&(_, text, kind)| kind == Kind::Control && is_end(text));
+    ends.extend(known.map(|(id, _, _)| id));
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+/// What is said of an added token with an id behind the last row.
+pub(super) fn without_row(id: u32, text: &str, rows: usize) -> String {
+    format!("token {id}, {text:?}, has no row in the embedding of {rows}: texts that spell it are refused")
 }
 
 #[cfg(test)]
@@ -229,7 +324,7 @@ mod tests {
             pre: Some("gpt-2".to_owned()),
             tokens,
             token_types: vec![1, 1, 1, 1, 1, 3, 3],
-            merges: vec!["a b".to_owned(), "Ġ ab".to_owned()],
+            merges: ["a b", "Ġ ab"].into_iter().collect(),
             bos: Some(5),
             eos: Some(6),
             ..GgufVocabulary::default()
@@ -257,12 +352,6 @@ mod tests {
 
     #[test]
     fn lists_out_of_step_are_named() {
-        let mut short = byte_level();
-        short.tokens.pop();
-        assert_eq!(
-            refusal(short),
-            "tokenizer.ggml.tokens: expected 7 tokens, one for each row of the embedding, found 6"
-        );
         let types = GgufVocabulary { token_types: vec![1], ..byte_level() };
         assert_eq!(refusal(types), "tokenizer.ggml.token_type: expected 7 entries, one for each token, found 1");
         let scores = GgufVocabulary { scores: vec![0.0; 8], ..sentencepiece() };
@@ -276,11 +365,79 @@ mod tests {
     }
 
     #[test]
-    fn ids_out_of_range_are_named() {
-        let eos = GgufVocabulary { eos: Some(7), ..byte_level() };
-        assert_eq!(refusal(eos), "tokenizer.ggml.eos_token_id: expected an id below 7, found 7");
-        let padding = GgufVocabulary { padding: Some(u32::MAX), ..byte_level() };
-        assert_eq!(refusal(padding), "tokenizer.ggml.padding_token_id: expected an id below 7, found 4294967295");
+    fn ids_out_of_range_are_left_out() {
+        for (key, vocabulary) in [
+            ("eos_token_id", GgufVocabulary { eos: Some(7), ..byte_level() }),
+            ("unknown_token_id", GgufVocabulary { unknown: Some(7), ..byte_level() }),
+            ("padding_token_id", GgufVocabulary { padding: Some(7), ..byte_level() }),
+            ("eos_token_ids", GgufVocabulary { ends: vec![7, 4], ..byte_level() }),
+        ] {
+            let tokenizer = open(vocabulary).unwrap();
+            let warning = format!("tokenizer.ggml.{key} is 7, but there are 7 tokens: it is left out");
+            assert_eq!(tokenizer.warnings(), [warning]);
+            let ends: &[u32] = match key {
+                "eos_token_ids" => &[4, 6],
+                // The text of </s> says what it is.
+                _ => &[6],
+            };
+            assert_eq!(tokenizer.end_of_generation(), ends, "{key}");
+        }
+        let bos = open(GgufVocabulary { bos: Some(9), add_bos: Some(true), ..byte_level() }).unwrap();
+        assert!(bos.warnings()[1].contains("wants its bos token"), "{:?}", bos.warnings());
+    }
+
+    #[test]
+    fn added_tokens_without_a_row_are_found_and_refused() {
+        let mut vocabulary = byte_level();
+        vocabulary.tokens.extend([b"<pad>".to_vec(), b"<tool>".to_vec()]);
+        vocabulary.token_types.extend([3, 4]);
+        let tokenizer = open(vocabulary.clone()).unwrap();
+        assert_eq!(tokenizer.len(), 7);
+        assert!(tokenizer.warnings()[0].starts_with("token 7, \"<pad>\", has no row in the embedding of 7"));
+        let refused = |text, special| tokenizer.encode(text, special).unwrap_err().to_string();
+        let why = "a token for which the model's embedding has no row";
+        assert_eq!(refused("a<pad>", SpecialTokens::Parse), format!("the text spells \"<pad>\", {why}"));
+        assert_eq!(refused("<tool>", SpecialTokens::AsText), format!("the text spells \"<tool>\", {why}"));
+        assert_eq!(tokenizer.encode("a<pad>b", SpecialTokens::AsText).unwrap(), [0, 0, 1]);
+        vocabulary.token_types[8] = 1;
+        assert!(refusal(vocabulary).starts_with("tokenizer.ggml.tokens: expected 7 tokens"));
+    }
+
+    #[test]
+    fn missing_rows_are_unused() {
+        let mut short = byte_level();
+        short.tokens.pop();
+        short.token_types.pop();
+        short.eos = None;
+        let tokenizer = open(short).unwrap();
+        assert_eq!((tokenizer.len(), tokenizer.token_text(6)), (7, Some("")));
+        assert_eq!(tokenizer.warnings(), ["the vocabulary has 6 tokens for 7 rows of the embedding"]);
+    }
+
+    /// Without its merges a vocabulary spells every word letter by letter.
+    #[test]
+    fn merges_that_are_missing_are_not_none() {
+        let without = || GgufVocabulary { merges: Default::default(), ..byte_level() };
+        let expected = "tokenizer.ggml.merges: expected the merges that make its tokens of several bytes, found none";
+        assert_eq!(refusal(without()), expected);
+        let mut bytes = without();
+        bytes.tokens[3] = b"c".to_vec();
+        bytes.tokens[4] = b"d".to_vec();
+        assert_eq!(open(bytes).unwrap().encode("abcd", SpecialTokens::AsText).unwrap(), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn keys_that_change_ids_are_refused_by_name() {
+        let keys = GgufVocabulary { unsupported: vec!["tokenizer.ggml.add_sep_token".into()], ..byte_level() };
+        assert!(refusal(keys).starts_with("metadata key \"tokenizer.ggml.add_sep_token\" is not supported"));
+    }
+
+    #[test]
+    fn facts_about_control_tokens() {
+        let tokenizer = open(byte_level()).unwrap();
+        assert_eq!((tokenizer.control_token("<s>"), tokenizer.control_token(" <s>")), (Some(5), None));
+        assert_eq!((tokenizer.control_token("ab"), tokenizer.control_token("")), (None, None));
+        assert_eq!(tokenizer.control_tokens("</s>a</s><s>b"), [6, 5]);
     }
 
     #[test]
@@ -302,24 +459,21 @@ mod tests {
             ("a <s>", "\"a\" and \"<s>\""),
             ("Ġab Ġab", "\"Ġab\" and \"Ġab\""),
         ] {
-            let vocabulary = GgufVocabulary { merges: vec!["a b".to_owned(), merge.to_owned()], ..byte_level() };
-            let expected = "tokenizer.ggml.merges[1]: expected two tokens whose concatenation is a token, found ";
+            let vocabulary = GgufVocabulary { merges: ["a b", merge].into_iter().collect(), ..byte_level() };
+            let expected = "merges[1]: expected two tokens whose concatenation is a token, found ";
             assert_eq!(refusal(vocabulary), format!("{expected}{found}"));
         }
         for merge in ["", "a", " a", "ab "] {
-            let vocabulary = GgufVocabulary { merges: vec![merge.to_owned()], ..byte_level() };
-            assert!(refusal(vocabulary).starts_with("tokenizer.ggml.merges[0]: expected two tokens"));
+            let vocabulary = GgufVocabulary { merges: [merge].into_iter().collect(), ..byte_level() };
+            assert!(refusal(vocabulary).contains("merges[0]: expected two tokens"));
         }
     }
 
     #[test]
     fn unknown_kinds_are_named() {
-        let pre = GgufVocabulary { pre: Some("tekken".to_owned()), ..byte_level() };
-        assert_eq!(
-            refusal(pre),
-            "pre-tokenizer \"tekken\" is not supported; supported are llama-bpe, llama3, llama-v3, falcon3, falcon_e, \
-             smollm, gpt-2, qwen2, default"
-        );
+        let pre = GgufVocabulary { pre: Some("bloom".to_owned()), ..byte_level() };
+        let expected = "pre-tokenizer \"bloom\" is not supported; supported are llama-bpe, llama3, llama-v3, falcon3, ";
+        assert!(refusal(pre).starts_with(expected));
         let model = GgufVocabulary { model: "bert".to_owned(), ..byte_level() };
         assert!(refusal(model).starts_with("tokenizer.ggml.model \"bert\" is not supported"));
     }
@@ -338,7 +492,7 @@ mod tests {
     fn tokens_that_are_no_text_still_print() {
         let mut vocabulary = byte_level();
         vocabulary.tokens[4] = vec![0xc3];
-        vocabulary.merges.pop();
+        vocabulary.merges = ["a b"].into_iter().collect();
         let tokenizer = open(vocabulary).unwrap();
         assert_eq!(tokenizer.token_bytes(4), Some(&[0xc3][..]));
         assert_eq!(tokenizer.decode(&[0, 4]), "a\u{fffd}");
@@ -370,7 +524,7 @@ mod tests {
             }).collect::<Vec<_>>();
             for keep in [0, 128, 255] {
                 let vocabulary = GgufVocabulary {
-                    tokens: mixed(keep), token_types: token_types.clone(), merges: merges.clone(),
+                    tokens: mixed(keep), token_types: token_types.clone(), merges: merges.iter().collect(),
                     bos: ids[0], eos: ids[1], eot: ids[2], unknown: ids[3], ..base.clone()
                 };
                 if let Ok(tokenizer) = open(vocabulary) {

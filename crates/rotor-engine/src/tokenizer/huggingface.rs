@@ -1,31 +1,24 @@
-//! A tokenizer from tokenizer.json, with what tokenizer_config.json adds to it.
-//!
-//! The library reads each part; the whole is put together here, because its own loader panics on some malformed merges,
-//! renumbers added tokens, and keeps truncation settings that would shorten prompts.
+//! A description from tokenizer.json, with what the files beside it add.
 
-use super::added::{AddedToken, AddedTokens};
+use super::description::{Beyond, BytePairs, Encoding, Matching, Spelling, TokenizerDescription};
 use super::error::TokenizerError;
+use super::gguf::{is_unmistakable_end, with_known_ends, without_row};
+use super::merges::Merges;
+use super::steps::{self, PreTokenizer};
 use super::vocabulary::{Kind, Vocabulary, byte_level_bytes, byte_token, sentencepiece_bytes};
-use super::{Model, Parts, bpe};
+use crate::formats::HuggingFaceTokenizer;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use std::collections::HashMap;
-use tokenizers::tokenizer::PostProcessor as _;
-use tokenizers::{Encoding, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Token};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-/// Parts of a pipeline that are let through: those that the tests hold against the library's own loader.
-const NORMALIZERS: &str = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
-const PRE_TOKENIZERS: &str = "Sequence, Split, ByteLevel, Digits, Metaspace, Punctuation, Whitespace, WhitespaceSplit";
+/// Parts that are let through: those that the tests hold against the library's own loader. Those of the normalizer and the
+/// pre-tokenizer are in `steps.rs`.
 const POST_PROCESSORS: &str = "Sequence, TemplateProcessing, ByteLevel";
 const DECODERS: &str = "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
 
-/// Ids from generation_config.json and config.json.
-pub(super) struct DeclaredIds<'a> {
-    /// Beginning of sequence.
-    pub(super) bos: Option<u32>,
-    /// Ends of generation.
-    pub(super) eos: &'a [u32],
-}
+const TOKENIZER: &str = "tokenizer.json";
 
 #[derive(Deserialize)]
 struct TokenizerJson {
@@ -41,17 +34,23 @@ struct TokenizerJson {
 #[derive(Deserialize)]
 struct AddedTokenJson {
     id: u32,
-    #[serde(flatten)]
-    token: tokenizers::AddedToken,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    special: bool,
 }
 
 #[derive(Deserialize)]
 struct ModelJson {
     #[serde(rename = "type", default)]
     kind: Option<String>,
-    vocab: HashMap<String, u32>,
-    #[serde(default)]
-    merges: Vec<MergeJson>,
+    vocab: Tokens,
+    merges: Option<Merges>,
     dropout: Option<f32>,
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
@@ -64,20 +63,62 @@ struct ModelJson {
     ignore_merges: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum MergeJson {
-    Text(String),
-    Pair(String, String),
+/// Texts and ids in the order of the file.
+struct Tokens(Vec<(String, u32)>);
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("tokens and their ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tokens, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = map.next_entry()? {
+                    tokens.push(token);
+                }
+                Ok(Tokens(tokens))
+            }
+        }
+
+        deserializer.deserialize_map(Pairs)
+    }
 }
 
-/// The keys of tokenizer_config.json that matter here.
+/// The keys of tokenizer_config.json and special_tokens_map.json that matter here.
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
-    bos_token: Option<NamedToken>,
-    eos_token: Option<NamedToken>,
+    #[serde(default)]
+    bos_token: Role,
+    #[serde(default)]
+    eos_token: Role,
+    #[serde(default)]
+    unk_token: Role,
+    #[serde(default)]
+    pad_token: Role,
     add_bos_token: Option<bool>,
     add_eos_token: Option<bool>,
+}
+
+/// What a configuration says about a special token. Null says that there is none, whatever other files name.
+#[derive(Default)]
+enum Role {
+    #[default]
+    Unsaid,
+    None,
+    Named(String),
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let named: Option<NamedToken> = Option::deserialize(deserializer)?;
+        Ok(named.map_or(Self::None, |named| Self::Named(named.into_text())))
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,51 +129,87 @@ enum NamedToken {
 }
 
 impl NamedToken {
-    fn text(&self) -> &str {
+    fn into_text(self) -> String {
         let (Self::Text(text) | Self::Object { content: text }) = self;
         text
     }
 }
 
-/// Builds the parts of a tokenizer.
-pub(super) fn build(
-    tokenizer: &[u8],
-    config: Option<&[u8]>,
-    declared: DeclaredIds<'_>,
-    vocab_size: usize,
-) -> Result<Parts, TokenizerError> {
-    let json = parse(tokenizer)?;
-    let config: TokenizerConfig = match config {
-        Some(bytes) => serde_json::from_slice(bytes).map_err(|error| json_error("tokenizer_config.json", &error))?,
-        None => TokenizerConfig::default(),
-    };
-    check_parts(&json)?;
-    let spelling = Spelling::from_decoder(json.decoder.as_ref(), json.pre_tokenizer.as_ref())?;
-    let vocabulary = vocabulary(&json, spelling, vocab_size)?;
-    let added = AddedTokens::new(json.added_tokens.iter().map(|added| AddedToken {
-        id: added.id,
-        special: added.token.special,
-        token: added.token.clone(),
-    }))?;
-    let wrapping = wrapping(json.post_processor.as_ref())?;
-    let bos = named_id(&json, "bos_token", config.bos_token.as_ref())?.or(declared.bos);
-    let eos = named_id(&json, "eos_token", config.eos_token.as_ref())?.or(declared.eos.first().copied());
-    check_declared(bos.iter().chain(&eos).chain(declared.eos), vocab_size)?;
-    Ok(Parts {
-        added,
-        drop_first_space: spelling.drops_first_space(),
-        prefix: with_or_without(wrapping.0, bos, config.add_bos_token),
-        suffix: with_or_without(wrapping.1, eos, config.add_eos_token),
+/// Reads the files; `vocab_size` is the rows of the embedding.
+pub(super) fn read(files: &HuggingFaceTokenizer, vocab_size: usize) -> Result<TokenizerDescription, TokenizerError> {
+    let json = parse(&files.tokenizer)?;
+    let config: TokenizerConfig = optional("tokenizer_config.json", files.tokenizer_config.as_deref())?;
+    let map: TokenizerConfig = optional("special_tokens_map.json", files.special_tokens_map.as_deref())?;
+    check_model(&json.model)?;
+    let pre_tokenizer = steps::pre_tokenizers(json.pre_tokenizer.as_ref())?;
+    let decoder = Decoder::read(json.decoder.as_ref(), &pre_tokenizer)?;
+    let (prefix, suffix) = wrapping(json.post_processor.as_ref())?;
+    let mut reader = Reader { json: &json, rows: vocab_size, warnings: files.warnings.clone() };
+    let vocabulary = reader.vocabulary(decoder.spelling)?;
+    let model_unknown = json.model.unk_token.as_deref().and_then(|text| reader.id_of(text, &vocabulary));
+    let bos = reader.role("bos_token", config.bos_token, map.bos_token, &vocabulary);
+    let eos = reader.role("eos_token", config.eos_token, map.eos_token, &vocabulary);
+    let unknown = reader.role("unk_token", config.unk_token, map.unk_token, &vocabulary).flatten();
+    let padding = reader.role("pad_token", config.pad_token, map.pad_token, &vocabulary).flatten();
+    let declared_bos = reader.declared("bos_token_id", files.bos_token_id, &vocabulary);
+    let declared: Vec<u32> =
+        files.eos_token_ids.iter().filter_map(|&id| reader.declared("eos_token_id", Some(id), &vocabulary)).collect();
+    // Without a name for it, the one token in front of every text is the beginning, and the one behind it the end.
+    let only = |ids: &[u32]| if let [only] = ids { Some(*only) } else { None };
+    let bos = bos.unwrap_or_else(|| declared_bos.or(only(&prefix)));
+    let eos = eos.unwrap_or_else(|| declared.first().copied().or(only(&suffix)));
+    let prefix = reader.surrounding("before", prefix, bos, config.add_bos_token, &vocabulary);
+    let suffix = reader.surrounding("after", suffix, eos, config.add_eos_token, &vocabulary);
+    let (beyond, matching, warnings) = (reader.beyond(), reader.matching(), reader.warnings);
+    // Where every byte has a piece, nothing is unknown.
+    let spells_all = decoder.spelling == Spelling::ByteLevel && vocabulary.has_every_byte(Kind::Normal);
+    let model_unknown = model_unknown.filter(|_| !spells_all);
+    Ok(TokenizerDescription {
+        ends: with_known_ends(eos.into_iter().chain(declared).collect(), &vocabulary),
+        vocabulary: Arc::new(vocabulary),
+        beyond,
+        matching,
+        drop_first_space: decoder.drops_first_space,
+        prefix,
+        suffix,
         bos,
         eos,
-        end_of_generation: eos.into_iter().chain(declared.eos.iter().copied()).collect(),
-        vocabulary,
-        model: Model::Library(Box::new(pipeline(json)?)),
+        unknown: model_unknown.or(unknown),
+        padding,
+        warnings,
+        encoding: Encoding::BytePairs(BytePairs {
+            spelling: decoder.spelling,
+            normalizer: steps::normalizers(json.normalizer.as_ref())?,
+            pre_tokenizer,
+            ignore_merges: json.model.ignore_merges,
+            byte_fallback: json.model.byte_fallback && !spells_all,
+            unknown: model_unknown,
+            fuse_unknown: json.model.fuse_unk && model_unknown.is_some(),
+            merges: json.model.merges.unwrap_or_default(),
+        }),
     })
+}
+
+/// How many rows an embedding needs for every token of a tokenizer.json.
+pub(crate) fn ids_needed(tokenizer: &[u8]) -> Result<usize, TokenizerError> {
+    /// The largest published vocabulary has 262,144; nothing is allocated for more than this.
+    const MOST: usize = 1 << 24;
+    let json = parse(tokenizer)?;
+    let ids = json.model.vocab.0.iter().map(|(_, id)| *id).chain(json.added_tokens.iter().map(|token| token.id));
+    let needed = ids.max().map_or(0, |id| (id as usize).saturating_add(1));
+    if needed > MOST {
+        return Err(TokenizerError::invalid(TOKENIZER, format!("ids below {MOST}"), needed - 1));
+    }
+    Ok(needed)
 }
 
 fn json_error(file: &str, error: &serde_json::Error) -> TokenizerError {
     TokenizerError::invalid(file, "a tokenizer as Hugging Face writes it", error)
+}
+
+fn optional<T: DeserializeOwned + Default>(file: &str, bytes: Option<&[u8]>) -> Result<T, TokenizerError> {
+    let Some(bytes) = bytes else { return Ok(T::default()) };
+    serde_json::from_slice(bytes).map_err(|error| json_error(file, &error))
 }
 
 fn parse(bytes: &[u8]) -> Result<TokenizerJson, TokenizerError> {
@@ -149,74 +226,52 @@ fn parse(bytes: &[u8]) -> Result<TokenizerJson, TokenizerError> {
         // Another kind of model has another shape; say that it is another kind.
         let probe: Option<Probe> = serde_json::from_slice(bytes).ok();
         match probe.and_then(|probe| probe.model.kind).filter(|kind| kind != "BPE") {
-            Some(name) => unsupported("tokenizer model", &name, "BPE"),
-            None => json_error("tokenizer.json", &error),
+            Some(name) => TokenizerError::unsupported("tokenizer model", &name, "BPE"),
+            None => json_error(TOKENIZER, &error),
         }
     })
 }
 
-fn unsupported(what: &'static str, name: &str, known: &'static str) -> TokenizerError {
-    TokenizerError::Unsupported { what, name: name.to_owned(), known }
-}
-
-/// Refuses every part that has not been held against the reference.
-fn check_parts(json: &TokenizerJson) -> Result<(), TokenizerError> {
-    if let Some(kind) = json.model.kind.as_deref().filter(|&kind| kind != "BPE") {
-        return Err(unsupported("tokenizer model", kind, "BPE"));
+/// Refuses a model that has not been held against the reference, and one that has lost its merges.
+fn check_model(model: &ModelJson) -> Result<(), TokenizerError> {
+    if let Some(kind) = model.kind.as_deref().filter(|&kind| kind != "BPE") {
+        return Err(TokenizerError::unsupported("tokenizer model", kind, "BPE"));
     }
-    if json.model.dropout.is_some_and(|dropout| dropout != 0.0) {
-        return Err(unsupported("tokenizer option", "dropout", "BPE without dropout"));
+    if model.dropout.is_some_and(|dropout| dropout != 0.0) {
+        return Err(TokenizerError::unsupported("tokenizer option", "dropout", "BPE without dropout"));
     }
-    let affixes = [&json.model.continuing_subword_prefix, &json.model.end_of_word_suffix];
+    let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
     if affixes.into_iter().flatten().any(|affix| !affix.is_empty()) {
-        return Err(unsupported("tokenizer option", "subword prefix or suffix", "BPE without them"));
+        let known = "BPE without them";
+        return Err(TokenizerError::unsupported("tokenizer option", "subword prefix or suffix", known));
     }
-    check_types("normalizer", json.normalizer.as_ref(), NORMALIZERS)?;
-    check_types("pre-tokenizer", json.pre_tokenizer.as_ref(), PRE_TOKENIZERS)?;
-    check_types("post-processor", json.post_processor.as_ref(), POST_PROCESSORS)?;
-    check_types("decoder", json.decoder.as_ref(), DECODERS)
-}
-
-fn check_types(what: &'static str, part: Option<&Value>, known: &'static str) -> Result<(), TokenizerError> {
-    match types(part).into_iter().find(|name| !known.split(", ").any(|one| one == *name)) {
-        Some(name) => Err(unsupported(what, name, known)),
-        None => Ok(()),
+    if model.merges.is_none() {
+        let what = format!("merges of {TOKENIZER}");
+        return Err(TokenizerError::invalid(what, "a list, which may be empty", "none"));
     }
+    Ok(())
 }
 
-/// The `type` of a part, and of the parts of a sequence.
-fn types(part: Option<&Value>) -> Vec<&str> {
-    steps(part).into_iter().filter_map(|step| step.get("type")?.as_str()).collect()
+/// How ids become text.
+struct Decoder {
+    spelling: Spelling,
+    drops_first_space: bool,
 }
 
-/// A part, or every step of a sequence of parts, nested ones included.
-fn steps(part: Option<&Value>) -> Vec<&Value> {
-    let Some(part) = part.filter(|part| part.is_object()) else { return Vec::new() };
-    let inner =
-        ["normalizers", "pretokenizers", "processors", "decoders"].iter().find_map(|key| part.get(key)?.as_array());
-    std::iter::once(part).chain(inner.into_iter().flatten().flat_map(|step| steps(Some(step)))).collect()
-}
-
-/// How pieces spell text.
-#[derive(Clone, Copy)]
-enum Spelling {
-    /// Characters of the byte-level alphabet.
-    ByteLevel,
-    /// U+2581 for a space, `<0xHH>` for bytes.
-    SentencePiece { drops_first_space: bool },
-}
-
-impl Spelling {
-    fn from_decoder(decoder: Option<&Value>, pre_tokenizer: Option<&Value>) -> Result<Self, TokenizerError> {
-        if types(decoder).contains(&"ByteLevel") || (decoder.is_none() && types(pre_tokenizer).contains(&"ByteLevel")) {
-            return Ok(Self::ByteLevel);
+impl Decoder {
+    fn read(decoder: Option<&Value>, pre_tokenizer: &[PreTokenizer]) -> Result<Self, TokenizerError> {
+        let steps = steps::flat(decoder);
+        steps.iter().try_for_each(|step| steps::check_kind("decoder", step, DECODERS))?;
+        let is = |step: &Value, kind: &str| steps::kind(step) == Some(kind);
+        let maps_bytes = pre_tokenizer.iter().any(|step| matches!(step, PreTokenizer::ByteLevel { .. }));
+        if steps.iter().any(|step| is(step, "ByteLevel")) || (steps.is_empty() && maps_bytes) {
+            return Ok(Self { spelling: Spelling::ByteLevel, drops_first_space: false });
         }
-        let steps = steps(decoder);
-        let is = |step: &Value, kind: &str| step.get("type").and_then(Value::as_str) == Some(kind);
         let text = |step: &Value, key: &str| step.get(key).and_then(Value::as_str).map(str::to_owned);
         let replaces = |step: &Value| step.pointer("/pattern/String").and_then(Value::as_str) == Some("\u{2581}");
         if !steps.iter().any(|step| is(step, "Metaspace") || (is(step, "Replace") && replaces(step))) {
-            return Err(unsupported("decoder", &types(decoder).join(", "), "ByteLevel, Metaspace, Replace of U+2581"));
+            let name = steps.iter().filter_map(|step| steps::kind(step)).collect::<Vec<_>>().join(", ");
+            return Err(TokenizerError::unsupported("decoder", &name, "ByteLevel, Metaspace, Replace of U+2581"));
         }
         let strips = |step: &&Value| {
             is(step, "Strip")
@@ -228,17 +283,16 @@ impl Spelling {
                 && text(step, "prepend_scheme").as_deref() != Some("never")
                 && step.get("add_prefix_space").and_then(Value::as_bool) != Some(false)
         };
-        Ok(Self::SentencePiece { drops_first_space: steps.iter().any(|step| strips(step) || prefixed(step)) })
+        let drops_first_space = steps.iter().any(|step| strips(step) || prefixed(step));
+        Ok(Self { spelling: Spelling::SentencePiece, drops_first_space })
     }
+}
 
-    fn drops_first_space(self) -> bool {
-        matches!(self, Self::SentencePiece { drops_first_space: true })
-    }
-
+impl Spelling {
     fn bytes(self, piece: &str) -> (Vec<u8>, Kind) {
         match self {
             Self::ByteLevel => (byte_level_bytes(piece), Kind::Normal),
-            Self::SentencePiece { .. } => match byte_token(piece) {
+            Self::SentencePiece => match byte_token(piece) {
                 Some(byte) => (vec![byte], Kind::Byte),
                 None => (sentencepiece_bytes(piece), Kind::Normal),
             },
@@ -246,338 +300,184 @@ impl Spelling {
     }
 }
 
-/// The id table: the model's vocabulary with the added tokens over it.
-fn vocabulary(json: &TokenizerJson, spelling: Spelling, vocab_size: usize) -> Result<Vocabulary, TokenizerError> {
-    let mut entries: Vec<(u32, &str, Option<bool>)> = Vec::with_capacity(json.model.vocab.len());
-    entries.extend(json.model.vocab.iter().map(|(text, &id)| (id, text.as_str(), None)));
-    entries.extend(
-        json.added_tokens.iter().map(|added| (added.id, added.token.content.as_str(), Some(added.token.special))),
-    );
-    // An added token follows, and so replaces, the entry of the vocabulary with its id.
-    entries.sort_by_key(|&(id, _, special)| (id, special.is_some()));
-    let mut vocabulary = Vocabulary::with_capacity(entries.len());
-    for (index, &(id, text, special)) in entries.iter().enumerate() {
-        let row = usize::try_from(id).ok().filter(|&row| row < vocab_size).ok_or_else(|| {
-            let expected = format!("ids below {vocab_size}, the rows of the embedding");
-            TokenizerError::invalid("tokenizer.json", expected, format!("{id} for {text:?}"))
-        })?;
-        if entries.get(index + 1).is_some_and(|next| next.0 == id) {
-            continue;
+/// Files on their way into a description.
+struct Reader<'a> {
+    json: &'a TokenizerJson,
+    /// Rows of the embedding.
+    rows: usize,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The id table: the model's vocabulary with the added tokens over it.
+    fn vocabulary(&mut self, spelling: Spelling) -> Result<Vocabulary, TokenizerError> {
+        let added = &self.json.added_tokens;
+        let mut entries: Vec<(u32, &str, Option<bool>)> =
+            Vec::with_capacity(self.json.model.vocab.0.len() + added.len());
+        entries.extend(self.json.model.vocab.0.iter().map(|(text, id)| (*id, text.as_str(), None)));
+        // What the vocabulary has behind the last row is an added token, or the vocabulary is another model's.
+        let is_added: HashMap<u32, &str> = added
+            .iter()
+            .filter(|token| self.is_beyond(token.id))
+            .map(|token| (token.id, token.content.as_str()))
+            .collect();
+        if let Some((id, text, _)) =
+            entries.iter().find(|(id, text, _)| self.is_beyond(*id) && is_added.get(id) != Some(text))
+        {
+            let expected = format!("ids below {}, the rows of the embedding", self.rows);
+            return Err(TokenizerError::invalid(TOKENIZER, expected, format!("{id} for {text:?}")));
         }
-        while vocabulary.len() < row {
-            vocabulary.push("", [], Kind::Unused);
+        entries.extend(added.iter().map(|added| (added.id, added.content.as_str(), Some(added.special))));
+        entries.retain(|&(id, _, _)| !self.is_beyond(id));
+        // An added token follows, and so replaces, the entry of the vocabulary with its id.
+        entries.sort_by_key(|&(id, _, special)| (id, special.is_some()));
+        let mut vocabulary = Vocabulary::with_capacity(self.rows);
+        for (index, &(id, text, special)) in entries.iter().enumerate() {
+            if entries.get(index + 1).is_some_and(|next| next.0 == id) {
+                continue;
+            }
+            vocabulary.pad(id as usize);
+            let (bytes, kind) = match special {
+                Some(true) if self.json.model.unk_token.as_deref() == Some(text) => (Vec::new(), Kind::Unknown),
+                Some(true) => (Vec::new(), Kind::Control),
+                Some(false) => (text.as_bytes().to_vec(), Kind::UserDefined),
+                None => spelling.bytes(text),
+            };
+            let retyped = matches!(kind, Kind::Normal | Kind::UserDefined) && is_unmistakable_end(text);
+            vocabulary.push(text, bytes, if retyped { Kind::Control } else { kind });
         }
-        let (bytes, kind) = match special {
-            Some(true) => (Vec::new(), Kind::Control),
-            Some(false) => (text.as_bytes().to_vec(), Kind::UserDefined),
-            None => spelling.bytes(text),
-        };
-        vocabulary.push(text, bytes, kind);
+        vocabulary.pad(self.rows);
+        Ok(vocabulary)
     }
-    Ok(vocabulary)
+
+    fn is_beyond(&self, id: u32) -> bool {
+        usize::try_from(id).map_or(true, |id| id >= self.rows)
+    }
+
+    /// Added tokens whose ids have no row.
+    fn beyond(&mut self) -> Vec<Beyond> {
+        let without: Vec<Beyond> = self
+            .json
+            .added_tokens
+            .iter()
+            .filter(|token| self.is_beyond(token.id))
+            .map(|token| Beyond { id: token.id, text: token.content.clone(), special: token.special })
+            .collect();
+        self.warnings.extend(without.iter().map(|token| without_row(token.id, &token.text, self.rows)));
+        without
+    }
+
+    fn matching(&self) -> BTreeMap<u32, Matching> {
+        let matching = |token: &AddedTokenJson| {
+            let &AddedTokenJson { single_word, lstrip, rstrip, .. } = token;
+            (token.id, Matching { single_word, lstrip, rstrip })
+        };
+        let tokens = self.json.added_tokens.iter().filter(|token| !self.is_beyond(token.id)).map(matching);
+        tokens.filter(|(_, matching)| *matching != Matching::default()).collect()
+    }
+
+    /// The id of a text that is a token with a row.
+    fn id_of(&self, text: &str, vocabulary: &Vocabulary) -> Option<u32> {
+        let added = self.json.added_tokens.iter().find(|added| added.content == text).map(|added| added.id);
+        let in_vocabulary = || self.json.model.vocab.0.iter().find(|(piece, _)| piece == text).map(|(_, id)| *id);
+        added.or_else(in_vocabulary).filter(|&id| vocabulary.kind(id).is_some())
+    }
+
+    /// The id of a token that a configuration names by its text: `Some(None)` where it says that there is none, `None`
+    /// where it says nothing, or something that is no token.
+    fn role(&mut self, key: &str, config: Role, map: Role, vocabulary: &Vocabulary) -> Option<Option<u32>> {
+        let text = match (config, map) {
+            (Role::Named(text), _) | (Role::Unsaid, Role::Named(text)) => text,
+            (Role::None, _) | (Role::Unsaid, Role::None) => return Some(None),
+            (Role::Unsaid, Role::Unsaid) => return None,
+        };
+        let id = self.id_of(&text, vocabulary);
+        // Tokens without a row are named elsewhere.
+        if id.is_none() && !self.json.added_tokens.iter().any(|token| token.content == text) {
+            self.warnings
+                .push(format!("{key} of tokenizer_config.json is {text:?}, which is no token: it is left out"));
+        }
+        id.map(Some)
+    }
+
+    /// An id that config.json or generation_config.json names, if there is such a token.
+    fn declared(&mut self, key: &str, id: Option<u32>, vocabulary: &Vocabulary) -> Option<u32> {
+        let id = id?;
+        if vocabulary.kind(id).is_none() {
+            let rows = self.rows;
+            self.warnings.push(format!("{key} is {id}, but there are {rows} tokens: it is left out"));
+            return None;
+        }
+        Some(id)
+    }
+
+    /// The ids around a text, with that of `token` among them or not, where the configuration decides.
+    fn surrounding(
+        &mut self,
+        side: &str,
+        mut ids: Vec<u32>,
+        token: Option<u32>,
+        wanted: Option<bool>,
+        vocabulary: &Vocabulary,
+    ) -> Vec<u32> {
+        match (token, wanted) {
+            (Some(id), Some(true)) if !ids.contains(&id) => ids.push(id),
+            (Some(id), Some(false)) => ids.retain(|&other| other != id),
+            _ => {}
+        }
+        for id in ids.extract_if(.., |id| vocabulary.kind(*id).is_none()) {
+            let rows = self.rows;
+            self.warnings
+                .push(format!("token {id}, to be put {side} every text, is none of the {rows}: it is left out"));
+        }
+        ids
+    }
 }
 
 /// The ids that the post-processor puts before and after a text.
 fn wrapping(post_processor: Option<&Value>) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-    /// Stands for the text; no vocabulary is that large.
-    const TEXT: u32 = u32::MAX;
-    let Some(part) = post_processor.filter(|part| !part.is_null()) else { return Ok(Default::default()) };
-    check_templates(part)?;
-    let processor: PostProcessorWrapper = part_from("post_processor", part)?;
-    let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
-    let wrapped = processor
-        .process(text, None, true)
-        .map_err(TokenizerError::library("cannot apply the post-processor of tokenizer.json"))?;
-    match wrapped.get_ids().iter().position(|&id| id == TEXT) {
-        Some(at) => {
-            let (before, after) = wrapped.get_ids().split_at(at);
-            Ok((before.to_vec(), after.iter().skip(1).copied().collect()))
-        }
-        None => {
-            Err(TokenizerError::invalid("post_processor of tokenizer.json", "a template with the text in it", "none"))
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for step in steps::flat(post_processor) {
+        steps::check_kind("post-processor", step, POST_PROCESSORS)?;
+        if steps::kind(step) == Some("TemplateProcessing") {
+            let (left, right) = template(step)?;
+            before.splice(..0, left);
+            after.extend(right);
         }
     }
+    Ok((before, after))
 }
 
-/// Refuses a template that names a special token it does not define, or a second text: the library would index out of bounds.
-fn check_templates(part: &Value) -> Result<(), TokenizerError> {
-    let list = |key: &str| part.get(key).and_then(Value::as_array).into_iter().flatten();
-    for inner in list("processors") {
-        check_templates(inner)?;
+/// The ids on either side of the text in a template.
+fn template(step: &Value) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    let wrong = |expected: &str, found: &dyn std::fmt::Display| {
+        TokenizerError::invalid("post_processor of tokenizer.json", expected, found)
+    };
+    let pieces = step.get("single").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |piece: &&Value| piece.get("Sequence").is_some();
+    let id = |piece: &Value, kind: &str| piece.get(kind)?.get("id")?.as_str().map(str::to_owned);
+    if let Some(other) = pieces.iter().filter_map(|piece| id(piece, "Sequence")).find(|id| id != "A") {
+        return Err(wrong("one text, A, in the template for one", &format_args!("{other:?}")));
     }
-    for piece in list("single") {
-        let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
-        let is_known = |id: &str| part.get("special_tokens").and_then(|tokens| tokens.get(id)).is_some();
-        if let Some(unknown) = id("SpecialToken").filter(|id| !is_known(id)) {
-            let expected = "special tokens that it defines";
-            return Err(TokenizerError::invalid("post_processor of tokenizer.json", expected, format!("{unknown:?}")));
+    let texts = pieces.iter().filter(text).count();
+    if texts != 1 {
+        return Err(wrong("a template with one text in it", &texts));
+    }
+    let (mut before, mut after, mut seen) = (Vec::new(), Vec::new(), false);
+    for piece in pieces {
+        if text(&piece) {
+            seen = true;
+            continue;
         }
-        if let Some(other) = id("Sequence").filter(|id| *id != "A") {
-            let expected = "one text, A, in the template for one";
-            return Err(TokenizerError::invalid("post_processor of tokenizer.json", expected, format!("{other:?}")));
-        }
+        let name = id(piece, "SpecialToken").ok_or_else(|| wrong("special tokens around a text", piece))?;
+        let ids = step.get("special_tokens").and_then(|tokens| tokens.get(&name)?.get("ids")).cloned();
+        let ids: Vec<u32> = ids
+            .and_then(|ids| serde_json::from_value(ids).ok())
+            .ok_or_else(|| wrong("special tokens that it defines", &format_args!("{name:?}")))?;
+        if seen { &mut after } else { &mut before }.extend(ids);
     }
-    Ok(())
-}
-
-/// A list of ids with `id` in it or not, where the configuration decides.
-fn with_or_without(mut ids: Vec<u32>, id: Option<u32>, wanted: Option<bool>) -> Vec<u32> {
-    let Some(id) = id else { return ids };
-    match wanted {
-        Some(true) if !ids.contains(&id) => ids.push(id),
-        Some(false) => ids.retain(|&other| other != id),
-        _ => {}
-    }
-    ids
-}
-
-/// The id of a token that tokenizer_config.json names by its text.
-fn named_id(json: &TokenizerJson, key: &str, token: Option<&NamedToken>) -> Result<Option<u32>, TokenizerError> {
-    let Some(text) = token.map(NamedToken::text) else { return Ok(None) };
-    let added = json.added_tokens.iter().find(|added| added.token.content == text).map(|added| added.id);
-    match added.or_else(|| json.model.vocab.get(text).copied()) {
-        Some(id) => Ok(Some(id)),
-        None => {
-            let what = format!("{key} of tokenizer_config.json");
-            Err(TokenizerError::invalid(what, "a token", format!("{text:?}")))
-        }
-    }
-}
-
-fn check_declared<'a>(ids: impl Iterator<Item = &'a u32>, vocab_size: usize) -> Result<(), TokenizerError> {
-    for &id in ids {
-        if usize::try_from(id).map_or(true, |id| id >= vocab_size) {
-            let what = "bos_token_id or eos_token_id";
-            return Err(TokenizerError::invalid(what, format!("an id below {vocab_size}"), id));
-        }
-    }
-    Ok(())
-}
-
-fn part_from<T: serde::de::DeserializeOwned>(name: &str, part: &Value) -> Result<T, TokenizerError> {
-    serde_json::from_value(part.clone()).map_err(|error| json_error(&format!("{name} of tokenizer.json"), &error))
-}
-
-/// The library's normaliser, pre-tokenizer and model.
-fn pipeline(json: TokenizerJson) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let model = json.model;
-    let merges = model.merges.iter().filter(|merge| !merge.is_version()).map(MergeJson::sides);
-    let model = bpe::build(model.vocab.into_iter().collect(), merges, "merges of tokenizer.json", |mut builder| {
-        builder =
-            builder.fuse_unk(model.fuse_unk).byte_fallback(model.byte_fallback).ignore_merges(model.ignore_merges);
-        match model.unk_token {
-            Some(unknown) => builder.unk_token(unknown),
-            None => builder,
-        }
-    })?;
-    let mut pipeline = tokenizers::Tokenizer::new(model);
-    if let Some(part) = json.normalizer.filter(|part| !part.is_null()) {
-        let normalizer: NormalizerWrapper = part_from("normalizer", &part)?;
-        let failed = TokenizerError::library("cannot use the normalizer of tokenizer.json");
-        pipeline.with_normalizer(Some(normalizer)).map_err(failed)?;
-    }
-    if let Some(part) = json.pre_tokenizer.filter(|part| !part.is_null()) {
-        pipeline.with_pre_tokenizer(Some(part_from::<PreTokenizerWrapper>("pre_tokenizer", &part)?));
-    }
-    Ok(pipeline)
-}
-
-impl MergeJson {
-    fn sides(&self) -> Option<(&str, &str)> {
-        match self {
-            Self::Text(text) => bpe::split_merge(text),
-            Self::Pair(left, right) => Some((left, right)),
-        }
-    }
-
-    /// The first line of the merges.txt that some files carry along.
-    fn is_version(&self) -> bool {
-        matches!(self, Self::Text(text) if text.starts_with("#version"))
-    }
+    Ok((before, after))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::formats::TokenizerSource;
-    use crate::tokenizer::{SpecialTokens, Tokenizer};
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    /// A Llama-2 tokenizer.json in small: SentencePiece written as BPE.
-    fn llama2() -> Value {
-        let vocab = json!({"<unk>": 0, "<s>": 1, "</s>": 2, "<0xC3>": 3, "<0xA9>": 4, "\u{2581}": 5, "h": 6, "i": 7,
-            "hi": 8, "\u{2581}hi": 9});
-        let special = |id: u32, content: &str| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        };
-        json!({
-            "version": "1.0",
-            "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
-            "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
-            "pre_tokenizer": null,
-            "post_processor": {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
-            "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"},
-                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocab,
-                "merges": ["h i", "\u{2581} hi"]},
-        })
-    }
-
-    fn open(json: &Value, config: Option<Value>) -> Result<Tokenizer, TokenizerError> {
-        let source = TokenizerSource::HuggingFace {
-            tokenizer: serde_json::to_vec(json).unwrap(),
-            tokenizer_config: config.map(|config| serde_json::to_vec(&config).unwrap()),
-            eos_token_ids: vec![2],
-            bos_token_id: Some(1),
-        };
-        Tokenizer::new(&source, 10)
-    }
-
-    fn refusal(json: &Value) -> String {
-        open(json, None).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_llama2_tokenizer_works_as_in_the_library() {
-        let tokenizer = open(&llama2(), None).unwrap();
-        let library = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&llama2()).unwrap()).unwrap();
-        for text in ["hi", "hi hi", "  hihé", "é", ""] {
-            let ids = tokenizer.encode_with_bos(text, SpecialTokens::Parse).unwrap();
-            let untruncated = library.clone().with_truncation(None).unwrap().encode(text, true).unwrap();
-            assert_eq!(ids, untruncated.get_ids(), "{text:?}");
-            assert_eq!(tokenizer.decode(&ids), library.decode(&ids, true).unwrap(), "{text:?}");
-        }
-        assert_eq!(tokenizer.encode("hi hié", SpecialTokens::Parse).unwrap(), [9, 9, 3, 4]);
-    }
-
-    /// The library indexes out of bounds for both; found by the mutations below.
-    #[test]
-    fn templates_name_what_they_define() {
-        let mut json = llama2();
-        json["post_processor"]["single"][0]["SpecialToken"]["id"] = "<x>".into();
-        assert!(refusal(&json).contains("special tokens that it defines"), "{}", refusal(&json));
-        let mut json = llama2();
-        json["post_processor"]["single"][1]["Sequence"]["id"] = "B".into();
-        assert!(refusal(&json).contains("one text, A"), "{}", refusal(&json));
-        let mut json = llama2();
-        json["post_processor"]["special_tokens"] = json!({"<other>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}});
-        assert!(refusal(&json).contains("special tokens that it defines"), "{}", refusal(&json));
-    }
-
-    /// The same vocabulary behind every other normaliser, pre-tokenizer and post-processor that is let through.
-    #[test]
-    fn every_known_part_works_as_in_the_library() {
-        let prepend = json!({"type": "Prepend", "prepend": "\u{2581}"});
-        let split = |kind: &str| json!({"type": "Sequence", "pretokenizers": [{"type": kind}]});
-        let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
-        let template = llama2()["post_processor"].clone();
-        let byte_level =
-            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
-        let variants = [
-            ("normalizer", json!({"type": "NFC"})),
-            ("normalizer", json!({"type": "NFD"})),
-            ("normalizer", json!({"type": "NFKC"})),
-            ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFKD"}, prepend]})),
-            ("normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true})),
-            ("pre_tokenizer", split("Whitespace")),
-            ("pre_tokenizer", split("WhitespaceSplit")),
-            ("pre_tokenizer", json!({"type": "Punctuation", "behavior": "Isolated"})),
-            ("pre_tokenizer", json!({"type": "Digits", "individual_digits": true})),
-            ("pre_tokenizer", metaspace("always")),
-            ("pre_tokenizer", metaspace("first")),
-            ("pre_tokenizer", metaspace("never")),
-            ("post_processor", json!({"type": "Sequence", "processors": [byte_level, template]})),
-        ];
-        for (part, value) in variants {
-            let mut json = llama2();
-            json["truncation"] = Value::Null;
-            json[part] = value.clone();
-            let tokenizer = open(&json, None).unwrap();
-            let library = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&json).unwrap()).unwrap();
-            for text in ["hi hi", " hi</s> hi</s>hi", "\u{ff48}i e\u{301}, hi! 12 ", "hi\n\thi"] {
-                let ids = tokenizer.encode_with_bos(text, SpecialTokens::Parse).unwrap();
-                assert_eq!(ids, library.encode(text, true).unwrap().get_ids(), "{value} {text:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_configuration_decides_about_the_first_and_last_token() {
-        let ids = |config| {
-            let tokenizer = open(&llama2(), Some(config)).unwrap();
-            tokenizer.encode_with_bos("hi", SpecialTokens::Parse).unwrap()
-        };
-        assert_eq!(ids(json!({})), [1, 9]);
-        assert_eq!(ids(json!({"add_bos_token": false, "bos_token": "<s>"})), [9]);
-        assert_eq!(
-            ids(json!({"add_bos_token": true, "add_eos_token": true, "eos_token": {"content": "</s>"}})),
-            [1, 9, 2]
-        );
-        let error = open(&llama2(), Some(json!({"bos_token": "<bos>"}))).unwrap_err().to_string();
-        assert_eq!(error, "bos_token of tokenizer_config.json: expected a token, found \"<bos>\"");
-    }
-
-    /// A prompt is to go on: an end-of-sequence token after it would end it.
-    #[test]
-    fn a_prompt_is_not_ended() {
-        let config = json!({"add_bos_token": true, "add_eos_token": true, "eos_token": "</s>"});
-        let tokenizer = open(&llama2(), Some(config)).unwrap();
-        assert_eq!(tokenizer.encode_prompt("hi").unwrap(), [1, 9]);
-        assert_eq!(tokenizer.encode_with_bos("hi", SpecialTokens::AsText).unwrap(), [1, 9, 2]);
-    }
-
-    #[test]
-    fn ids_without_a_row_are_named() {
-        let mut json = llama2();
-        json["model"]["vocab"]["x"] = json!(10);
-        let expected = "tokenizer.json: expected ids below 10, the rows of the embedding, found 10 for \"x\"";
-        assert_eq!(refusal(&json), expected);
-    }
-
-    #[test]
-    fn unknown_parts_are_named() {
-        let with = |pointer: &str, value: Value| {
-            let mut json = llama2();
-            *json.pointer_mut(pointer).unwrap() = value;
-            refusal(&json)
-        };
-        assert!(
-            with("/model", json!({"type": "Unigram", "vocab": []})).starts_with("tokenizer model \"Unigram\" is not")
-        );
-        assert!(with("/normalizer", json!({"type": "Precompiled"})).starts_with("normalizer \"Precompiled\" is not"));
-        assert!(
-            with("/pre_tokenizer", json!({"type": "UnicodeScripts"})).starts_with("pre-tokenizer \"UnicodeScripts\"")
-        );
-        assert!(with("/decoder", json!({"type": "WordPiece"})).starts_with("decoder \"WordPiece\" is not"));
-        assert!(with("/model/dropout", json!(0.1)).starts_with("tokenizer option \"dropout\" is not"));
-        assert!(with("/model/continuing_subword_prefix", json!("##")).starts_with("tokenizer option"));
-        assert!(with("/model/merges", json!(["h \u{2581}hi"])).starts_with("merges of tokenizer.json[0]: expected"));
-        assert!(with("/model/vocab", json!(7)).starts_with("tokenizer.json: expected a tokenizer as Hugging Face"));
-        assert!(with("/added_tokens/0", json!(7)).starts_with("tokenizer.json: expected a tokenizer as Hugging Face"));
-        let bad = json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false});
-        assert!(with("/pre_tokenizer", bad).starts_with("pre_tokenizer of tokenizer.json: expected"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_mutation_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(), text in "[hi \u{e9}<s>]{0,8}") {
-            let mut bytes = serde_json::to_vec(&llama2()).unwrap();
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            bytes.truncate(if cut { at } else { bytes.len() });
-            let source = TokenizerSource::HuggingFace { tokenizer: bytes, tokenizer_config: None, eos_token_ids: Vec::new(), bos_token_id: None };
-            if let Ok(tokenizer) = Tokenizer::new(&source, 10) {
-                let _ = tokenizer.encode_with_bos(&text, SpecialTokens::Parse).map(|ids| tokenizer.decode(&ids));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,34 +1,45 @@
 //! Text to token ids and back.
 //!
-//! One [`Tokenizer`] for every model: byte-level BPE and tokenizer.json run on the `tokenizers` library, SentencePiece
-//! vocabularies of GGUF files on code of our own, because no model of the library merges by score. Special tokens are
-//! found here, for all of them alike, so that "special tokens in a user's text are ordinary characters" holds
-//! everywhere.
+//! One [`Tokenizer`] for every model, built from one [`TokenizerDescription`]: byte-level BPE and tokenizer.json run on the
+//! `tokenizers` library (`library.rs`), SentencePiece vocabularies of GGUF files on code of our own, because no model of the
+//! library merges by score. Special tokens are found here, for all of them alike, so that "special tokens in a user's text
+//! are ordinary characters" holds everywhere.
 
 mod added;
-mod bpe;
+mod description;
 mod error;
 mod gguf;
 mod huggingface;
-mod pretokenizer;
+mod library;
+mod merges;
+mod rules;
+pub(crate) mod scores;
 mod sentencepiece;
+mod steps;
 mod stream;
 mod vocabulary;
 
+pub use description::{TokenizerDescription, TokenizerDifference};
 pub use error::TokenizerError;
-pub(crate) use gguf::pre_tokenizer;
-pub(crate) use pretokenizer::{DIGIT, GPT2, PreTokenizer};
 pub use stream::TextStream;
-pub(crate) use vocabulary::byte_to_char;
+
+pub(crate) use description::{Beyond, BytePairs, Encoding, Matching, Scores, Spelling};
+pub(crate) use huggingface::ids_needed;
+pub(crate) use library::reaches_every_piece;
+pub(crate) use merges::Merges;
+#[cfg(test)]
+pub(crate) use rules::RULES;
+pub(crate) use rules::Rule;
+pub(crate) use steps::{Normalizer, Pattern, to_json as steps_json};
+pub(crate) use vocabulary::{Kind, byte_to_char, byte_token};
 
 use crate::formats::TokenizerSource;
-use added::{AddedTokens, Segment};
+use added::AddedTokens;
+use library::Pipeline;
 use sentencepiece::SentencePiece;
 use std::ops::Range;
 use std::sync::Arc;
-use tokenizers::tokenizer::normalizer::Range as NormalizedRange;
-use tokenizers::{Model as _, Normalizer as _, OffsetType, PreTokenizedString, PreTokenizer as _, Token};
-use vocabulary::{Kind, Vocabulary};
+use vocabulary::Vocabulary;
 
 /// Longest text taken at once, in bytes. The library keeps about 130 bytes for each byte it works on: 2.3 GB for 16 MiB
 /// of prose.
@@ -58,30 +69,15 @@ pub struct Tokenizer {
     suffix: Vec<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
-    end_of_generation: Vec<u32>,
+    ends: Vec<u32>,
+    warnings: Vec<String>,
 }
 
 /// What encodes a stretch of text without added tokens.
 #[derive(Debug)]
 enum Model {
-    Library(Box<tokenizers::Tokenizer>),
+    BytePairs(Box<Pipeline>),
     SentencePiece(Box<SentencePiece>),
-}
-
-/// What a source has to yield.
-struct Parts {
-    vocabulary: Vocabulary,
-    added: AddedTokens,
-    model: Model,
-    /// Whether decoding drops the space that encoding put in front.
-    drop_first_space: bool,
-    /// Ids put before and after an encoded text.
-    prefix: Vec<u32>,
-    suffix: Vec<u32>,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    /// Ids the source names as ends; those known by their text are found from the vocabulary.
-    end_of_generation: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -89,41 +85,36 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// A list of the wrong length, an id without an embedding row, a malformed byte token, a merge that leads nowhere,
-    /// or a kind of tokenizer that rotor does not know.
+    /// As [`TokenizerDescription::read`] and [`Tokenizer::from_description`].
     pub fn new(source: &TokenizerSource, vocab_size: usize) -> Result<Tokenizer, TokenizerError> {
-        // Encoding a prompt is short work; the library's threads would only fight the kernels'.
-        tokenizers::utils::parallelism::set_parallelism(false);
-        let parts = match source {
-            TokenizerSource::Gguf(vocabulary) => gguf::build(vocabulary, vocab_size)?,
-            TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id } => {
-                let ids = huggingface::DeclaredIds { bos: *bos_token_id, eos: eos_token_ids };
-                huggingface::build(tokenizer, tokenizer_config.as_deref(), ids, vocab_size)?
-            }
-        };
-        Ok(Self::from_parts(parts))
+        Self::from_description(&TokenizerDescription::read(source, vocab_size)?)
     }
 
-    fn from_parts(parts: Parts) -> Self {
-        let mut end_of_generation = parts.end_of_generation;
-        for (id, text, kind) in parts.vocabulary.iter() {
-            if kind == Kind::Control && gguf::END_OF_TURN.contains(&text) {
-                end_of_generation.push(id);
+    /// Builds the tokenizer that a description describes.
+    ///
+    /// # Errors
+    ///
+    /// A merge that leads nowhere, or a regular expression that cannot be compiled.
+    pub fn from_description(description: &TokenizerDescription) -> Result<Tokenizer, TokenizerError> {
+        let vocabulary = Arc::clone(&description.vocabulary);
+        let model = match &description.encoding {
+            Encoding::BytePairs(pairs) => Model::BytePairs(Box::new(Pipeline::new(pairs, &vocabulary)?)),
+            Encoding::SentencePiece(scores) => {
+                Model::SentencePiece(Box::new(SentencePiece::new(scores, &vocabulary, description.unknown)))
             }
-        }
-        end_of_generation.sort_unstable();
-        end_of_generation.dedup();
-        Self {
-            vocabulary: Arc::new(parts.vocabulary),
-            added: parts.added,
-            model: parts.model,
-            drop_first_space: parts.drop_first_space,
-            prefix: parts.prefix,
-            suffix: parts.suffix,
-            bos: parts.bos,
-            eos: parts.eos,
-            end_of_generation,
-        }
+        };
+        Ok(Self {
+            added: AddedTokens::new(description)?,
+            vocabulary,
+            model,
+            drop_first_space: description.drop_first_space,
+            prefix: description.prefix.clone(),
+            suffix: description.suffix.clone(),
+            bos: description.bos,
+            eos: description.eos,
+            ends: description.ends.clone(),
+            warnings: description.warnings.clone(),
+        })
     }
 
     /// The ids of a text, without the beginning-of-sequence token.
@@ -132,7 +123,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// A text longer than [`MAX_TEXT_BYTES`], or one a SentencePiece vocabulary without byte tokens cannot spell.
+    /// A text longer than [`MAX_TEXT_BYTES`], one a SentencePiece vocabulary without byte tokens cannot spell, or one that
+    /// spells an added token for which the model has no row.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
         self.encode_segments(text, special, &[])
     }
@@ -186,8 +178,13 @@ impl Tokenizer {
     ) -> Result<Vec<u32>, TokenizerError> {
         check_text(text)?;
         let segments = self.added.segments(text, special == SpecialTokens::Parse, protected);
+        if let Some(segment) = segments.iter().find(|segment| segment.token.is_some_and(|id| !self.has_row(id))) {
+            let spelled = text.get(segment.range.clone()).unwrap_or_default();
+            let why = format!("spells {spelled:?}, a token for which the model's embedding has no row");
+            return Err(TokenizerError::Text { why });
+        }
         match &self.model {
-            Model::Library(library) => encode_with_library(library, text, &segments),
+            Model::BytePairs(pipeline) => pipeline.encode(text, &segments),
             Model::SentencePiece(model) => {
                 let mut ids = Vec::with_capacity(text.len() / 3);
                 for segment in segments {
@@ -199,6 +196,15 @@ impl Tokenizer {
                 Ok(ids)
             }
         }
+    }
+
+    fn has_row(&self, id: u32) -> bool {
+        self.vocabulary.kind(id).is_some()
+    }
+
+    /// What the model says about its tokenizer that could not be used, in sentences.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The beginning-of-sequence token.
@@ -218,7 +224,7 @@ impl Tokenizer {
 
     /// The tokens after which nothing more is to be generated, in increasing order.
     pub fn end_of_generation(&self) -> &[u32] {
-        &self.end_of_generation
+        &self.ends
     }
 
     /// Number of ids with a token.
@@ -251,10 +257,19 @@ impl Tokenizer {
         self.vocabulary.kind(id).is_some_and(Kind::is_special)
     }
 
-    /// The control tokens that a text spells, each once, in the order in which they come.
+    /// The control token that a text is as a whole.
+    pub fn control_token(&self, text: &str) -> Option<u32> {
+        let whole = |segment: &added::Segment| segment.token.filter(|_| segment.range == (0..text.len()));
+        match self.added.segments(text, true, &[]).as_slice() {
+            [only] => whole(only).filter(|&id| self.is_special(id)),
+            _ => None,
+        }
+    }
+
+    /// The control tokens that a text spells, each once, in the order they come in.
     pub fn control_tokens(&self, text: &str) -> Vec<u32> {
         let mut found = Vec::new();
-        for id in self.added.segments(text, true, &[]).iter().filter_map(|segment| segment.token) {
+        for id in self.added.segments(text, true, &[]).into_iter().filter_map(|segment| segment.token) {
             if self.is_special(id) && !found.contains(&id) {
                 found.push(id);
             }
@@ -299,32 +314,4 @@ fn check_text(text: &str) -> Result<(), TokenizerError> {
         }
     }
     Ok(())
-}
-
-/// Runs normaliser, pre-tokenizer and model of the library over the text between the added tokens.
-fn encode_with_library(
-    library: &tokenizers::Tokenizer,
-    text: &str,
-    segments: &[Segment],
-) -> Result<Vec<u32>, TokenizerError> {
-    let failed = || TokenizerError::library("cannot encode the text");
-    let mut pieces = PreTokenizedString::from(text);
-    pieces
-        .split(|_, whole| {
-            let cut = |segment: &Segment| {
-                let slice = whole.slice(NormalizedRange::Normalized(segment.range.clone()))?;
-                Some((slice, segment.token.map(|id| vec![Token::new(id, String::new(), (0, 0))])))
-            };
-            Ok(segments.iter().filter_map(cut).collect::<Vec<_>>())
-        })
-        .map_err(failed())?;
-    if let Some(normalizer) = library.get_normalizer() {
-        pieces.normalize(|piece| normalizer.normalize(piece)).map_err(failed())?;
-    }
-    if let Some(pre_tokenizer) = library.get_pre_tokenizer() {
-        pre_tokenizer.pre_tokenize(&mut pieces).map_err(failed())?;
-    }
-    library.get_model().tokenize_in_pretokenized(&mut pieces, None).map_err(failed())?;
-    let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(failed())?;
-    Ok(encoding.get_ids().to_vec())
 }

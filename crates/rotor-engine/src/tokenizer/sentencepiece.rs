@@ -5,7 +5,9 @@
 //! list over the characters; a heap holds the neighbours that may merge, and entries that no longer describe two
 //! neighbours are skipped when they come up.
 
+use super::description::Scores;
 use super::error::TokenizerError;
+use super::vocabulary::{Kind, Vocabulary, byte_token};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -57,14 +59,19 @@ struct Symbol {
 }
 
 impl SentencePiece {
-    /// `pieces` are the texts that may be merged to, with id and (finite) score; `bytes` the `<0xHH>` tokens.
-    pub(crate) fn new(
-        pieces: HashMap<Box<str>, (u32, f32)>,
-        bytes: [Option<u32>; 256],
-        unknown: Option<u32>,
-        add_space_prefix: bool,
-    ) -> Self {
-        Self { pieces, bytes, unknown, add_space_prefix }
+    /// The pieces of a vocabulary with their scores, which are finite.
+    pub(crate) fn new(scores: &Scores, vocabulary: &Vocabulary, unknown: Option<u32>) -> Self {
+        let mut pieces = HashMap::with_capacity(vocabulary.len());
+        let mut bytes = [None; 256];
+        for ((id, piece, kind), &score) in vocabulary.iter().zip(&scores.scores) {
+            match kind {
+                // Adding zero turns -0 into 0, which must tie with it.
+                Kind::Normal if !piece.is_empty() => _ = pieces.entry(piece.into()).or_insert((id, score + 0.0)),
+                Kind::Byte => _ = byte_token(piece).map(|byte| bytes[usize::from(byte)].get_or_insert(id)),
+                _ => {}
+            }
+        }
+        Self { pieces, bytes, unknown, add_space_prefix: scores.space_prefix }
     }
 
     /// Appends the ids of a fragment without special tokens.

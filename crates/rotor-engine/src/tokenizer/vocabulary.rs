@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// The tokens by id: piece, printed bytes, kind.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Vocabulary {
     pieces: String,
     piece_ends: Vec<usize>,
@@ -77,6 +77,13 @@ impl Vocabulary {
         self.kinds.push(kind);
     }
 
+    /// Adds ids that nothing means until there are `len`.
+    pub(crate) fn pad(&mut self, len: usize) {
+        while self.len() < len {
+            self.push("", [], Kind::Unused);
+        }
+    }
+
     /// Number of ids.
     pub(crate) fn len(&self) -> usize {
         self.kinds.len()
@@ -97,6 +104,17 @@ impl Vocabulary {
     /// What the token is for.
     pub(crate) fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(usize::try_from(id).ok()?).copied()
+    }
+
+    /// Whether each of the 256 bytes is what a token of this kind prints, so that no text is unknown.
+    pub(crate) fn has_every_byte(&self, kind: Kind) -> bool {
+        let mut seen = [false; 256];
+        for (id, _, _) in self.iter().filter(|entry| entry.2 == kind) {
+            if let Some(&[byte]) = self.bytes(id) {
+                seen[usize::from(byte)] = true;
+            }
+        }
+        seen.iter().all(|&seen| seen)
     }
 
     /// Every token in order of id.

@@ -1,7 +1,7 @@
 //! config.json of a folder with packed weights.
 
 use crate::config::{Config, FIELDS};
-use crate::formats::GgufVocabulary;
+use crate::tokenizer::TokenizerDescription;
 use serde_json::{Map, Value, json};
 
 /// What a folder's weights are, beside the hyper-parameters.
@@ -16,7 +16,7 @@ pub struct PackedWeights {
 }
 
 /// config.json for packed weights.
-pub fn config_json(config: &Config, weights: PackedWeights, vocabulary: Option<&GgufVocabulary>) -> Value {
+pub fn config_json(config: &Config, weights: PackedWeights, tokenizer: Option<&TokenizerDescription>) -> Value {
     let info = config.architecture.info();
     let base_class = info.base_class.filter(|_| weights.norms_in_linears);
     let mut map = Map::new();
@@ -36,7 +36,7 @@ pub fn config_json(config: &Config, weights: PackedWeights, vocabulary: Option<&
     if weights.norms_in_linears {
         quantization["use_rms_norm"] = true.into();
     }
-    let ids = vocabulary.map_or([None; 3], |vocabulary| [vocabulary.bos, vocabulary.eos, vocabulary.padding]);
+    let ids = tokenizer.map_or([None; 3], |tokenizer| [tokenizer.bos(), tokenizer.eos(), tokenizer.padding()]);
     for (key, id) in ["bos_token_id", "eos_token_id", "pad_token_id"].into_iter().zip(ids) {
         if let Some(id) = id {
             map.insert(key.into(), id.into());

@@ -8,7 +8,7 @@ mod reference;
 mod text;
 
 use reference::{Bpe, SentencePiece, pieces, split, to_alphabet};
-use rotor::formats::{GgufVocabulary, TokenizerSource};
+use rotor::formats::{GgufVocabulary, HuggingFaceTokenizer, TokenizerSource};
 use rotor::tokenizer::{SpecialTokens, Tokenizer};
 use std::collections::HashMap;
 use text::Generator;
@@ -229,13 +229,13 @@ fn tokenizer_json_gives_the_same_ids_as_the_gguf() {
     let json = to_json(&vocabulary);
     let config = br#"{"bos_token": {"content": "<|begin_of_text|>"}, "eos_token": "<|end_of_text|>"}"#.to_vec();
     let rows = vocabulary.tokens.len();
-    let source = TokenizerSource::HuggingFace {
+    let files = HuggingFaceTokenizer {
         tokenizer: json.clone(),
         tokenizer_config: Some(config),
         eos_token_ids: vec![rows as u32 - 3],
-        bos_token_id: None,
+        ..HuggingFaceTokenizer::default()
     };
-    let folder = Tokenizer::new(&source, rows + 10).unwrap();
+    let folder = Tokenizer::new(&TokenizerSource::HuggingFace(Box::new(files)), rows + 10).unwrap();
     let gguf = build(vocabulary);
     let library = tokenizers::Tokenizer::from_bytes(&json).unwrap();
     let mut generator = Generator::new(5);
@@ -265,7 +265,8 @@ fn to_json(vocabulary: &GgufVocabulary) -> Vec<u8> {
                 "normalized": false, "special": kind == 3})
         })
         .collect();
-    let merges: Vec<_> = vocabulary.merges.iter().map(|merge| merge.split_once(' ').unwrap()).collect();
+    let merges: Vec<_> =
+        vocabulary.merges.iter().map(|merge| std::str::from_utf8(merge).unwrap().split_once(' ').unwrap()).collect();
     let regex = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let byte_level =
         serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});

@@ -5,8 +5,10 @@ use crate::reference::{Bpe, alphabet, pieces, to_alphabet};
 use crate::text::Generator;
 use crate::{agrees, build};
 use rotor::chat::{ChatTemplate, Message, encode_chat};
-use rotor::formats::{GgufVocabulary, OpenOptions, Source, TokenizerSource};
-use rotor::tokenizer::SpecialTokens;
+use rotor::formats::{GgufVocabulary, HuggingFaceTokenizer, OpenOptions, Source, TokenizerSource};
+use rotor::tokenizer::{SpecialTokens, Tokenizer, TokenizerDescription};
+use rotor::write::vocabulary::gguf::to_gguf;
+use rotor::write::vocabulary::hugging_face::to_hugging_face;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ fn smollm2_agrees_with_the_plain_implementation() {
     let Some(TokenizerSource::Gguf(vocabulary)) = source.tokenizer().unwrap() else { panic!("no vocabulary") };
     let bpe = plain_bpe(&vocabulary);
     let missing: Vec<u8> = (0..=255).filter(|&byte| !bpe.ids.contains_key(&[byte][..])).collect();
+    goes_there_and_back(&vocabulary);
     let tokenizer = build(*vocabulary);
     let mut generator = Generator::new(6);
     for _ in 0..4000 {
@@ -50,6 +53,36 @@ fn smollm2_agrees_with_the_plain_implementation() {
     assert!(tokenizer.decode(&ids).ends_with("user\nHi<|im_end|>\nassistant\n"));
 }
 
+/// As a folder and back as a GGUF the vocabulary is the same tokenizer, for the library's own loader too.
+fn goes_there_and_back(vocabulary: &GgufVocabulary) {
+    let rows = vocabulary.tokens.len();
+    let read = |source| TokenizerDescription::read(&source, rows).unwrap();
+    let first = read(TokenizerSource::Gguf(Box::new(vocabulary.clone())));
+    let (files, notes) = to_hugging_face(&first, None).unwrap().accept("a folder", false).unwrap();
+    assert_eq!(notes, [""; 0]);
+    let library = tokenizers::Tokenizer::from_bytes(&files.tokenizer).unwrap();
+    let folder = read(TokenizerSource::HuggingFace(Box::new(HuggingFaceTokenizer {
+        tokenizer: files.tokenizer,
+        tokenizer_config: Some(files.tokenizer_config),
+        eos_token_ids: first.ends(),
+        bos_token_id: first.bos(),
+        ..HuggingFaceTokenizer::default()
+    })));
+    assert_eq!(first.differences(&folder), []);
+    let (keys, _) = to_gguf(&folder).accept("a GGUF", false).unwrap();
+    let back = read(TokenizerSource::Gguf(Box::new(keys)));
+    assert_eq!(first.differences(&back), []);
+    let [first, folder, back] = [first, folder, back].map(|each| Tokenizer::from_description(&each).unwrap());
+    let mut generator = Generator::new(7);
+    for _ in 0..1000 {
+        let line = format!("{}<|im_end|>{}<|eot_id|>", generator.line(), generator.line());
+        let ids = first.encode_with_bos(&line, SpecialTokens::Parse).unwrap();
+        assert_eq!(folder.encode_with_bos(&line, SpecialTokens::Parse).unwrap(), ids, "{line:?}");
+        assert_eq!(back.encode_with_bos(&line, SpecialTokens::Parse).unwrap(), ids, "{line:?}");
+        assert_eq!(library.encode_fast(line.as_str(), true).unwrap().get_ids(), ids, "{line:?}");
+    }
+}
+
 /// The plain implementation with the vocabulary of a GGUF.
 fn plain_bpe(vocabulary: &GgufVocabulary) -> Bpe {
     let bytes_of: HashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
@@ -61,7 +94,7 @@ fn plain_bpe(vocabulary: &GgufVocabulary) -> Bpe {
         }
     }
     for (rank, merge) in vocabulary.merges.iter().enumerate() {
-        let (left, right) = merge.split_once(' ').unwrap();
+        let (left, right) = std::str::from_utf8(merge).unwrap().split_once(' ').unwrap();
         bpe.ranks.insert((raw(left), raw(right)), rank);
     }
     bpe
@@ -73,6 +106,7 @@ fn llama3_ranks_give_the_known_ids() {
     let Some(path) = file("ROTOR_LLAMA3_RANKS", test, "Llama 3's tokenizer.model") else { return };
     let (ranks, vocabulary) = llama3(&std::fs::read_to_string(path).unwrap());
     assert_eq!(vocabulary.merges.len(), 280_147);
+    goes_there_and_back(&vocabulary);
     let tokenizer = build(vocabulary);
     for (text, ids) in LLAMA3_VECTORS {
         assert_eq!(tokenizer.encode(text, SpecialTokens::Parse).unwrap(), *ids, "{text:?}");
@@ -113,7 +147,7 @@ fn llama3(file: &str) -> (HashMap<Vec<u8>, u32>, GgufVocabulary) {
     let ranks: HashMap<Vec<u8>, u32> = lines.map(|(token, rank)| (base64(token), rank.parse().unwrap())).collect();
     let mut by_rank = vec![Vec::new(); ranks.len()];
     ranks.iter().for_each(|(token, &rank)| by_rank[rank as usize] = token.clone());
-    let mut merges = Vec::new();
+    let mut merges: Vec<String> = Vec::new();
     for token in &by_rank {
         let mut splits: Vec<(u32, u32, usize)> = (1..token.len())
             .filter_map(|at| Some((*ranks.get(&token[..at])?, *ranks.get(&token[at..])?, at)))
@@ -136,7 +170,7 @@ fn llama3(file: &str) -> (HashMap<Vec<u8>, u32>, GgufVocabulary) {
         model: "gpt2".to_owned(),
         tokens,
         token_types,
-        merges,
+        merges: merges.into_iter().collect(),
         bos: Some(128_000),
         eos: Some(128_001),
         ..GgufVocabulary::default()

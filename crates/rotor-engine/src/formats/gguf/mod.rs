@@ -10,6 +10,7 @@ pub(super) use header::alignment;
 pub(super) use hyper::config;
 pub(crate) use hyper::{GgufFile, full_key};
 pub(super) use split::{File, open, single};
+pub(crate) use vocabulary::key as tokenizer_key;
 pub(super) use vocabulary::vocabulary;
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};

@@ -89,14 +89,22 @@ impl<'a> Object<'a> {
         self.cast(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
     }
 
-    /// One id or a list of them.
-    pub(crate) fn ids(&self, key: &str) -> Result<Vec<u32>, FormatError> {
-        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
-        let ids = self.cast(key, "a token id or a list of them", |value| match value {
-            Value::Array(ids) => ids.iter().map(id).collect(),
-            single => Some(vec![id(single)?]),
-        })?;
-        Ok(ids.unwrap_or_default())
+    /// A token id or a list of them. What is no id is left out, with a sentence among the warnings.
+    pub(super) fn ids(&self, key: &str, warnings: &mut Vec<String>) -> Vec<u32> {
+        let values = match self.map.get(key) {
+            None | Some(Value::Null) => &[],
+            Some(Value::Array(ids)) => ids.as_slice(),
+            Some(single) => std::slice::from_ref(single),
+        };
+        let id = |value: &Value| {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            if id.is_none() {
+                let value = preview(value);
+                warnings.push(format!("{key} in {} is {value}, which is no token id: it is left out", self.what));
+            }
+            id
+        };
+        values.iter().filter_map(id).collect()
     }
 }
 

@@ -446,13 +446,12 @@ fn tokenizer_files_are_found_beside_the_weights() {
         r#"{"chat_template": [{"name": "x", "template": "X"}, {"name": "default", "template": "D"}]}"#,
     );
     let source = open(folder.path()).unwrap();
-    let Some(TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id }) =
-        source.tokenizer().unwrap()
-    else {
-        panic!("no tokenizer");
+    let files = || match source.tokenizer().unwrap() {
+        Some(TokenizerSource::HuggingFace(files)) => files,
+        other => panic!("{other:?}"),
     };
-    assert_eq!((tokenizer.as_slice(), tokenizer_config.is_some()), (&b"{}"[..], true));
-    assert_eq!((eos_token_ids, bos_token_id), (vec![7, 2], Some(5)));
+    assert_eq!((files().tokenizer.as_slice(), files().tokenizer_config.is_some()), (&b"{}"[..], true));
+    assert_eq!((files().eos_token_ids, files().bos_token_id), (vec![7, 2], Some(5)));
     assert_eq!(source.chat_template().unwrap().as_deref(), Some("D"));
     write("tokenizer_config.json", r#"{"chat_template": "T"}"#);
     assert_eq!(source.chat_template().unwrap().as_deref(), Some("T"));
@@ -461,8 +460,9 @@ fn tokenizer_files_are_found_beside_the_weights() {
     std::fs::write(folder.path().join("chat_template.jinja"), b"ab\xffc").unwrap();
     let error = source.chat_template().unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja: expected UTF-8, found an invalid byte at 2"), "{error}");
-    write("generation_config.json", r#"{"eos_token_id": "x"}"#);
-    assert!(source.tokenizer().unwrap_err().to_string().contains("expected a token id or a list of them"));
+    write("generation_config.json", r#"{"eos_token_id": [-1, 3]}"#);
+    let warning = "eos_token_id in generation_config.json is -1, which is no token id: it is left out";
+    assert_eq!((files().eos_token_ids, files().warnings), (vec![3, 2], vec![warning.to_owned()]));
 }
 
 /// A file from a header's text and data of `len` bytes.

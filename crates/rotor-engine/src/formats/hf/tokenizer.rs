@@ -1,6 +1,6 @@
 //! The tokenizer and chat template files of a folder.
 
-use super::super::TokenizerSource;
+use super::super::{HuggingFaceTokenizer, TokenizerSource};
 use super::Folder;
 use super::json::Object;
 use crate::error::FormatError;
@@ -11,20 +11,28 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// `tokenizer.json` with what stands beside it; `None` where the folder has none.
 pub(in super::super) fn tokenizer(folder: &Folder) -> Result<Option<TokenizerSource>, FormatError> {
     let Some(tokenizer) = folder.files.read("tokenizer.json")? else { return Ok(None) };
-    let generation_path = folder.files.name("generation_config.json");
     let generation = folder.files.read_json("generation_config.json")?.unwrap_or_default();
     let generation = Object::new(&generation, "generation_config.json");
     let config = Object::new(&folder.config, super::CONFIG);
-    let mut eos_token_ids = generation.ids("eos_token_id").map_err(|e| e.in_file(&generation_path))?;
-    for id in config.ids("eos_token_id")? {
+    let mut warnings = Vec::new();
+    let mut eos_token_ids = generation.ids("eos_token_id", &mut warnings);
+    for id in config.ids("eos_token_id", &mut warnings) {
         if !eos_token_ids.contains(&id) {
             eos_token_ids.push(id);
         }
     }
-    let bos = generation.ids("bos_token_id").map_err(|e| e.in_file(&generation_path))?;
-    let bos_token_id = bos.into_iter().chain(config.ids("bos_token_id")?).next();
+    let bos = generation.ids("bos_token_id", &mut warnings);
+    let bos_token_id = bos.into_iter().chain(config.ids("bos_token_id", &mut warnings)).next();
     let tokenizer_config = folder.files.read(TOKENIZER_CONFIG)?;
-    Ok(Some(TokenizerSource::HuggingFace { tokenizer, tokenizer_config, eos_token_ids, bos_token_id }))
+    let special_tokens_map = folder.files.read("special_tokens_map.json")?;
+    Ok(Some(TokenizerSource::HuggingFace(Box::new(HuggingFaceTokenizer {
+        tokenizer,
+        tokenizer_config,
+        special_tokens_map,
+        eos_token_ids,
+        bos_token_id,
+        warnings,
+    }))))
 }
 
 /// The template in a file of its own, or in `tokenizer_config.json`: text, or a list of which one is named "default".
