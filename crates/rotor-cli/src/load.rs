@@ -25,7 +25,7 @@ pub(crate) fn open_or_demo(path: Option<&Path>, options: &OpenOptions) -> anyhow
 
 /// Packs an opened model for the kernels of this CPU, with a progress bar on a terminal and its warnings on stderr.
 pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
-    let runtime = Runtime::new(threads)?.tuned(source)?;
+    let runtime = Runtime::new(threads)?.tuned(source);
     let bar = Bar::bytes("loading", 0);
     let total = if bar.is_visible() { MemoryPlan::of(source, &runtime.choice)?.weights() } else { 0 };
     let engine = Engine::from_source(source, &runtime, &mut |done| bar.set(done, total))?;

@@ -24,21 +24,23 @@ impl MemoryPlan {
     /// What `source` will take once it is loaded for the kernels of `choice`.
     ///
     /// # Errors
-    /// As [`Source::linear`]; and where the head cannot have the type asked for.
+    /// As [`Source::linear`], and where the head cannot have the type asked for.
     pub fn of(source: &Source, choice: &Choice) -> Result<MemoryPlan, FormatError> {
         let mut plan = MemoryPlan::default();
         for layer in 0..source.config().num_hidden_layers {
             for part in Part::LINEARS {
-                plan.linears += loaded_bytes(&source.linear(Role::Layer(layer, part))?.weight, choice);
+                if let Some(weight) = source.outline(Role::Layer(layer, part))? {
+                    plan.linears += loaded_bytes(source, &weight, choice);
+                }
             }
         }
         let matrix = |role| -> Result<u64, FormatError> {
-            let Some(weight) = source.matrix(role)? else { return Ok(0) };
+            let Some(weight) = source.outline(role)? else { return Ok(0) };
             Ok(match (&weight, head_type(source, &weight)?) {
                 (Weight::Dense(tensor), Some(dtype)) => {
                     tensor.rows as u64 * dtype.row_bytes(tensor.cols).unwrap_or_default() as u64
                 }
-                _ => loaded_bytes(&weight, choice),
+                _ => loaded_bytes(source, &weight, choice),
             })
         };
         plan.embedding = matrix(Role::TokenEmbedding)?;
@@ -53,14 +55,9 @@ impl MemoryPlan {
     pub fn by_tensor(source: &Source, choice: &Choice) -> Result<Vec<(String, u64)>, FormatError> {
         let mut found = Vec::new();
         for role in source.roles() {
-            let weight = match role {
-                Role::TokenEmbedding | Role::Output => source.matrix(role)?,
-                role if role.is_linear() => Some(source.linear(role)?.weight),
-                _ => None,
-            };
-            if let Some(weight) = weight {
+            if let Some(weight) = source.outline(role)? {
                 let (Weight::Ternary(TernaryTensor { name, .. }) | Weight::Dense(DenseTensor { name, .. })) = &weight;
-                found.push(((*name).to_owned(), loaded_bytes(&weight, choice)));
+                found.push(((*name).to_owned(), loaded_bytes(source, &weight, choice)));
             }
         }
         Ok(found)
@@ -77,9 +74,14 @@ impl MemoryPlan {
     }
 }
 
-fn loaded_bytes(weight: &Weight<'_>, choice: &Choice) -> u64 {
+/// Bytes of a weight once it is packed. Where its scales are among the weights, finding them has read them all: their pages
+/// are given back.
+fn loaded_bytes(source: &Source, weight: &Weight<'_>, choice: &Choice) -> u64 {
     match weight {
-        Weight::Ternary(tensor) => kernel_for(tensor, choice).packed_bytes(tensor.rows, tensor.cols) as u64,
+        Weight::Ternary(tensor) => {
+            source.release(tensor.bytes);
+            kernel_for(tensor, choice).packed_bytes(tensor.rows, tensor.cols) as u64
+        }
         Weight::Dense(tensor) => tensor.bytes.len() as u64,
     }
 }

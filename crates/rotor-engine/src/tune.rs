@@ -4,7 +4,7 @@
 //! or cannot be written costs a trial or some speed, never a result. Small models do not repay a trial and go without.
 
 use crate::error::FormatError;
-use crate::formats::{Part, Role, Source, Weight};
+use crate::formats::Source;
 use crate::runtime::Runtime;
 use crate::write::AtomicFile;
 use rotor_kernels::cpu_name;
@@ -38,19 +38,13 @@ struct Entry {
 
 impl Runtime {
     /// This runtime with the kernels that are fastest for the shapes of `source`: measured where the model is large, at most
-    /// once on a machine. Where `ROTOR_KERNEL` names a kernel, or the ISA has only one, that stays.
-    ///
-    /// # Errors
-    /// As [`Source::linear`].
-    pub fn tuned(&self, source: &Source) -> Result<Runtime, FormatError> {
+    /// once on a machine. Where `ROTOR_KERNEL` names a kernel, or the ISA has only one, that stays. No weight is read for it.
+    pub fn tuned(&self, source: &Source) -> Runtime {
         self.tuned_with(source, cache_file().as_deref(), true)
     }
 
     /// As [`Runtime::tuned`], by what was measured earlier alone.
-    ///
-    /// # Errors
-    /// As [`Source::linear`].
-    pub fn tuned_earlier(&self, source: &Source) -> Result<Runtime, FormatError> {
+    pub fn tuned_earlier(&self, source: &Source) -> Runtime {
         self.tuned_with(source, cache_file().as_deref(), false)
     }
 
@@ -61,14 +55,14 @@ impl Runtime {
         cache.of(self).into_iter().map(|(shape, kernel)| (shape, kernel.to_owned())).collect()
     }
 
-    fn tuned_with(&self, source: &Source, cache: Option<&Path>, may_measure: bool) -> Result<Runtime, FormatError> {
+    fn tuned_with(&self, source: &Source, cache: Option<&Path>, may_measure: bool) -> Runtime {
         let mut tuned = self.clone();
         if self.choice.is_fixed() {
-            return Ok(tuned);
+            return tuned;
         }
-        let (shapes, weights) = shapes(source)?;
+        let (shapes, weights) = shapes(source);
         if weights / 4 < TRIAL_FROM {
-            return Ok(tuned);
+            return tuned;
         }
         let remembered = cache.map(Cache::read).unwrap_or_default();
         let known = remembered.of(self);
@@ -81,24 +75,20 @@ impl Runtime {
             }
             tuned.choice = choice;
         }
-        Ok(tuned)
+        tuned
     }
 }
 
-/// The shapes of a model's ternary linears, and the number of their weights.
-fn shapes(source: &Source) -> Result<(Vec<(usize, usize)>, u64), FormatError> {
+/// The shapes of a model's ternary linears, each once, and the number of their weights.
+fn shapes(source: &Source) -> (Vec<(usize, usize)>, u64) {
     let (mut shapes, mut weights) = (Vec::new(), 0);
-    for layer in 0..source.config().num_hidden_layers {
-        for part in Part::LINEARS {
-            if let Weight::Ternary(tensor) = source.linear(Role::Layer(layer, part))?.weight {
-                weights += tensor.rows as u64 * tensor.cols as u64;
-                if !shapes.contains(&(tensor.rows, tensor.cols)) {
-                    shapes.push((tensor.rows, tensor.cols));
-                }
-            }
+    for (rows, cols) in source.ternary_shapes() {
+        weights += rows as u64 * cols as u64;
+        if !shapes.contains(&(rows, cols)) {
+            shapes.push((rows, cols));
         }
     }
-    Ok((shapes, weights))
+    (shapes, weights)
 }
 
 impl Cache {
@@ -201,7 +191,7 @@ mod tests {
     #[test]
     fn a_small_model_is_not_tried() {
         let source = crate::demo::open(&Default::default()).unwrap();
-        let tuned = runtime().tuned_with(&source, None, true).unwrap();
+        let tuned = runtime().tuned_with(&source, None, true);
         assert_eq!(tuned.choice.measured().count(), 0);
     }
 }

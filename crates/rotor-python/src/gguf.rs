@@ -139,7 +139,7 @@ impl Source {
         let opened = self.opened(py)?;
         let runtime = runtime(py, None)?;
         let plan =
-            py.detach(|| MemoryPlan::of(&opened, &runtime.tuned_earlier(&opened)?.choice)).map_err(format_error)?;
+            py.detach(|| MemoryPlan::of(&opened, &runtime.tuned_earlier(&opened).choice)).map_err(format_error)?;
         let context = opened.config().max_position_embeddings.min(DEFAULT_CONTEXT);
         let per_token = MemoryPlan::kv(opened.config(), 1, KvType::F16);
         Ok((plan.linears, plan.embedding, plan.head, per_token, context))

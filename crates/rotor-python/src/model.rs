@@ -167,7 +167,7 @@ impl Model {
         let (runtime, kv) = (runtime(py, threads)?, kv_type(kv)?);
         let source: Arc<Source> = source.opened(py)?;
         let engine =
-            py.detach(|| Engine::from_source(&source, &runtime.tuned(&source)?, &mut |_| {})).map_err(load_error)?;
+            py.detach(|| Engine::from_source(&source, &runtime.tuned(&source), &mut |_| {})).map_err(load_error)?;
         py.check_signals()?;
         let context = context.unwrap_or_else(|| engine.default_context());
         if context == 0 {

@@ -63,7 +63,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl<'a> Inspection<'a> {
     fn new(args: &Args, source: &'a Source) -> anyhow::Result<Self> {
-        let (config, choice) = (source.config(), Runtime::new(0)?.tuned_earlier(source)?.choice);
+        let (config, choice) = (source.config(), Runtime::new(0)?.tuned_earlier(source).choice);
         let mut warnings = source.warnings().to_vec();
         let tokenizer = tokenizer(source).unwrap_or_else(|error| {
             warnings.push(format!("the tokenizer cannot be used: {error}"));

@@ -322,7 +322,34 @@ impl Source {
         is_checkpoint && self.config.architecture.info().norms_less_one
     }
 
+    /// Rows and columns of every ternary projection, which nothing is read for.
+    pub(crate) fn ternary_shapes(&self) -> impl Iterator<Item = (usize, usize)> {
+        let matrices = self.graph.linears.values().map(|linear| &linear.matrix);
+        matrices.filter(|matrix| matches!(matrix.form, Form::Ternary { .. })).map(|matrix| (matrix.rows, matrix.cols))
+    }
+
+    /// The matrix of a role for those who ask how large it will be: master weights, whose scale is the mean of them all, are
+    /// not read and have the scale 1 here. `None` for a role that no matrix of this model has.
+    ///
+    /// # Errors
+    ///
+    /// As [`linear`](Self::linear).
+    pub(crate) fn outline(&self, role: Role) -> Result<Option<Weight<'_>>, FormatError> {
+        let linear = self.graph.linears.get(&role).map(|linear| &linear.matrix);
+        let matrix = linear.or_else(|| self.graph.matrices.get(&role));
+        matrix.map(|matrix| self.weight_with(matrix, |_, _, _| Ok(1.0))).transpose()
+    }
+
     fn weight(&self, matrix: &Matrix) -> Result<Weight<'_>, FormatError> {
+        self.weight_with(matrix, absmean_scale)
+    }
+
+    /// A weight whose scale, where it is that of master weights, comes from their name, type and bytes.
+    fn weight_with(
+        &self,
+        matrix: &Matrix,
+        master_scale: impl Fn(&str, DenseType, &[u8]) -> Result<f32, FormatError>,
+    ) -> Result<Weight<'_>, FormatError> {
         let tensor = self.table.tensor(matrix.tensor);
         let bytes = self.table.bytes(tensor);
         let &Matrix { rows, cols, row_order, .. } = matrix;
@@ -336,7 +363,7 @@ impl Source {
         };
         let scales = match (place, form) {
             (ScalePlace::Known(scale), _) => Scales::Tensor(scale),
-            (ScalePlace::Absmean, TernaryForm::Master(dtype)) => Scales::Tensor(absmean_scale(name, dtype, bytes)?),
+            (ScalePlace::Absmean, TernaryForm::Master(dtype)) => Scales::Tensor(master_scale(name, dtype, bytes)?),
             (ScalePlace::Inside | ScalePlace::Absmean, _) => self.inner_scales(form, name, (rows, cols), bytes)?,
             (ScalePlace::Tensor(id), _) => self.scale_tensor(id, (rows, cols))?,
         };

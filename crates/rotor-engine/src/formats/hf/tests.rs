@@ -5,7 +5,9 @@ use super::*;
 use crate::architectures::Architecture;
 use crate::config::Activation;
 use crate::forms::{Scales, TernaryForm};
+use crate::plan::MemoryPlan;
 use crate::rope::RopeScaling;
+use crate::runtime::Runtime;
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -503,4 +505,23 @@ fn broken_safetensors_headers_are_refused() {
         (0..8).map(|i| format!("\"t{i}\":{}", entry(i * size, (i + 1) * size, &format!("[{size}]")))).collect();
     let error = header(&raw(&format!("{{{}}}", entries.join(",")), 8)).unwrap_err().to_string();
     assert!(error.contains("is cut short"), "{error}");
+}
+
+#[test]
+fn master_weights_are_not_read_to_plan_for_them() {
+    let folder = with_tensors("bitnet-online", |entries| {
+        for (name, _, _, bytes) in entries {
+            if name.ends_with("_proj.weight") {
+                bytes.fill(0xff); // NaN in every float type: whoever takes their mean fails.
+            }
+        }
+    });
+    let source = open(folder.path()).unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let plan = MemoryPlan::of(&source, &runtime.tuned(&source).choice).unwrap();
+    let sound = open(&fixture("bitnet-online")).unwrap();
+    assert_eq!(plan, MemoryPlan::of(&sound, &runtime.choice).unwrap());
+    assert!(MemoryPlan::by_tensor(&source, &runtime.choice).unwrap().len() > 7);
+    let error = source.linear(Q).unwrap_err().to_string();
+    assert!(error.contains("expected finite master weights"), "{error}");
 }
