@@ -1,7 +1,9 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
 use crate::synth::HeadName;
-use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{
+    bench, completions, convert, diff, doctor, extract, inspect, logits, models, perplexity, run, synth, tokenize,
+};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -109,6 +111,10 @@ fn empty_value(argument: &str) -> String {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Args>),
+    Pull(models::pull::Args),
+    List(models::list::Args),
+    Show(models::show::Args),
+    Rm(models::rm::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Extract(extract::Args),
@@ -127,6 +133,10 @@ impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::execute(*args),
+            Command::Pull(args) => models::pull::execute(&args),
+            Command::List(args) => models::list::execute(&args),
+            Command::Show(args) => models::show::execute(&args),
+            Command::Rm(args) => models::rm::execute(&args),
             Command::Inspect(args) => inspect::execute(&args),
             Command::Convert(args) => convert::execute(&args),
             Command::Extract(args) => extract::execute(&args),
@@ -350,7 +360,7 @@ impl std::str::FromStr for TokenIds {
 /// Where a model is.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArg {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    /// A .gguf file (the first part of a split one), a .safetensors file, a folder in Hugging Face layout, or a model's name.
     #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true, required_unless_present = "model_option")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -368,8 +378,8 @@ impl ModelArg {
 /// Where a model is, for commands that have one of their own.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct OptionalModelArg {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout [default: the
-    /// model inside the program].
+    /// A .gguf file (the first part of a split one), a .safetensors file, a folder in Hugging Face layout, or a model's name
+    /// [default: the model inside the program].
     #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -1,9 +1,21 @@
-//! `rotor completions`: completion scripts, from the same definitions as the help.
+//! `rotor completions`: what a shell needs to complete commands, options and the names of models.
+//!
+//! The script only asks this program, with [`VARIABLE`] set, so it stays right when the program or the models change.
 
 use crate::args::Cli;
+use crate::models;
 use crate::terminal::print;
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
+use clap_complete::env::{CompleteEnv, Shells};
+use std::ffi::OsStr;
 use std::process::ExitCode;
+
+/// Set by the scripts when they ask.
+const VARIABLE: &str = "ROTOR_COMPLETE";
+
+/// What arguments that take a model are called in the help.
+const MODEL_ARGUMENTS: [&str; 4] = ["MODEL", "IN", "A", "B"];
 
 /// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
@@ -13,8 +25,35 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "rotor", &mut script);
+    let (shells, mut script) = (Shells::builtins(), Vec::new());
+    let name = args.shell.to_string();
+    let shell = shells.completer(&name).ok_or_else(|| anyhow::anyhow!("there are no completions for {name}"))?;
+    shell.write_registration(VARIABLE, "rotor", "rotor", "rotor", &mut script)?;
     print(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Answers a script that asks, and ends the program then.
+pub(crate) fn complete() {
+    CompleteEnv::with_factory(command).var(VARIABLE).complete();
+}
+
+/// The command line, whose arguments for models complete names and paths.
+fn command() -> Command {
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|argument| {
+            let names = argument.get_value_names().unwrap_or_default();
+            if names.iter().any(|name| MODEL_ARGUMENTS.contains(&name.as_str())) {
+                return argument.add(ArgValueCompleter::new(complete_model));
+            }
+            argument
+        })
+    })
+}
+
+/// Names of models and paths that begin as typed.
+fn complete_model(current: &OsStr) -> Vec<CompletionCandidate> {
+    let names = current.to_str().map(models::completions).unwrap_or_default();
+    let named = names.into_iter().map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())));
+    named.chain(PathCompleter::any().complete(current)).collect()
 }

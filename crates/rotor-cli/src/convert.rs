@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// Weights stay what they are: nothing is rounded that was not asked for, and what the target cannot hold is refused by name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
+    /// A .gguf file (the first part of a split one), a .safetensors file, a folder in Hugging Face layout, or a model's name.
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The file to write, or the folder for `--type hf`.

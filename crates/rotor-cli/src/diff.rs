@@ -21,7 +21,7 @@ const SHOWN_TENSORS: usize = 50;
 /// The exit code is 0 where the models are the same and 1 where they differ.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A model: a .gguf or .safetensors file, or a folder in Hugging Face layout.
+    /// A model: a .gguf or .safetensors file, a folder in Hugging Face layout, or a model's name.
     #[arg(value_name = "A")]
     first: PathBuf,
     /// Another.

@@ -1,5 +1,6 @@
 //! Opening and loading a model, the same way for every command.
 
+use crate::models;
 use crate::progress::Bar;
 use crate::terminal::{message, printable};
 use anyhow::Context as _;
@@ -10,15 +11,15 @@ use rotor::runtime::Runtime;
 use rotor::write::refuse_overwriting;
 use std::path::{Path, PathBuf};
 
-/// Opens a model's file or folder and checks everything but the weights.
-pub(crate) fn open(path: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
-    Ok(Source::open(path, options)?)
+/// Opens a model, by its file, its folder or its name, and checks everything but the weights.
+pub(crate) fn open(model: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
+    Ok(Source::open(&models::resolve(model)?, options)?)
 }
 
-/// As [`open`]; without a path, the model inside the program.
-pub(crate) fn open_or_demo(path: Option<&Path>, options: &OpenOptions) -> anyhow::Result<Source> {
-    match path {
-        Some(path) => open(path, options),
+/// As [`open`]; without a model, the one inside the program.
+pub(crate) fn open_or_demo(model: Option<&Path>, options: &OpenOptions) -> anyhow::Result<Source> {
+    match model {
+        Some(model) => open(model, options),
         None => Ok(rotor::demo::open(options)?),
     }
 }
@@ -41,6 +42,7 @@ pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
 
 /// A model's folder has files of its own that must not be written over.
 pub(crate) fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
+    let model = &models::resolve(model)?;
     let mut inputs = vec![model.to_path_buf()];
     if model.is_dir() {
         let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;

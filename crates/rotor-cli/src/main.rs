@@ -17,6 +17,7 @@ mod inspect;
 mod interrupt;
 mod load;
 mod logits;
+mod models;
 mod outcome;
 mod perplexity;
 mod progress;
@@ -29,6 +30,7 @@ mod units;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    completions::complete();
     let cli = args::Cli::read();
     interrupt::install();
     match cli.command.execute() {

@@ -243,7 +243,7 @@ fn completions_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let run = rotor(["completions", shell]);
         assert_eq!(run.code, 0);
-        assert!(run.stdout.contains("perplexity"), "{shell}");
+        assert!(run.stdout.contains("ROTOR_COMPLETE"), "{shell}");
     }
 }
 

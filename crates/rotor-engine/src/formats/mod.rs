@@ -4,6 +4,7 @@
 //! [`Config`](crate::Config), and every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
 //! Weights stay borrowed bytes of the mapped file until they are packed.
 
+mod beginning;
 mod gguf;
 mod graph;
 mod hf;
@@ -24,6 +25,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use beginning::{Beginning, check_beginning};
 pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
 pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem, tokenizer_key};
