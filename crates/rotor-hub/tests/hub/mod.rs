@@ -29,11 +29,21 @@ pub(crate) struct Options {
     pub(crate) large: u64,
     /// Whether the list of files has sizes and hashes.
     pub(crate) blobs: bool,
+    /// A pause after every 256 KiB of contents.
+    pub(crate) pause: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { token: "hf_test".into(), private: false, gated: false, page: 1000, large: 1024, blobs: true }
+        Options {
+            token: "hf_test".into(),
+            private: false,
+            gated: false,
+            page: 1000,
+            large: 1024,
+            blobs: true,
+            pause: Duration::ZERO,
+        }
     }
 }
 
@@ -470,6 +480,7 @@ impl Connection<'_> {
                 break;
             }
             sent += count as u64;
+            std::thread::sleep(self.state.options.pause);
         }
         sent
     }
