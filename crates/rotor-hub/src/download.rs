@@ -40,6 +40,8 @@ pub(crate) struct Job<'a> {
     pub(crate) part: &'a Path,
     /// Looks at the beginning.
     pub(crate) examine: Option<&'a Examiner<'a>>,
+    /// Whether to break off.
+    pub(crate) cancelled: Option<&'a dyn Fn() -> bool>,
 }
 
 /// What has come so far.
@@ -121,6 +123,9 @@ impl Job<'_> {
         let reader = self.body(answer, partial)?;
         let (mut reader, mut buffer) = (reader.take(self.size - partial.have), vec![0; BLOCK]);
         while partial.have < self.size {
+            if self.cancelled.is_some_and(|cancelled| cancelled()) {
+                return Err(HubError::Cancelled.into());
+            }
             let count = match reader.read(&mut buffer) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);

@@ -208,6 +208,9 @@ pub enum HubError {
         /// How it is removed there.
         command: String,
     },
+    /// The caller has asked for an end.
+    #[error("the download was broken off; the same command goes on from there")]
+    Cancelled,
     /// Something else has the place of a file that is to be fetched.
     #[error("{} exists and is another file: move it away, or choose another folder", path.display())]
     Taken {

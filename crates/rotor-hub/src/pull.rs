@@ -81,6 +81,8 @@ pub struct PullOptions<'a> {
     pub memory: Option<u64>,
     /// Looks at the beginning of each GGUF file, so that what cannot be run is refused before the rest has come.
     pub examine: Option<&'a Examiner<'a>>,
+    /// Asked again and again whether to break off.
+    pub cancelled: Option<&'a dyn Fn() -> bool>,
 }
 
 /// What is to be fetched.
@@ -318,6 +320,7 @@ impl Hub {
             hash: &file.hash,
             part,
             examine: options.examine.filter(|_| file.name.ends_with(".gguf")),
+            cancelled: options.cancelled,
         };
         job.run(on_event)?;
         Ok(file.size - before)

@@ -376,6 +376,18 @@ fn what_cannot_be_run_is_refused_by_its_beginning() {
 }
 
 #[test]
+fn a_pull_can_be_broken_off_and_resumed() {
+    let world = World::new(Options::default());
+    let asked = std::cell::Cell::new(0);
+    let cancelled = || asked.replace(asked.get() + 1) == 2;
+    let options = PullOptions { cancelled: Some(&cancelled), ..PullOptions::default() };
+    let error = world.pull_with(&world.settings(), REPO, &options).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error}");
+    assert!(world.pull().unwrap().fetched < SIZE as u64);
+    assert_eq!(world.models(), [REPO]);
+}
+
+#[test]
 fn models_are_found_and_removed_by_name() {
     let world = World::new(Options::default());
     world.pull().unwrap();

@@ -4,6 +4,7 @@ use pyo3::exceptions::*;
 use pyo3::prelude::*;
 use rotor::engine::{GenerateError, LoadError};
 use rotor::eval::PerplexityError;
+use rotor_hub::HubError;
 use rotor::model::ForwardError;
 use std::io::ErrorKind;
 
@@ -38,6 +39,26 @@ fn io_error(kind: ErrorKind, message: String) -> PyErr {
         ErrorKind::IsADirectory => PyIsADirectoryError::new_err(message),
         ErrorKind::NotADirectory => PyNotADirectoryError::new_err(message),
         ErrorKind::OutOfMemory => PyMemoryError::new_err(message),
+        _ => PyOSError::new_err(message),
+    }
+}
+
+/// What is not here is a `FileNotFoundError`, what cannot be reached or read an `OSError`, a name that is none a `ValueError`.
+pub(crate) fn hub_error(error: HubError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        HubError::Io { source, .. } => io_error(source.kind(), message),
+        HubError::Reference { .. } | HubError::SeveralHere { .. } | HubError::Ambiguous { .. } | HubError::Setting { .. } => {
+            PyValueError::new_err(message)
+        }
+        HubError::NotHere { .. }
+        | HubError::NoSuchRepo { .. }
+        | HubError::NoSuchRevision { .. }
+        | HubError::NoModel { .. }
+        | HubError::Offline { .. } => PyFileNotFoundError::new_err(message),
+        HubError::Gated { .. } => PyPermissionError::new_err(message),
+        HubError::Refused { .. } => FormatError::new_err(message),
+        HubError::Network { .. } | HubError::Unfinished { .. } => PyConnectionError::new_err(message),
         _ => PyOSError::new_err(message),
     }
 }

@@ -11,6 +11,7 @@ mod bitnet;
 mod convert;
 mod errors;
 mod gguf;
+mod hub;
 mod matvec;
 mod model;
 mod options;
@@ -34,6 +35,8 @@ mod _rotor {
     use crate::errors::FormatError;
     #[pymodule_export]
     use crate::gguf::Source;
+    #[pymodule_export]
+    use crate::hub::{find_model, known_models, models, pull};
     #[pymodule_export]
     use crate::matvec::{PackedMatrix, matmul, matvec};
     #[pymodule_export]

@@ -11,6 +11,9 @@ from conftest import HF_TINY, REPOSITORY
 from rotor import gguf
 
 
+COMMIT = "0123abcd" * 5
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and a working directory where nothing has a name."""
@@ -22,10 +25,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def keep(cache: Path, name: str, *sources: Path) -> Path:
     """Puts files into the cache as huggingface_hub does: once as blobs, and by name as links to them."""
     folder = cache / f"models--{name.replace('/', '--')}"
-    snapshot = folder / "snapshots" / "0123abcd"
+    snapshot = folder / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0123abcd")
+    (folder / "refs" / "main").write_text(COMMIT)
     (folder / "blobs").mkdir()
     for source in sources:
         shutil.copy(source, folder / "blobs" / f"blob-{source.name}")
@@ -94,17 +97,42 @@ def test_what_is_there_goes_before_what_is_called_so(cache: Path, tiny: Path):
 
 
 def test_names_of_nothing_are_refused(cache: Path, tiny: Path):
-    with pytest.raises(
-        FileNotFoundError, match=r"nobody/nothing: there is no such file or folder, and no such model in"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"nobody/nothing: there is no .* rotor\.pull\('nobody/nothing'\) fetches it"):
         rotor.Model.load("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match=r"rotor\.pull\('bitnet-2b'\)"):
+        rotor.Model.load("bitnet-2b")
     with pytest.raises(FileNotFoundError, match="rotor-huge"):
         rotor.Model.load("rotor-huge")
     second = tiny.with_name("second.gguf")
     shutil.copy(tiny, second)
     keep(cache, "someone/several", tiny, second)
-    with pytest.raises(rotor.FormatError, match=r"one GGUF file in .*, found second\.gguf, tiny\.gguf"):
+    with pytest.raises(ValueError, match=r"name one of someone/several:second\.gguf .*, someone/several:tiny\.gguf"):
         rotor.Model.load("someone/several")
+    assert rotor.inspect("someone/several:second.gguf")["format"] == "GGUF"
     keep(cache, "someone/nothing")
-    with pytest.raises(rotor.FormatError, match="found none"):
+    with pytest.raises(FileNotFoundError, match="someone/nothing"):
         rotor.Model.load("someone/nothing")
+
+
+def test_models_on_this_machine_are_listed(cache: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(cache.parent))
+    assert [model for model in rotor.models() if model.origin == "hugging-face"] == []
+    keep(cache, "someone/file", tiny)
+    (model,) = (model for model in rotor.models() if model.origin == "hugging-face")
+    assert (model.name, model.commit, model.size) == ("someone/file", COMMIT, tiny.stat().st_size)
+    assert model.path.read_bytes() == tiny.read_bytes() and model.modified is not None
+    assert "bitnet-2b" in [known["name"] for known in rotor.known_models()]
+
+
+def test_offline_a_pull_is_what_is_here(cache: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    snapshot = keep(cache, "someone/file", tiny)
+    assert rotor.pull("someone/file") == snapshot / "tiny.gguf"
+    with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE"):
+        rotor.pull("someone/else")
+    with pytest.raises(ValueError, match="is no model's name"):
+        rotor.pull("../../etc/passwd")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1"):
+        rotor.pull("someone/else")

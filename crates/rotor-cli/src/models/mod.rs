@@ -73,7 +73,7 @@ fn offer(settings: &Settings, name: &str, reference: Option<Reference>) -> anyho
     if !agreed("Fetch it now?")? {
         return Err(not_here(name, command));
     }
-    let options = PullOptions { examine: Some(&examine), memory: memory(), local_dir: None };
+    let options = PullOptions { examine: Some(&examine), memory: memory(), ..PullOptions::default() };
     let pulled = hub.fetch(plan, reference.revision(), &options, &mut |event| progress.take(&event))?;
     drop(progress);
     message(format_args!("{}", pull::done(&pulled)));

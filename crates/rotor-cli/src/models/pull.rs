@@ -60,6 +60,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             local_dir: args.local_dir.clone(),
             memory: memory(),
             examine: if args.any { None } else { Some(&examine) },
+            cancelled: None,
         };
         let pulled = hub.pull(&reference, &options, &mut on_event)?;
         drop(progress);

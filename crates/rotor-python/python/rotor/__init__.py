@@ -5,6 +5,7 @@
 ...     print(model.generate("Once upon a time", max_tokens=64))
 
 - ``rotor.Model``: load, generate, stream, chat, tokenize, logits, perplexity.
+- ``rotor.pull``, ``rotor.models``: models by name, fetched from a hub or already on this machine.
 - ``rotor.bitnet``: int8 weights, 2-bit BitNet codes and Rotor bit planes into each other.
 - ``rotor.core.RotorCore``: exact products of bit planes with int8 vectors and matrices.
 - ``rotor.convert``, ``rotor.inspect``: from any form to any other, and what is in a file.
@@ -18,12 +19,14 @@ for other Python threads meanwhile.
 from rotor import bitnet, core, gguf, synth
 from rotor._rotor import FormatError, __version__, isa, threads
 from rotor.conversion import convert
+from rotor.hub import LocalModel, known_models, models, pull
 from rotor.inspection import inspect
 from rotor.model import Completion, Model, Perplexity, Stream, TokenLogprob
 
 __all__ = [
     "Completion",
     "FormatError",
+    "LocalModel",
     "Model",
     "Perplexity",
     "Stream",
@@ -35,6 +38,9 @@ __all__ = [
     "gguf",
     "inspect",
     "isa",
+    "known_models",
+    "models",
+    "pull",
     "synth",
     "threads",
 ]

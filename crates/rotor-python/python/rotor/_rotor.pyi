@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -19,14 +20,18 @@ __all__ = [
     "codes_to_planes",
     "codes_to_trits",
     "convert",
+    "find_model",
     "invalid_codes",
     "invalid_planes",
     "isa",
+    "known_models",
     "matmul",
     "matvec",
+    "models",
     "planes_to_codes",
     "planes_to_trits",
     "presets",
+    "pull",
     "random_trits",
     "synthesize",
     "targets",
@@ -53,6 +58,15 @@ def threads(count: int | None = None) -> int:
 def isa() -> str:
     """The instruction set whose kernels are used; the environment variable ``ROTOR_ISA`` chooses another."""
 
+def find_model(name: str) -> Path | None: ...
+def models() -> str: ...
+def known_models() -> str: ...
+def pull(
+    name: str,
+    local_dir: str | os.PathLike[str] | None,
+    any: bool,
+    progress: Callable[[str, int, int], object] | None,
+) -> Path: ...
 def trits_to_codes(values: _Trits, strict: bool) -> _Bytes: ...
 def codes_to_trits(codes: _Bytes, n: int | None, strict: bool) -> _Trits: ...
 def codes_to_planes(codes: _Bytes, n: int | None, strict: bool) -> tuple[_Bytes, _Bytes]: ...

@@ -1,14 +1,16 @@
 """Where a model is: at a path, under a name, or inside the package.
 
-Nothing is downloaded. What transformers or ``hf download`` have fetched is found by the name it has on the hub.
+What ``rotor pull``, transformers or ``hf download`` have fetched is found by the name it has on the hub. Nothing is fetched
+unasked.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
 
 from rotor import _rotor
+from rotor.hub import known_models, pull
 
 __all__ = ["BUILT_IN", "Place", "locate"]
 
@@ -22,12 +24,13 @@ def locate(model: Place) -> str | None:
     """The path of a model, or ``None`` for the one inside the package.
 
     Args:
-        model: a path; ``None`` or ``"rotor-tiny"``, the model inside the package; or ``"organisation/name"``, a model
-            in the hub's cache on this machine. Where a file or a folder has the name, it is that.
+        model: a path; ``None`` or ``"rotor-tiny"``, the model inside the package; or the name of a model on this machine
+            (``"organisation/name"``, a known model's short name, any name of :func:`rotor.models`). Where a file or a
+            folder has the name, it is that. The interactive interpreter offers to fetch what is not here.
 
     Raises:
-        FileNotFoundError: for ``"organisation/name"`` that is neither a path nor in the cache.
-        FormatError: where the cache has several GGUF files under the name, or no model.
+        FileNotFoundError: for a name that is neither a path nor a model on this machine.
+        ValueError: where several models go by the name.
     """
     if model is None:
         return None
@@ -36,37 +39,30 @@ def locate(model: Place) -> str | None:
         return path
     if path == BUILT_IN:
         return None
-    return str(_in_hub_cache(path)) if _is_hub_name(path) else path
+    return _find(path)
 
 
-def _is_hub_name(name: str) -> bool:
-    parts = name.split("/")
-    return len(parts) == 2 and all(part and not part.startswith(".") for part in parts) and "\\" not in name
+def _find(name: str) -> str:
+    """The path of a model that is called by its name; a name that cannot be one is left to be opened as a path."""
+    if path := _rotor.find_model(name):
+        return str(path)
+    if not _may_be_pulled(name):
+        return name
+    if hasattr(sys, "ps1") and sys.stdin.isatty() and sys.stderr.isatty():
+        answer = input(f"{name} is not on this machine. Fetch it now? [Y/n] ")
+        if answer.strip().lower() in ("", "y", "yes"):
+            return str(pull(name))
+    raise FileNotFoundError(
+        f"{name}: there is no such file or folder, and no model of that name on this machine; rotor.pull({name!r}) fetches it"
+    )
 
 
-def _hub_cache() -> Path:
-    """Where huggingface_hub keeps what it has fetched."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface" / "hub"
-
-
-def _in_hub_cache(name: str) -> Path:
-    folder = _hub_cache() / f"models--{name.replace('/', '--')}"
-    try:
-        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
-    except OSError:
-        raise FileNotFoundError(
-            f"{name}: there is no such file or folder, and no such model in the hub's cache {folder.parent}"
-        ) from None
-    if (snapshot / "config.json").is_file():
-        return snapshot
-    files = sorted(snapshot.rglob("*.gguf"))
-    # Of a split model the first file stands for all.
-    files = [file for file in files if "-of-" not in file.stem or "-00001-of-" in file.name]
-    if len(files) == 1:
-        return files[0]
-    found = ", ".join(str(file.relative_to(snapshot)) for file in files) or "none"
-    raise _rotor.FormatError(f"{name}: expected a config.json or one GGUF file in {snapshot}, found {found}")
+def _may_be_pulled(name: str) -> bool:
+    repository = name.split(":")[0].split("@")[0]
+    parts = repository.split("/")
+    if "\\" in name or not all(part and not part.startswith(".") for part in parts):
+        return False
+    if ":" not in name and name.endswith((".gguf", ".safetensors")):
+        return False
+    aliases = (alias for model in known_models() for alias in (model["name"], *model["aliases"]))
+    return len(parts) == 2 or repository.lower() in aliases
