@@ -246,6 +246,46 @@ fn gated_and_missing_models_say_what_to_do() {
     assert_eq!(with_token.code, 0, "{}", with_token.stderr);
 }
 
+#[test]
+fn verify_tells_a_sound_model_from_a_damaged_one() {
+    let world = World::new();
+    let pulled = world.rotor(&["pull", NAME]).stdout;
+    let record = world.folder.path().join("fingerprint.json");
+    let sound = world.rotor(&["verify", NAME, "--record", path_text(&record)]);
+    assert_eq!(sound.code, 0, "{}{}", sound.stdout, sound.stderr);
+    let last = sound.stdout.lines().last().unwrap();
+    assert!(last.starts_with("rotor ") && last.contains(" verify: ok") && last.contains("fingerprint "), "{last}");
+    assert!(sound.stdout.contains("SHA-256 as the record made when it was fetched has it"), "{}", sound.stdout);
+    let again = world.rotor(&["verify", path_text(&tiny()), "--compare", path_text(&record), "--json"]);
+    let report: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert!(again.code == 0 && again.stdout.contains("all 64 tokens as recorded"), "{}", again.stdout);
+    let checks = report["checks"].as_array().unwrap();
+    let outcome = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["outcome"].clone();
+    assert_eq!((outcome("checksum"), outcome("kernels")), ("skipped".into(), "ok".into()));
+
+    // A fingerprint of something else, and one that is none.
+    let mut recorded: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    recorded["tokens"][3] = 7.into();
+    recorded["margins"][3] = 0.5.into();
+    fs::write(&record, recorded.to_string()).unwrap();
+    let other = world.rotor(&["verify", NAME, "--compare", path_text(&record)]);
+    assert_eq!(other.code, 1);
+    assert!(other.stdout.contains("token 3 is another than recorded"), "{}", other.stdout);
+    fs::write(&record, "{}").unwrap();
+    assert!(world.rotor(&["verify", NAME, "--compare", path_text(&record)]).error().contains("is no fingerprint"));
+
+    // A hole of zeros in the middle of the weights.
+    let mut bytes = fs::read(pulled.trim()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 100_000].fill(0);
+    let blob = fs::canonicalize(pulled.trim()).unwrap();
+    fs::write(&blob, &bytes).unwrap();
+    let damaged = world.rotor(&["verify", NAME]);
+    assert_eq!(damaged.code, 1, "{}", damaged.stdout);
+    assert!(damaged.stdout.contains("fetch it again"), "{}", damaged.stdout);
+    assert!(damaged.stdout.lines().last().unwrap().contains("verify: FAILED (checksum"), "{}", damaged.stdout);
+}
+
 /// Kills pulls at fifty moments; what is left is a model only if it is the model, and each pull goes on where the last one
 /// stopped.
 #[test]

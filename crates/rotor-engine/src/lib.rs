@@ -35,6 +35,7 @@ mod stop;
 pub mod synth;
 pub mod tokenizer;
 mod tune;
+pub mod verify;
 pub mod write;
 
 pub use config::Config;

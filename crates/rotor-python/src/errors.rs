@@ -4,8 +4,8 @@ use pyo3::exceptions::*;
 use pyo3::prelude::*;
 use rotor::engine::{GenerateError, LoadError};
 use rotor::eval::PerplexityError;
-use rotor_hub::HubError;
 use rotor::model::ForwardError;
+use rotor_hub::HubError;
 use std::io::ErrorKind;
 
 pyo3::create_exception!(
@@ -48,9 +48,10 @@ pub(crate) fn hub_error(error: HubError) -> PyErr {
     let message = error.to_string();
     match error {
         HubError::Io { source, .. } => io_error(source.kind(), message),
-        HubError::Reference { .. } | HubError::SeveralHere { .. } | HubError::Ambiguous { .. } | HubError::Setting { .. } => {
-            PyValueError::new_err(message)
-        }
+        HubError::Reference { .. }
+        | HubError::SeveralHere { .. }
+        | HubError::Ambiguous { .. }
+        | HubError::Setting { .. } => PyValueError::new_err(message),
         HubError::NotHere { .. }
         | HubError::NoSuchRepo { .. }
         | HubError::NoSuchRevision { .. }

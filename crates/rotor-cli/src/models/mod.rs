@@ -5,6 +5,7 @@ mod progress;
 pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod show;
+pub(crate) mod verify;
 
 use crate::terminal::message;
 use anyhow::Context as _;
