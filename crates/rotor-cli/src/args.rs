@@ -1,9 +1,9 @@
 //! The command line: one row per command, and the arguments that several commands share.
 
+#[cfg(feature = "hub")]
+use crate::models;
 use crate::synth::HeadName;
-use crate::{
-    bench, completions, convert, diff, doctor, extract, inspect, logits, models, perplexity, run, synth, tokenize,
-};
+use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -111,10 +111,15 @@ fn empty_value(argument: &str) -> String {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Args>),
+    #[cfg(feature = "hub")]
     Pull(models::pull::Args),
+    #[cfg(feature = "hub")]
     List(models::list::Args),
+    #[cfg(feature = "hub")]
     Show(models::show::Args),
+    #[cfg(feature = "hub")]
     Rm(models::rm::Args),
+    #[cfg(feature = "hub")]
     Verify(Box<models::verify::Args>),
     Inspect(inspect::Args),
     Convert(convert::Args),
@@ -134,10 +139,15 @@ impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::execute(*args),
+            #[cfg(feature = "hub")]
             Command::Pull(args) => models::pull::execute(&args),
+            #[cfg(feature = "hub")]
             Command::List(args) => models::list::execute(&args),
+            #[cfg(feature = "hub")]
             Command::Show(args) => models::show::execute(&args),
+            #[cfg(feature = "hub")]
             Command::Rm(args) => models::rm::execute(&args),
+            #[cfg(feature = "hub")]
             Command::Verify(args) => models::verify::execute(&args),
             Command::Inspect(args) => inspect::execute(&args),
             Command::Convert(args) => convert::execute(&args),

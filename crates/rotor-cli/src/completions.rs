@@ -3,7 +3,6 @@
 //! The script only asks this program, with [`VARIABLE`] set, so it stays right when the program or the models change.
 
 use crate::args::Cli;
-use crate::models;
 use crate::terminal::print;
 use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
@@ -53,7 +52,11 @@ fn command() -> Command {
 
 /// Names of models and paths that begin as typed.
 fn complete_model(current: &OsStr) -> Vec<CompletionCandidate> {
-    let names = current.to_str().map(models::completions).unwrap_or_default();
-    let named = names.into_iter().map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())));
-    named.chain(PathCompleter::any().complete(current)).collect()
+    let mut candidates = Vec::new();
+    #[cfg(feature = "hub")]
+    for (name, help) in current.to_str().map(crate::models::completions).unwrap_or_default() {
+        candidates.push(CompletionCandidate::new(name).help(Some(help.into())));
+    }
+    candidates.extend(PathCompleter::any().complete(current));
+    candidates
 }

@@ -1,6 +1,7 @@
 //! Opening and loading a model, the same way for every command.
 
-use crate::models;
+#[cfg(feature = "hub")]
+use crate::models::resolve;
 use crate::progress::Bar;
 use crate::terminal::{message, printable};
 use anyhow::Context as _;
@@ -13,7 +14,13 @@ use std::path::{Path, PathBuf};
 
 /// Opens a model, by its file, its folder or its name, and checks everything but the weights.
 pub(crate) fn open(model: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
-    Ok(Source::open(&models::resolve(model)?, options)?)
+    Ok(Source::open(&resolve(model)?, options)?)
+}
+
+/// In a build without models by name a model is a path.
+#[cfg(not(feature = "hub"))]
+fn resolve(model: &Path) -> anyhow::Result<PathBuf> {
+    Ok(model.to_path_buf())
 }
 
 /// As [`open`]; without a model, the one inside the program.
@@ -42,7 +49,7 @@ pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
 
 /// A model's folder has files of its own that must not be written over.
 pub(crate) fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
-    let model = &models::resolve(model)?;
+    let model = &resolve(model)?;
     let mut inputs = vec![model.to_path_buf()];
     if model.is_dir() {
         let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;

@@ -17,6 +17,7 @@ mod inspect;
 mod interrupt;
 mod load;
 mod logits;
+#[cfg(feature = "hub")]
 mod models;
 mod outcome;
 mod perplexity;

@@ -1,5 +1,7 @@
 //! Models by name, through the real binary, from a hub on loopback.
 
+#![cfg(feature = "hub")]
+
 mod common;
 #[path = "../../rotor-hub/tests/hub/mod.rs"]
 mod hub;

@@ -229,8 +229,7 @@ impl Hub {
         let mut fetched = 0;
         for file in &plan.files {
             if !self.is_here(&plan, file) {
-                fetched += self.cached(&plan, file, options, on_event)?;
-                self.cache.link(repo, commit, &file.name, &file.hash)?;
+                fetched += self.obtain(&plan, file, options, on_event)?;
             }
         }
         self.cache.set_revision(repo, revision, commit)?;
@@ -248,28 +247,30 @@ impl Hub {
         fs::metadata(self.cache.blob(&plan.repository.id, &file.hash)).is_ok_and(|found| found.len() == file.size)
     }
 
-    /// Gets a file's blob into the cache; returns the bytes fetched.
-    fn cached(
+    /// Gets a file into its snapshot; returns the bytes fetched. The lock is held to the end, because where there are no
+    /// links the blob moves.
+    fn obtain(
         &self,
         plan: &Plan,
         file: &PlannedFile,
         options: &PullOptions<'_>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<u64, HubError> {
-        if self.has_blob(plan, file) {
-            return Ok(0);
-        }
-        let repo = &plan.repository.id;
+        let (repo, commit) = (&plan.repository.id, &plan.repository.commit);
         let lock = self.cache.locks(repo).join(format!("{}.lock", file.hash));
         let _lock = Lock::acquire(&lock, &mut || on_event(Event::Waiting { file: &file.name }))?;
-        // Whoever held the lock may have fetched it, and linked it already where the blob moved into the snapshot.
-        if self.has_blob(plan, file) {
+        // Whoever held the lock may have fetched it.
+        if self.is_here(plan, file) {
             return Ok(0);
         }
-        let (part, blob) = (self.cache.part(repo, &file.hash), self.cache.blob(repo, &file.hash));
-        let fetched = self.download(plan, file, &part, options, on_event)?;
-        fs::rename(&part, &blob).map_err(HubError::io("write", &blob))?;
-        crate::cache::sync(blob.parent().unwrap_or(&blob));
+        let mut fetched = 0;
+        if !self.has_blob(plan, file) {
+            let (part, blob) = (self.cache.part(repo, &file.hash), self.cache.blob(repo, &file.hash));
+            fetched = self.download(plan, file, &part, options, on_event)?;
+            fs::rename(&part, &blob).map_err(HubError::io("write", &blob))?;
+            crate::cache::sync(blob.parent().unwrap_or(&blob));
+        }
+        self.cache.link(repo, commit, &file.name, &file.hash)?;
         Ok(fetched)
     }
 

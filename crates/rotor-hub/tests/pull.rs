@@ -308,13 +308,19 @@ fn a_full_disk_is_noticed_before_anything_comes() {
 
 #[test]
 fn two_pulls_of_one_file_are_one_download() {
+    two_pulls(false);
+    two_pulls(true);
+}
+
+fn two_pulls(without_links: bool) {
     let world = World::new(Options::default());
+    let settings = Settings { without_links, ..world.settings() };
     world.hub.fault(Place::Storage, Kind::Stall { after: 1_000_000, time: Duration::from_millis(300) });
     let waited = std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    let (mut waited, hub) = (false, Hub::new(&world.settings()).unwrap());
+                    let (mut waited, hub) = (false, Hub::new(&settings).unwrap());
                     let reference = Reference::parse(REPO).unwrap();
                     hub.pull(&reference, &PullOptions::default(), &mut |event| {
                         waited |= matches!(event, Event::Waiting { .. });
