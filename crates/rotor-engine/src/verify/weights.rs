@@ -87,6 +87,21 @@ impl Odd {
     }
 }
 
+/// What has been found so far.
+#[derive(Default)]
+struct Survey {
+    all: Counts,
+    tensors: usize,
+    norms: usize,
+    /// Shares of -1, 0 and +1 that no trained tensor has.
+    shares: Odd,
+    dead_rows: Odd,
+    broken_scales: Odd,
+    unusual_scales: Odd,
+    broken_norms: Odd,
+    unusual_norms: Odd,
+}
+
 /// Reads every weight, scale and norm of a model and tells whether they are such as a trained model has. `progress` hears of
 /// tensors done and tensors in all.
 ///
@@ -94,63 +109,111 @@ impl Odd {
 ///
 /// [`FormatError`] for weights that cannot be read.
 pub fn weights(source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Check>, FormatError> {
-    let (mut all, mut shares, mut dead) = (Counts::default(), Odd::default(), Odd::default());
-    let (mut broken, mut unusual, mut tensors) = (Odd::default(), Odd::default(), 0);
-    let (mut bad_norms, mut odd_norms, mut norms) = (Odd::default(), Odd::default(), 0);
-    let roles = source.roles();
+    let (mut survey, roles) = (Survey::default(), source.roles());
     for (index, &role) in roles.iter().enumerate() {
         progress(index as u64, roles.len() as u64);
         let weight = match role {
             Role::TokenEmbedding | Role::Output => source.matrix(role)?,
             role if role.is_linear() => Some(source.linear(role)?.weight),
             role => {
-                let Some(values) = source.vector(role)? else { continue };
-                norms += 1;
-                let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-                if values.iter().any(|value| !value.is_finite()) || largest == 0.0 {
-                    bad_norms.0.push(format!("{role:?}"));
-                } else if !USUAL.contains(&largest) {
-                    odd_norms.0.push(format!("{role:?} up to {largest:e}"));
-                }
-                continue;
+                survey.norm(role, source.vector(role)?);
+                None
             }
         };
-        let Some(Weight::Ternary(tensor)) = weight else { continue };
-        let counts = Counts::of(&tensor)?;
-        source.release(tensor.bytes);
-        tensors += 1;
-        all = all.add(counts);
-        if !ZEROS.contains(&counts.zeros()) || counts.entropy() < LEAST_ENTROPY || counts.plus == 0 || counts.minus == 0
-        {
-            shares.0.push(format!("{} with {:.1} % zeros", tensor.name, counts.zeros() * 100.0));
+        if let Some(Weight::Ternary(tensor)) = weight {
+            survey.ternary(&tensor)?;
+            source.release(tensor.bytes);
+        }
+    }
+    progress(roles.len() as u64, roles.len() as u64);
+    Ok(survey.checks())
+}
+
+impl Survey {
+    fn norm(&mut self, role: Role, values: Option<Vec<f32>>) {
+        let Some(values) = values else { return };
+        self.norms += 1;
+        let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        if values.iter().any(|value| !value.is_finite()) || largest == 0.0 {
+            self.broken_norms.0.push(format!("{role:?}"));
+        } else if !USUAL.contains(&largest) {
+            self.unusual_norms.0.push(format!("{role:?} up to {largest:e}"));
+        }
+    }
+
+    fn ternary(&mut self, tensor: &TernaryTensor<'_>) -> Result<(), FormatError> {
+        let counts = Counts::of(tensor)?;
+        self.tensors += 1;
+        self.all = self.all.add(counts);
+        let one_sided = counts.plus == 0 || counts.minus == 0;
+        if one_sided || !ZEROS.contains(&counts.zeros()) || counts.entropy() < LEAST_ENTROPY {
+            self.shares.0.push(format!("{} with {:.1} % zeros", tensor.name, counts.zeros() * 100.0));
         }
         if counts.dead as f64 > DEAD_ROWS * counts.rows as f64 {
-            dead.0.push(format!("{} with {} of {} rows", tensor.name, counts.dead, counts.rows));
+            self.dead_rows.0.push(format!("{} with {} of {} rows", tensor.name, counts.dead, counts.rows));
         }
         // A block without a nonzero weight has no scale of its own, and zero is as good as any.
         let scales = tensor.scales.values();
         if scales.iter().any(|scale| !scale.is_finite()) || scales.iter().all(|scale| *scale == 0.0) {
-            broken.0.push(tensor.name.to_owned());
+            self.broken_scales.0.push(tensor.name.to_owned());
         } else if let Some(scale) = scales.iter().find(|scale| **scale != 0.0 && !USUAL.contains(&scale.abs())) {
-            unusual.0.push(format!("{} has {scale:e}", tensor.name));
+            self.unusual_scales.0.push(format!("{} has {scale:e}", tensor.name));
         }
+        Ok(())
     }
-    progress(roles.len() as u64, roles.len() as u64);
-    let count = format!("{tensors} ternary tensors");
-    let trits = format!("{count}, {:.1} % zeros, {:.3} bits a weight", all.zeros() * 100.0, all.entropy());
-    let shown = |odd: Odd, strange: Odd, name, what: &str, fine: String| match strange.0.is_empty() {
-        false => strange.check(name, Outcome::Failed, &format!("not finite, or all zero: {what}"), String::new()),
-        true => odd.check(name, Outcome::Warning, "unusually small or large", fine),
-    };
-    Ok(vec![
-        shares.check("trits", Outcome::Warning, "unlike trained tensors", trits),
-        dead.check(
-            "rows",
-            Outcome::Warning,
-            "rows that are all zero",
-            format!("{} of {} all zero", all.dead, all.rows),
-        ),
-        shown(unusual, broken, "scales", "scales", "finite and of a usual size".into()),
-        shown(odd_norms, bad_norms, "norms", "norms", format!("{norms}, finite and of a usual size")),
-    ])
+
+    fn checks(self) -> Vec<Check> {
+        let all = self.all;
+        let trits = format!(
+            "{} ternary tensors, {:.1} % zeros, {:.3} bits a weight",
+            self.tensors,
+            all.zeros() * 100.0,
+            all.entropy()
+        );
+        let numbers = |name, broken: Odd, unusual: Odd, fine: String| match broken.0.is_empty() {
+            true => unusual.check(name, Outcome::Warning, "unusually small or large", fine),
+            false => broken.check(name, Outcome::Failed, "not finite, or all zero", String::new()),
+        };
+        let rows = format!("{} of {} all zero", all.dead, all.rows);
+        let norms = format!("{}, finite and of a usual size", self.norms);
+        vec![
+            self.shares.check("trits", Outcome::Warning, "unlike trained tensors", trits),
+            self.dead_rows.check("rows", Outcome::Warning, "rows that are all zero", rows),
+            numbers("scales", self.broken_scales, self.unusual_scales, "finite and of a usual size".into()),
+            numbers("norms", self.broken_norms, self.unusual_norms, norms),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::OpenOptions;
+    use crate::synth::{Preset, SynthOptions, synthesize};
+
+    #[test]
+    fn a_hole_of_zeros_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
+        let outcomes = || -> Vec<(&'static str, Outcome, String)> {
+            let source = Source::open(&path, &OpenOptions::default()).unwrap();
+            let checks = weights(&source, &mut |_, _| {}).unwrap();
+            checks.into_iter().map(|check| (check.name, check.outcome, check.found)).collect()
+        };
+        assert!(outcomes().iter().all(|(_, outcome, _)| *outcome == Outcome::Ok), "{:?}", outcomes());
+
+        // The code of 0 is 01 in I2_S: half of one tensor becomes zeros.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let source = Source::open(&path, &OpenOptions::default()).unwrap();
+        let tensor = source.tensors().find(|tensor| tensor.name == "blk.1.ffn_up.weight").unwrap();
+        let at = bytes.windows(64).position(|window| window == &tensor.bytes[..64]).unwrap();
+        let half = tensor.bytes.len() / 2;
+        drop(source);
+        bytes[at..at + half].fill(0b0101_0101);
+        std::fs::write(&path, bytes).unwrap();
+        let found = outcomes();
+        let rows = found.iter().find(|(name, ..)| *name == "rows").unwrap();
+        assert!(rows.1 == Outcome::Warning && rows.2.contains("blk.1.ffn_up.weight"), "{found:?}");
+    }
 }
