@@ -3,7 +3,8 @@
 Usage: bench_pull.py ROTOR HUB [--rounds 5] [--megabytes 1000] [--disk DIR] [--memory /dev/shm]
     cargo build --release --bin rotor && cargo build --release -p rotor-hub --example hub
     python3 dev/bench_pull.py target/release/rotor target/release/examples/hub
-HUB serves the file from memory on loopback and shares the cores with whoever fetches it. The programs take turns; medians.
+HUB serves the file from memory on loopback and shares the cores with whoever fetches it. The programs take turns; the
+figures are medians.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def cpu() -> str:
 
 def timed(command: str, environment: dict[str, str]) -> float:
     start = time.perf_counter()
-    subprocess.run(["sh", "-c", command], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        ["sh", "-c", command], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""The hub's cache, shared with the official huggingface_hub: what either has fetched the other finds and does not fetch again.
+"""The cache that rotor shares with the official huggingface_hub: what one has fetched the other does not fetch again.
 
 Usage: check_hub.py ROTOR HUB SYNTHETIC_GGUF SYNTHETIC_FOLDER
 ROTOR is the command, HUB the tests' hub (crates/rotor-hub/examples/hub.rs).

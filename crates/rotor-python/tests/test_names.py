@@ -10,7 +10,6 @@ import rotor
 from conftest import HF_TINY, REPOSITORY
 from rotor import gguf
 
-
 COMMIT = "0123abcd" * 5
 
 
@@ -97,7 +96,9 @@ def test_what_is_there_goes_before_what_is_called_so(cache: Path, tiny: Path):
 
 
 def test_names_of_nothing_are_refused(cache: Path, tiny: Path):
-    with pytest.raises(FileNotFoundError, match=r"nobody/nothing: there is no .* rotor\.pull\('nobody/nothing'\) fetches it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nobody/nothing: there is no .* rotor\.pull\('nobody/nothing'\) fetches it"
+    ):
         rotor.Model.load("nobody/nothing")
     with pytest.raises(FileNotFoundError, match=r"rotor\.pull\('bitnet-2b'\)"):
         rotor.Model.load("bitnet-2b")

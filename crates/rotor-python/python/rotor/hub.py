@@ -1,7 +1,8 @@
 """Models by name: fetching them, and what is on this machine.
 
 The hub's own cache is used, in the layout of its official tools: what they have fetched is found, and they find what is
-fetched here. ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what they mean to them.
+fetched here. ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what they mean to
+those.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LocalModel:
 
 
 def models() -> list[LocalModel]:
-    """The models on this machine: those in the hub's cache, and those that llama.cpp, Ollama and LM Studio have stored."""
+    """The models on this machine: in the hub's cache, and those that llama.cpp, Ollama and LM Studio have stored."""
     return [
         LocalModel(
             name=model["name"],

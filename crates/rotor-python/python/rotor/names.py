@@ -1,7 +1,7 @@
 """Where a model is: at a path, under a name, or inside the package.
 
-What ``rotor pull``, transformers or ``hf download`` have fetched is found by the name it has on the hub. Nothing is fetched
-unasked.
+What ``rotor pull``, transformers or ``hf download`` have fetched is found by the name it has on the hub. Nothing is
+fetched unasked.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def locate(model: Place) -> str | None:
     """The path of a model, or ``None`` for the one inside the package.
 
     Args:
-        model: a path; ``None`` or ``"rotor-tiny"``, the model inside the package; or the name of a model on this machine
-            (``"organisation/name"``, a known model's short name, any name of :func:`rotor.models`). Where a file or a
-            folder has the name, it is that. The interactive interpreter offers to fetch what is not here.
+        model: a path; ``None`` or ``"rotor-tiny"``, the model inside the package; or the name of a model on this
+            machine (``"organisation/name"``, a known model's short name, any name of :func:`rotor.models`). Where a
+            file or a folder has the name, it is that. The interactive interpreter offers to fetch what is not here.
 
     Raises:
         FileNotFoundError: for a name that is neither a path nor a model on this machine.
@@ -53,7 +53,8 @@ def _find(name: str) -> str:
         if answer.strip().lower() in ("", "y", "yes"):
             return str(pull(name))
     raise FileNotFoundError(
-        f"{name}: there is no such file or folder, and no model of that name on this machine; rotor.pull({name!r}) fetches it"
+        f"{name}: there is no such file or folder, and no model of that name on this machine; "
+        f"rotor.pull({name!r}) fetches it"
     )
 
 
