@@ -353,7 +353,19 @@ fn failure(address: &Address, error: &ureq::Error) -> Failure {
             "no secure connection: {error}; SSL_CERT_FILE names other certificates to trust"
         ))),
         ureq::Error::Timeout(_) => Failure::Passing { error: network("no answer in time".into()), wait: None },
+        ureq::Error::Io(error) => Failure::Passing { error: network(broken(error)), wait: None },
         other => Failure::Passing { error: network(other.to_string()), wait: None },
+    }
+}
+
+/// What the system says about a connection, in words that need no knowledge of sockets where there are some.
+fn broken(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the connection was cut".into()
+        }
+        io::ErrorKind::ConnectionRefused => "nobody answers there".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -363,8 +375,7 @@ pub(crate) fn read_failure(address: &Address, error: &io::Error) -> Failure {
     let why = match inner {
         Some(ureq::Error::Timeout(_)) => "nothing came any more".to_owned(),
         Some(ureq::Error::Protocol(error)) => format!("the answer is no HTTP: {error}"),
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => "the connection was cut".to_owned(),
-        _ => error.to_string(),
+        _ => broken(error),
     };
     Failure::Passing { error: HubError::Network { host: address.host(), why }, wait: None }
 }

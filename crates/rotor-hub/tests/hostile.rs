@@ -36,7 +36,7 @@ impl World {
             cache: self.cache(),
             offline: false,
             without_links: false,
-            stall: Duration::from_millis(500),
+            stall: Duration::from_secs(20),
             back_off: Duration::from_millis(10),
             certificates: None,
         }
@@ -48,7 +48,8 @@ impl World {
         let hub = Hub::new(&self.settings()).unwrap();
         let pulled = hub.pull(&Reference::parse("org/model").unwrap(), &PullOptions::default(), &mut |_| {});
         let error = pulled.map(|pulled| pulled.path).unwrap_err().to_string();
-        assert!(started.elapsed() < Duration::from_secs(20), "{error}");
+        // Long enough for a slow machine, and far from for ever.
+        assert!(started.elapsed() < Duration::from_secs(200), "{error}");
         assert!(!error.chars().any(char::is_control), "{error:?}");
         assert!(error.len() < 2000, "{error}");
         self.nothing_outside();

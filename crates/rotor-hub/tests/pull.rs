@@ -42,7 +42,7 @@ impl World {
             cache: self.cache(),
             offline: false,
             without_links: false,
-            stall: Duration::from_millis(400),
+            stall: Duration::from_secs(3),
             back_off: Duration::from_millis(10),
             certificates: None,
         }
@@ -149,7 +149,7 @@ fn whatever_passes_is_waited_out() {
         ("cut at once", times(Place::Storage, Kind::Cut { after: 0 }, 3)),
         ("cut", times(Place::Storage, Kind::Cut { after: 1_000_000 }, 2)),
         ("cut often", times(Place::Storage, Kind::Cut { after: 300_000 }, 20)),
-        ("stall", times(Place::Storage, Kind::Stall { after: 500_000, time: Duration::from_secs(2) }, 1)),
+        ("stall", times(Place::Storage, Kind::Stall { after: 500_000, time: Duration::from_secs(8) }, 1)),
         ("too short", times(Place::Storage, Kind::Length(-1), 1)),
         ("too long", times(Place::Storage, Kind::Length(1), 1)),
         ("corrupt", times(Place::Storage, Kind::Corrupt, 1)),
