@@ -128,7 +128,7 @@ pub fn chat(engine: &Engine) -> Check {
     let Ok(tokenizer) = engine.tokenizer("verify") else {
         return Check::new("chat", Outcome::Skipped, "the file has no tokenizer");
     };
-    if engine.chat_template().is_none() {
+    if matches!(engine.chat_template(), Err(GenerateError::NoChatTemplate)) {
         return Check::new("chat", Outcome::Skipped, "the file has no chat template; texts are completed");
     }
     match engine.encode_chat(&[Message::new("user", "Hello")]) {
