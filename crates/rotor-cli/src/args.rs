@@ -3,7 +3,9 @@
 #[cfg(feature = "hub")]
 use crate::models;
 use crate::synth::HeadName;
-use crate::{bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, synth, tokenize};
+use crate::{
+    bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, serve, synth, tokenize,
+};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -111,6 +113,7 @@ fn empty_value(argument: &str) -> String {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Args>),
+    Serve(Box<serve::Args>),
     #[cfg(feature = "hub")]
     Pull(models::pull::Args),
     #[cfg(feature = "hub")]
@@ -139,6 +142,7 @@ impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::execute(*args),
+            Command::Serve(args) => serve::execute(&args),
             #[cfg(feature = "hub")]
             Command::Pull(args) => models::pull::execute(&args),
             #[cfg(feature = "hub")]

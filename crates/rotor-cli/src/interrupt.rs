@@ -5,7 +5,7 @@
 //! started to ignore (`nohup`, a background job of a script) stays ignored.
 
 use crate::outcome::INTERRUPTED;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Ctrl-C ends the program.
 const EXIT: u8 = 0;
@@ -19,6 +19,9 @@ const ASKED: u8 = 3;
 const ASKED_ONLY: u8 = 4;
 
 static STATE: AtomicU8 = AtomicU8::new(EXIT);
+
+/// A request to terminate asks as Ctrl-C does: for a server, which has answers to finish.
+static TERMINATION_ASKS: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handlers. Where the system refuses, signals do what they do by default.
 pub(crate) fn install() {
@@ -51,7 +54,7 @@ mod unix {
         let Ok(mut signals) = Signals::new(wanted) else { return };
         std::thread::spawn(move || {
             for signal in signals.forever() {
-                if signal == SIGINT {
+                if signal == SIGINT || (signal == SIGTERM && super::TERMINATION_ASKS.load(super::Ordering::SeqCst)) {
                     super::interrupted();
                 } else {
                     rotor::write::remove_temporaries();
@@ -94,6 +97,12 @@ impl Catch {
         Self(())
     }
 
+    /// For a server, which finishes its answers: a request to terminate asks too, and a second one does not wait.
+    pub(crate) fn server() -> Self {
+        TERMINATION_ASKS.store(true, Ordering::SeqCst);
+        Self::once()
+    }
+
     /// Forgets what was asked before.
     pub(crate) fn reset(&self) {
         let forget = |state| match state {
@@ -109,5 +118,6 @@ impl Catch {
 impl Drop for Catch {
     fn drop(&mut self) {
         STATE.store(EXIT, Ordering::SeqCst);
+        TERMINATION_ASKS.store(false, Ordering::SeqCst);
     }
 }

@@ -23,6 +23,7 @@ mod outcome;
 mod perplexity;
 mod progress;
 mod run;
+mod serve;
 mod synth;
 mod terminal;
 mod tokenize;

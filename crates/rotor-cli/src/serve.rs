@@ -126,7 +126,8 @@ async fn stop() {
 fn announce(address: SocketAddr, json: bool) -> anyhow::Result<()> {
     message(format_args!("listening on http://{address}"));
     if json {
-        let line = serde_json::json!({ "event": "listening", "host": address.ip().to_string(), "port": address.port() });
+        let line =
+            serde_json::json!({ "event": "listening", "host": address.ip().to_string(), "port": address.port() });
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(crate::outcome::StdoutError)?;
     }
@@ -157,7 +158,11 @@ impl Args {
         }
         for (at, model) in models.iter().enumerate() {
             if models[..at].iter().any(|other| other.id == model.id) {
-                return Err(UsageError(format!("two models are called {:?}: rename a file, or leave one out", model.id)).into());
+                return Err(UsageError(format!(
+                    "two models are called {:?}: rename a file, or leave one out",
+                    model.id
+                ))
+                .into());
             }
         }
         Ok(ServerOptions {
@@ -221,12 +226,19 @@ fn check(url: &str) -> anyhow::Result<ExitCode> {
     const TIME: Duration = Duration::from_secs(5);
     let rest = url.strip_prefix("http://").ok_or_else(|| UsageError(format!("{url:?} must begin with http://")))?;
     let host = rest.split('/').next().unwrap_or_default();
-    let target = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) { host.to_owned() } else { format!("{host}:80") };
+    let target = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
     let unreachable = || format!("the server at {host} does not answer");
     let addresses = std::net::ToSocketAddrs::to_socket_addrs(&target).with_context(unreachable)?;
     let address = addresses.into_iter().next().with_context(unreachable)?;
     let mut stream = TcpStream::connect_timeout(&address, TIME).with_context(unreachable)?;
-    stream.set_read_timeout(Some(TIME)).and_then(|()| stream.set_write_timeout(Some(TIME))).with_context(unreachable)?;
+    stream
+        .set_read_timeout(Some(TIME))
+        .and_then(|()| stream.set_write_timeout(Some(TIME)))
+        .with_context(unreachable)?;
     write!(stream, "GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").with_context(unreachable)?;
     let mut answer = String::new();
     stream.take(64 << 10).read_to_string(&mut answer).with_context(unreachable)?;

@@ -20,6 +20,7 @@ pub mod eval;
 pub mod extract;
 pub mod formats;
 pub mod forms;
+pub mod grammar;
 pub mod linear;
 pub mod machine;
 pub mod model;

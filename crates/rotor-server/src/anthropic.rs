@@ -121,7 +121,8 @@ impl Translated {
             translate(message, &format!("messages[{at}]"), &mut out)?;
         }
         let prefill = messages.last().is_some_and(|message| message.role == "assistant");
-        let format = common.output_config.as_ref().and_then(|config| config.get("format")).filter(|format| !format.is_null());
+        let format =
+            common.output_config.as_ref().and_then(|config| config.get("format")).filter(|format| !format.is_null());
         let thinking = common.thinking.as_ref().and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
         Ok(Translated {
             messages: out,
@@ -149,13 +150,17 @@ impl Translated {
 fn text_of(content: &Content, place: &str) -> Result<String, ApiError> {
     match content {
         Content::Text(text) => Ok(text.clone()),
-        Content::Blocks(blocks) => blocks.iter().enumerate().map(|(at, block)| {
-            let text = block.get("text").and_then(Value::as_str);
-            text.filter(|_| block["type"] == "text").map(str::to_owned).ok_or_else(|| {
-                let place = format!("{place}[{at}]");
-                ApiError::field(place.clone(), format!("{place} must be a text block"))
+        Content::Blocks(blocks) => blocks
+            .iter()
+            .enumerate()
+            .map(|(at, block)| {
+                let text = block.get("text").and_then(Value::as_str);
+                text.filter(|_| block["type"] == "text").map(str::to_owned).ok_or_else(|| {
+                    let place = format!("{place}[{at}]");
+                    ApiError::field(place.clone(), format!("{place} must be a text block"))
+                })
             })
-        }).collect(),
+            .collect(),
     }
 }
 
@@ -193,7 +198,8 @@ fn translate(message: &Message, place: &str, out: &mut Vec<Value>) -> Result<(),
                 let content = match block.get("content") {
                     None | Some(Value::Null) => String::new(),
                     Some(content) => {
-                        let content = serde_json::from_value(content.clone()).map_err(|_| wrong("has a content that is no text"))?;
+                        let content = serde_json::from_value(content.clone())
+                            .map_err(|_| wrong("has a content that is no text"))?;
                         text_of(&content, &format!("{place}.content[{at}].content"))?
                     }
                 };
@@ -240,7 +246,10 @@ fn tools(common: &Common) -> Result<Tools, ApiError> {
             json!({ "type": "function", "function": { "name": name } })
         }
         Some(other) => {
-            return Err(ApiError::field("tool_choice", format!("tool_choice.type must be auto, any, tool or none, not {other:?}")));
+            return Err(ApiError::field(
+                "tool_choice",
+                format!("tool_choice.type must be auto, any, tool or none, not {other:?}"),
+            ));
         }
     };
     Tools::read(Some(&tools), Some(&mode), parallel.map(|disabled| !disabled))
@@ -265,7 +274,12 @@ pub(crate) async fn messages(
     let stops = request.stop_sequences.clone().unwrap_or_default();
     check_stops("stop_sequences", &stops)?;
     number("temperature", request.temperature, 0.0, 1.0)?;
-    let sampling = Sampling { temperature: request.temperature, top_p: request.top_p, top_k: request.top_k, ..Sampling::default() };
+    let sampling = Sampling {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        ..Sampling::default()
+    };
     let max_tokens = integer("max_tokens", Some(request.max_tokens), 1, MAX_TOKENS)?;
     let mut options = sampling.options(&model, max_tokens)?;
     options.stop = stops;
@@ -288,7 +302,10 @@ pub(crate) async fn messages(
     post, path = "/v1/messages/count_tokens", tag = "anthropic", request_body = CountRequest,
     responses((status = 200, description = "The number of tokens", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn count_tokens(State(app): State<Arc<App>>, Json(request): Json<CountRequest>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn count_tokens(
+    State(app): State<Arc<App>>,
+    Json(request): Json<CountRequest>,
+) -> Result<axum::Json<Value>, ApiError> {
     let model = app.models.get(request.model.as_deref()).await?;
     let translated = Translated::new(&request.messages, &request.common)?;
     let ask = prompt::ask(&model, translated.chat(), Default::default())?;
@@ -310,7 +327,8 @@ impl Block {
             Block::Text(value) => json!({ "type": "text", "text": text(value) }),
             Block::Thinking(value) => json!({ "type": "thinking", "thinking": text(value), "signature": "" }),
             Block::Call { id, name, input } => {
-                let input: Value = if complete { serde_json::from_str(input).unwrap_or_else(|_| json!({})) } else { json!({}) };
+                let input: Value =
+                    if complete { serde_json::from_str(input).unwrap_or_else(|_| json!({})) } else { json!({}) };
                 json!({ "type": "tool_use", "id": id, "name": name, "input": input })
             }
         }
@@ -377,7 +395,10 @@ impl Answer {
                 let mut events = self.close();
                 let message = self.message();
                 let delta = json!({ "stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"] });
-                events.push(event("message_delta", json!({ "delta": delta, "usage": message["usage"], "timings": message["timings"] })));
+                events.push(event(
+                    "message_delta",
+                    json!({ "delta": delta, "usage": message["usage"], "timings": message["timings"] }),
+                ));
                 events.push(event("message_stop", json!({})));
                 events
             }
@@ -417,7 +438,10 @@ impl Answer {
                 Some(Block::Call { input, .. }) => input.push_str(text("partial_json")),
                 None => {}
             }
-            events.push(event("content_block_delta", json!({ "index": self.blocks.len().saturating_sub(1), "delta": delta })));
+            events.push(event(
+                "content_block_delta",
+                json!({ "index": self.blocks.len().saturating_sub(1), "delta": delta }),
+            ));
         }
         events
     }
@@ -488,14 +512,17 @@ mod tests {
         ];
         let common = Common { system: Some(Content::Text("be brief".into())), ..Common::default() };
         let translated = Translated::new(&messages, &common).unwrap();
-        assert_eq!(translated.messages, [
-            json!({ "role": "system", "content": "be brief" }),
-            json!({ "role": "user", "content": "hi" }),
-            json!({ "role": "assistant", "content": "I look.", "reasoning_content": "hm", "tool_calls": [
+        assert_eq!(
+            translated.messages,
+            [
+                json!({ "role": "system", "content": "be brief" }),
+                json!({ "role": "user", "content": "hi" }),
+                json!({ "role": "assistant", "content": "I look.", "reasoning_content": "hm", "tool_calls": [
                 { "id": "toolu_1", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }] }),
-            json!({ "role": "tool", "tool_call_id": "toolu_1", "content": "42" }),
-            json!({ "role": "user", "content": "and?" }),
-        ]);
+                json!({ "role": "tool", "tool_call_id": "toolu_1", "content": "42" }),
+                json!({ "role": "user", "content": "and?" }),
+            ]
+        );
         assert!(!translated.prefill);
     }
 
@@ -506,10 +533,13 @@ mod tests {
             (json!([{ "text": "x" }]), "messages[0].content[0]"),
             (json!([{ "type": "text" }]), "messages[0].content[0]"),
         ] {
-            let error = Translated::new(&[message(json!({ "role": "user", "content": content }))], &Common::default()).err().unwrap();
+            let error = Translated::new(&[message(json!({ "role": "user", "content": content }))], &Common::default())
+                .err()
+                .unwrap();
             assert_eq!(error.param.as_deref(), Some(place));
         }
-        let error = Translated::new(&[message(json!({ "role": "bot", "content": "x" }))], &Common::default()).err().unwrap();
+        let error =
+            Translated::new(&[message(json!({ "role": "bot", "content": "x" }))], &Common::default()).err().unwrap();
         assert!(error.message.contains("user, assistant or system"));
     }
 }

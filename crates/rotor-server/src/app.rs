@@ -4,8 +4,8 @@ use crate::error::{self, ApiError};
 use crate::guard::{self, ApiKey};
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::openapi::Description;
 use crate::openai::{chat, completions, embeddings, models};
+use crate::openapi::Description;
 use crate::requests::{Caller, Requests, Tracked};
 use crate::{anthropic, llama, page};
 use axum::Router;
@@ -71,7 +71,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     for path in page::paths() {
         routes = routes.route(path, get(page::file));
     }
-    let no_path = || async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path; /openapi.json lists what there is") };
+    let no_path = || async {
+        ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path; /openapi.json lists what there is")
+    };
     let no_method = || async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method") };
     routes
         .fallback(no_path)

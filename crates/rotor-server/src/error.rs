@@ -83,7 +83,8 @@ impl ApiError {
 
     /// The prompt, or the prompt and the answer that is asked for, do not fit. The words are those that clients look for.
     pub(crate) fn overflow(param: &str, tokens: usize, context: usize) -> ApiError {
-        let message = format!("This model's maximum context length is {context} tokens, and the {param} have {tokens}.");
+        let message =
+            format!("This model's maximum context length is {context} tokens, and the {param} have {tokens}.");
         ApiError {
             code: Some("context_length_exceeded"),
             overflow: Some((tokens, context)),
@@ -102,7 +103,9 @@ impl ApiError {
             | GenerateError::Chat(_) => ApiError::field(prompt_field, error.to_string()),
             GenerateError::MemoryTooSmall { .. } => ApiError::field(prompt_field, error.to_string()),
             GenerateError::Sampling(sampling) => ApiError::field(sampling.option, error.to_string()),
-            GenerateError::Choices { .. } | GenerateError::ConstraintNotCopied => ApiError::field("n", error.to_string()),
+            GenerateError::Choices { .. } | GenerateError::ConstraintNotCopied => {
+                ApiError::field("n", error.to_string())
+            }
             _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }

@@ -60,7 +60,10 @@ pub(crate) struct OfModel {
     get, path = "/props", tag = "server", params(OfModel),
     responses((status = 200, description = "The properties", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn props(State(app): State<Arc<App>>, Query(of): Query<OfModel>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn props(
+    State(app): State<Arc<App>>,
+    Query(of): Query<OfModel>,
+) -> Result<axum::Json<Value>, ApiError> {
     let name = match of.model {
         Some(name) => name,
         None => app.models.list().next().map(|(spec, _)| spec.id.clone()).unwrap_or_default(),
@@ -92,17 +95,23 @@ pub(crate) async fn props(State(app): State<Arc<App>>, Query(of): Query<OfModel>
     get, path = "/slots", tag = "server", params(OfModel),
     responses((status = 200, description = "One object for each place", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn slots(State(app): State<Arc<App>>, Query(of): Query<OfModel>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn slots(
+    State(app): State<Arc<App>>,
+    Query(of): Query<OfModel>,
+) -> Result<axum::Json<Value>, ApiError> {
     let model = app.models.get(of.model.as_deref()).await?;
     let statistics = model.actor.statistics();
     let running = statistics.sequences.iter().filter(|sequence| sequence.state != rotor::batch::SequenceState::Waiting);
-    let mut slots: Vec<_> = running.enumerate().map(|(id, sequence)| {
-        json!({
-            "id": id, "n_ctx": model.context, "is_processing": true, "n_prompt_tokens": sequence.prompt_tokens,
-            "n_prompt_tokens_cache": sequence.cached_tokens,
-            "next_token": { "has_next_token": true, "n_decoded": sequence.generated_tokens },
+    let mut slots: Vec<_> = running
+        .enumerate()
+        .map(|(id, sequence)| {
+            json!({
+                "id": id, "n_ctx": model.context, "is_processing": true, "n_prompt_tokens": sequence.prompt_tokens,
+                "n_prompt_tokens_cache": sequence.cached_tokens,
+                "next_token": { "has_next_token": true, "n_decoded": sequence.generated_tokens },
+            })
         })
-    }).collect();
+        .collect();
     for id in slots.len()..app.models.options().parallel {
         slots.push(json!({ "id": id, "n_ctx": model.context, "is_processing": false }));
     }
@@ -129,7 +138,10 @@ pub(crate) struct TokenizeRequest {
     post, path = "/tokenize", tag = "server", request_body = TokenizeRequest,
     responses((status = 200, description = "The tokens", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn tokenize(State(app): State<Arc<App>>, Json(request): Json<TokenizeRequest>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn tokenize(
+    State(app): State<Arc<App>>,
+    Json(request): Json<TokenizeRequest>,
+) -> Result<axum::Json<Value>, ApiError> {
     let model = app.models.get(request.model.as_deref()).await?;
     let tokenizer = model.engine().tokenizer("a text").map_err(|error| ApiError::of_generation(&error, "content"))?;
     let special = if request.parse_special == Some(false) { SpecialTokens::AsText } else { SpecialTokens::Parse };
@@ -141,11 +153,14 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, Json(request): Json<To
     if request.with_pieces != Some(true) {
         return Ok(axum::Json(json!({ "tokens": ids })));
     }
-    let pieces: Vec<_> = ids.iter().map(|id| {
-        let bytes = tokenizer.token_bytes(*id).unwrap_or_default();
-        let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), Value::from);
-        json!({ "id": id, "piece": piece })
-    }).collect();
+    let pieces: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            let bytes = tokenizer.token_bytes(*id).unwrap_or_default();
+            let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), Value::from);
+            json!({ "id": id, "piece": piece })
+        })
+        .collect();
     Ok(axum::Json(json!({ "tokens": pieces })))
 }
 
@@ -163,12 +178,18 @@ pub(crate) struct DetokenizeRequest {
     post, path = "/detokenize", tag = "server", request_body = DetokenizeRequest,
     responses((status = 200, description = "The text", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn detokenize(State(app): State<Arc<App>>, Json(request): Json<DetokenizeRequest>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn detokenize(
+    State(app): State<Arc<App>>,
+    Json(request): Json<DetokenizeRequest>,
+) -> Result<axum::Json<Value>, ApiError> {
     let model = app.models.get(request.model.as_deref()).await?;
     let tokenizer = model.engine().tokenizer("a text").map_err(|error| ApiError::of_generation(&error, "tokens"))?;
     let vocab_size = model.engine().model().config().vocab_size;
     if let Some(id) = request.tokens.iter().find(|id| **id as usize >= vocab_size) {
-        return Err(ApiError::field("tokens", format!("the vocabulary has {vocab_size} tokens, so {id} is none of them")));
+        return Err(ApiError::field(
+            "tokens",
+            format!("the vocabulary has {vocab_size} tokens, so {id} is none of them"),
+        ));
     }
     Ok(axum::Json(json!({ "content": tokenizer.decode(&request.tokens) })))
 }
@@ -196,7 +217,10 @@ pub(crate) struct TemplateRequest {
     post, path = "/apply-template", tag = "server", request_body = TemplateRequest,
     responses((status = 200, description = "The prompt", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn apply_template(State(app): State<Arc<App>>, Json(request): Json<TemplateRequest>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn apply_template(
+    State(app): State<Arc<App>>,
+    Json(request): Json<TemplateRequest>,
+) -> Result<axum::Json<Value>, ApiError> {
     let model = app.models.get(request.model.as_deref()).await?;
     let chat = ChatPrompt {
         messages: &request.messages,
@@ -221,14 +245,18 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, Json(request): J
 pub(crate) async fn requests(State(app): State<Arc<App>>) -> axum::Json<Value> {
     let (running, waiting) = app.requests.list();
     let options = app.models.options();
-    let kv: Vec<_> = app.models.loaded().map(|model| {
-        let statistics = model.actor.statistics();
-        json!({
-            "model": model.id, "block_tokens": statistics.block_tokens, "total": statistics.blocks,
-            "used": statistics.used_blocks - statistics.kept_blocks.min(statistics.used_blocks), "shared": 0,
-            "cached": statistics.kept_blocks,
+    let kv: Vec<_> = app
+        .models
+        .loaded()
+        .map(|model| {
+            let statistics = model.actor.statistics();
+            json!({
+                "model": model.id, "block_tokens": statistics.block_tokens, "total": statistics.blocks,
+                "used": statistics.used_blocks - statistics.kept_blocks.min(statistics.used_blocks), "shared": 0,
+                "cached": statistics.kept_blocks,
+            })
         })
-    }).collect();
+        .collect();
     axum::Json(json!({
         "object": "rotor.requests", "now": now(), "limits": { "running": options.parallel, "waiting": options.queue },
         "running": running, "waiting": waiting, "kv": kv, "history": app.requests.history(),
@@ -240,7 +268,10 @@ pub(crate) async fn requests(State(app): State<Arc<App>>) -> axum::Json<Value> {
     delete, path = "/rotor/requests/{id}", tag = "page", params(("id" = String, Path, description = "The request, as in x-request-id")),
     responses((status = 204, description = "It ends"), crate::openapi::Errors),
 )]
-pub(crate) async fn cancel_request(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+pub(crate) async fn cancel_request(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     app.requests.cancel(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }

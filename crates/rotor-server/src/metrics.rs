@@ -110,13 +110,38 @@ impl Metrics {
         let steps: u64 = statistics.iter().map(|(_, statistics)| statistics.counts.steps).sum();
         let preemptions: u64 = statistics.iter().map(|(_, statistics)| statistics.counts.preemptions).sum();
         for (name, kind, help, value) in [
-            ("prompt_tokens_total", "counter", "Tokens of prompts that were computed.", get(&self.prompt_tokens) as f64),
-            ("cached_tokens_total", "counter", "Tokens of prompts that were found in memory.", get(&self.cached_tokens) as f64),
-            ("prompt_seconds_total", "counter", "Time until first tokens, summed over requests.", seconds(&self.prompt_micros)),
+            (
+                "prompt_tokens_total",
+                "counter",
+                "Tokens of prompts that were computed.",
+                get(&self.prompt_tokens) as f64,
+            ),
+            (
+                "cached_tokens_total",
+                "counter",
+                "Tokens of prompts that were found in memory.",
+                get(&self.cached_tokens) as f64,
+            ),
+            (
+                "prompt_seconds_total",
+                "counter",
+                "Time until first tokens, summed over requests.",
+                seconds(&self.prompt_micros),
+            ),
             ("tokens_predicted_total", "counter", "Tokens generated.", get(&self.predicted_tokens) as f64),
-            ("tokens_predicted_seconds_total", "counter", "Time for tokens after the first.", seconds(&self.predicted_micros)),
+            (
+                "tokens_predicted_seconds_total",
+                "counter",
+                "Time for tokens after the first.",
+                seconds(&self.predicted_micros),
+            ),
             ("n_decode_total", "counter", "Steps of the loaded models.", steps as f64),
-            ("preemptions_total", "counter", "How often a sequence gave its memory back to be computed again.", preemptions as f64),
+            (
+                "preemptions_total",
+                "counter",
+                "How often a sequence gave its memory back to be computed again.",
+                preemptions as f64,
+            ),
             ("requests_total", "counter", "Requests answered.", get(&self.requests) as f64),
             ("errors_total", "counter", "Requests answered with a status of 500 or more.", get(&self.errors) as f64),
             ("requests_processing", "gauge", "Requests under way.", running as f64),

@@ -6,15 +6,15 @@
 
 use crate::error::ApiError;
 use crate::parts::{CallForm, thinking_marks};
+use rotor::KvType;
 use rotor::actor::{Actor, ActorOptions};
 use rotor::batch::BatchOptions;
 use rotor::engine::{DEFAULT_CONTEXT, Engine};
-use rotor::grammar::{GrammarError, Grammars};
 use rotor::formats::{OpenOptions, Source, SourceMetadata};
+use rotor::grammar::{GrammarError, Grammars};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
-use rotor::KvType;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -278,7 +278,9 @@ impl Models {
             return Ok(());
         }
         let idle = self.slots.iter().filter_map(|slot| match &*slot.state.borrow() {
-            State::Loaded(loaded) if loaded.users.load(Ordering::Acquire) == 0 => Some((*lock(&loaded.last_used), slot)),
+            State::Loaded(loaded) if loaded.users.load(Ordering::Acquire) == 0 => {
+                Some((*lock(&loaded.last_used), slot))
+            }
             _ => None,
         });
         match idle.min_by_key(|(used, _)| *used) {
@@ -286,7 +288,9 @@ impl Models {
                 unload(slot);
                 Ok(())
             }
-            None => Err(ApiError::busy("as many models are in use as can be loaded at a time; try again when one is idle")),
+            None => {
+                Err(ApiError::busy("as many models are in use as can be loaded at a time; try again when one is idle"))
+            }
         }
     }
 
@@ -333,7 +337,7 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
     };
     let source = source.map_err(|error| text(&error))?;
     let runtime = Runtime::new(options.threads).map_err(|error| text(&error))?;
-    let runtime = runtime.tuned(&source).map_err(|error| text(&error))?;
+    let runtime = runtime.tuned(&source);
     let plan = MemoryPlan::of(&source, &runtime.choice).map_err(|error| text(&error))?;
     let total = plan.weights().max(1);
     let mut report = |done: u64| progress((done as f32 / total as f32).min(1.0));

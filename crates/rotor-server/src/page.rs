@@ -15,7 +15,8 @@ const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/page_files.r
 
 /// Contents and tags, by path.
 static PAGE: LazyLock<BTreeMap<&str, (&[u8], String)>> = LazyLock::new(|| {
-    let tag = |bytes: &[u8]| Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let tag =
+        |bytes: &[u8]| Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
     FILES.iter().map(|(path, bytes)| (*path, (*bytes, format!("\"{}\"", tag(bytes))))).collect()
 });
 

@@ -124,7 +124,8 @@ enum State {
 
 impl Splitter {
     pub(crate) fn new(splitting: Splitting) -> Splitter {
-        let state = if splitting.begins_thinking && splitting.thinking.is_some() { State::Thinking } else { State::Content };
+        let state =
+            if splitting.begins_thinking && splitting.thinking.is_some() { State::Thinking } else { State::Content };
         Splitter { splitting, state, held: String::new(), calls: 0, sent: 0, named: false, begun: false }
     }
 
@@ -177,7 +178,10 @@ impl Splitter {
         }
         let call = form.map(|form| form.marks().0);
         let marks = [(think, State::Thinking), (call, State::Call)];
-        let found = marks.iter().filter_map(|(mark, state)| Some((self.held.find((*mark)?)?, (*mark)?, *state))).min_by_key(|(at, ..)| *at);
+        let found = marks
+            .iter()
+            .filter_map(|(mark, state)| Some((self.held.find((*mark)?)?, (*mark)?, *state)))
+            .min_by_key(|(at, ..)| *at);
         if let Some((at, mark, state)) = found {
             let before: String = self.held.drain(..at).collect();
             // The name of MiniCPM's function stands within the mark.
@@ -187,10 +191,15 @@ impl Splitter {
             (self.state, self.begun, self.sent, self.named) = (state, true, 0, false);
             return true;
         }
-        let keep = if is_last { 0 } else { marks.iter().filter_map(|(mark, _)| Some(overlap(&self.held, (*mark)?))).max().unwrap_or(0) };
+        let keep = if is_last {
+            0
+        } else {
+            marks.iter().filter_map(|(mark, _)| Some(overlap(&self.held, (*mark)?))).max().unwrap_or(0)
+        };
         // White space in front of a mark belongs to it.
         let certain = &self.held[..self.held.len() - keep];
-        let certain = if is_last || (think.is_none() && call.is_none()) { certain.len() } else { certain.trim_end().len() };
+        let certain =
+            if is_last || (think.is_none() && call.is_none()) { certain.len() } else { certain.trim_end().len() };
         let text: String = self.held.drain(..certain).collect();
         self.emit(&text, parts);
         false
@@ -248,7 +257,10 @@ impl Splitter {
 
     /// Objects of a name and arguments, one after the other, as far as they have come.
     fn json_call(&mut self, close: &str, parts: &mut Vec<Part>, is_last: bool) -> bool {
-        let start = self.held.find(|c: char| !(c.is_whitespace() || matches!(c, '[' | ',' | ']' | ';'))).unwrap_or(self.held.len());
+        let start = self
+            .held
+            .find(|c: char| !(c.is_whitespace() || matches!(c, '[' | ',' | ']' | ';')))
+            .unwrap_or(self.held.len());
         let rest = &self.held[start..];
         if rest.starts_with(close) {
             self.held.drain(..start + close.len());
@@ -299,7 +311,12 @@ impl Splitter {
 /// Bytes at the end of a text that may be the beginning of a mark.
 fn overlap(text: &str, mark: &str) -> usize {
     let longest = mark.len().min(text.len() + 1).saturating_sub(1);
-    (1..=longest).rev().find(|&len| text.is_char_boundary(text.len() - len) && mark.as_bytes().starts_with(&text.as_bytes()[text.len() - len..])).unwrap_or(0)
+    (1..=longest)
+        .rev()
+        .find(|&len| {
+            text.is_char_boundary(text.len() - len) && mark.as_bytes().starts_with(&text.as_bytes()[text.len() - len..])
+        })
+        .unwrap_or(0)
 }
 
 /// What is known of a call's object that may be incomplete.
@@ -325,8 +342,14 @@ impl<'a> Scan<'a> {
                 b'"' => {
                     let Some(key_end) = value_end(text, at) else { break };
                     let key = &text[at..key_end];
-                    let Some(colon) = text[key_end..].find(|c: char| !c.is_whitespace()).map(|skip| key_end + skip) else { break };
-                    let Some(skip) = text.get(colon + 1..).and_then(|rest| rest.find(|c: char| !c.is_whitespace())) else { break };
+                    let Some(colon) = text[key_end..].find(|c: char| !c.is_whitespace()).map(|skip| key_end + skip)
+                    else {
+                        break;
+                    };
+                    let Some(skip) = text.get(colon + 1..).and_then(|rest| rest.find(|c: char| !c.is_whitespace()))
+                    else {
+                        break;
+                    };
                     let value = colon + 1 + skip;
                     let end = value_end(text, value);
                     let raw = &text[value..end.unwrap_or(text.len())];
@@ -498,7 +521,8 @@ mod tests {
         for size in 1..=text.chars().count() {
             let (found, thought, made) = split(splitting, text, size);
             assert_eq!((found.as_str(), thought.as_str()), (content, reasoning), "in pieces of {size}");
-            let made: Vec<_> = made.iter().map(|(name, text)| (name.as_str(), serde_json::from_str(text).unwrap())).collect();
+            let made: Vec<_> =
+                made.iter().map(|(name, text)| (name.as_str(), serde_json::from_str(text).unwrap())).collect();
             assert_eq!(made, calls, "in pieces of {size}");
         }
     }
@@ -512,7 +536,8 @@ mod tests {
 
     #[test]
     fn qwen_thinks_talks_and_calls() {
-        let splitting = Splitting { calls: Some(TAGGED), thinking: Some(("<think>", "</think>")), begins_thinking: false };
+        let splitting =
+            Splitting { calls: Some(TAGGED), thinking: Some(("<think>", "</think>")), begins_thinking: false };
         let text = "<think>\nhm, a }\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"\", \"b\": [1]}}\n</tool_call>\n<tool_call>\n{\"arguments\": {}, \"name\": \"g\"}\n</tool_call>";
         everywhere(splitting, text, "I look.", "\nhm, a }", &[("f", json!({"a": "}\"", "b": [1]})), ("g", json!({}))]);
         let begun = Splitting { begins_thinking: true, calls: None, ..splitting };
@@ -542,10 +567,18 @@ mod tests {
         everywhere(with(CallForm::Bare), "Hello {x}", "Hello {x}", "", &[]);
         let xml = "ok\n<tool_call>\n<function=f>\n<parameter=a>\nx y\n</parameter>\n<parameter=b>\n3\n</parameter>\n</function>\n</tool_call>";
         everywhere(with(CallForm::QwenXml), xml, "ok", "", &[("f", json!({"a": "x y", "b": 3}))]);
-        let minicpm = "<function name=\"f\"><param name=\"a\"><![CDATA[<x>]]></param><param name=\"b\">2</param></function>";
+        let minicpm =
+            "<function name=\"f\"><param name=\"a\"><![CDATA[<x>]]></param><param name=\"b\">2</param></function>";
         everywhere(with(CallForm::MiniCpmXml), minicpm, "", "", &[("f", json!({"a": "<x>", "b": 2}))]);
-        let python = "<|tool_call_start|>\n```python\nf(a=\"x, (y)\", b=[1, 2], c=True, d='it\\'s')\n```\n<|tool_call_end|>";
-        everywhere(with(CallForm::Python), python, "", "", &[("f", json!({"a": "x, (y)", "b": [1, 2], "c": true, "d": "it's"}))]);
+        let python =
+            "<|tool_call_start|>\n```python\nf(a=\"x, (y)\", b=[1, 2], c=True, d='it\\'s')\n```\n<|tool_call_end|>";
+        everywhere(
+            with(CallForm::Python),
+            python,
+            "",
+            "",
+            &[("f", json!({"a": "x, (y)", "b": [1, 2], "c": true, "d": "it's"}))],
+        );
     }
 
     #[test]

@@ -54,7 +54,13 @@ impl Tools {
                 }
                 Some("allowed_tools") => {
                     let allowed = choice.get("allowed_tools").unwrap_or(&Value::Null);
-                    let names: Vec<_> = allowed.get("tools").and_then(Value::as_array).into_iter().flatten().filter_map(name_of).collect();
+                    let names: Vec<_> = allowed
+                        .get("tools")
+                        .and_then(Value::as_array)
+                        .into_iter()
+                        .flatten()
+                        .filter_map(name_of)
+                        .collect();
                     all.retain(|tool| name_of(tool).is_some_and(|name| names.contains(&name)));
                     allowed.get("mode").and_then(Value::as_str).unwrap_or("auto")
                 }
@@ -86,7 +92,8 @@ fn check_tool(tool: &Value, at: usize) -> Result<(), ApiError> {
         None => return Err(wrong("has no type".into())),
     }
     let name = name_of(tool).ok_or_else(|| wrong("has no function.name".into()))?;
-    let is_name = (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let is_name =
+        (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !is_name {
         return Err(wrong(format!("has the name {name:?}; a name is 1 to 64 letters, digits, '_' and '-'")));
     }
@@ -152,14 +159,15 @@ pub(crate) fn ask(model: &Loaded, chat: ChatPrompt<'_>, mut options: GenerateOpt
     let conversation = conversation(model, &chat)?;
     let engine = model.engine();
     let prompt = engine.encode_conversation(&conversation).map_err(|error| {
-        let field = if matches!(error, GenerateError::Chat(rotor::chat::ChatError::NoTools)) { "tools" } else { "messages" };
+        let field =
+            if matches!(error, GenerateError::Chat(rotor::chat::ChatError::NoTools)) { "tools" } else { "messages" };
         ApiError::of_generation(&error, field)
     })?;
     let grammar = grammar(model, &chat)?;
     let tail = tail(model, &prompt);
-    let begins_thinking = model.thinking.is_some_and(|(open, close)| {
-        tail.rfind(open).is_some_and(|open| tail[open..].find(close).is_none())
-    });
+    let begins_thinking = model
+        .thinking
+        .is_some_and(|(open, close)| tail.rfind(open).is_some_and(|open| tail[open..].find(close).is_none()));
     let form = model.calls.unwrap_or(TAGGED);
     options.trim_start = engine.chat_template().is_ok_and(|template| template.trims_answer());
     let mut ask = Ask::new(prompt, options, "messages");
@@ -209,13 +217,17 @@ fn grammar(model: &Loaded, chat: &ChatPrompt<'_>) -> Result<Option<Grammar>, Api
     let kind = format.get("type").and_then(Value::as_str);
     match kind {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(format.get("schema").map_or(Grammar::JsonObject, |schema| Grammar::JsonSchema(schema.clone())))),
+        Some("json_object") => {
+            Ok(Some(format.get("schema").map_or(Grammar::JsonObject, |schema| Grammar::JsonSchema(schema.clone()))))
+        }
         Some("json_schema") => {
             let holder = format.get("json_schema").unwrap_or(format);
             match holder.get("schema") {
                 Some(schema @ Value::Object(_)) => Ok(Some(Grammar::JsonSchema(schema.clone()))),
                 None => Ok(Some(Grammar::JsonObject)),
-                Some(_) => Err(ApiError::field("response_format", "response_format.json_schema.schema must be an object")),
+                Some(_) => {
+                    Err(ApiError::field("response_format", "response_format.json_schema.schema must be an object"))
+                }
             }
         }
         _ => Err(ApiError::field("response_format", "response_format.type must be text, json_object or json_schema")),
@@ -225,26 +237,33 @@ fn grammar(model: &Loaded, chat: &ChatPrompt<'_>) -> Result<Option<Grammar>, Api
 /// Calls in the family's own marks, one of the tools each, arguments as the tool's schema says.
 fn call_grammar(tools: &Tools, form: CallForm) -> Grammar {
     let CallForm::Json { open, close } = forced_form(form) else { unreachable!("a forced form has marks") };
-    let calls: Vec<_> = tools.tools.iter().map(|tool| {
-        let function = &tool["function"];
-        let arguments = match &function["parameters"] {
-            Value::Null => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
-            parameters => parameters.clone(),
-        };
-        let call = json!({
-            "type": "object",
-            "properties": { "name": { "const": function["name"] }, "arguments": arguments },
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-        });
-        format!("%json {}", guided(&call))
-    }).collect();
+    let calls: Vec<_> = tools
+        .tools
+        .iter()
+        .map(|tool| {
+            let function = &tool["function"];
+            let arguments = match &function["parameters"] {
+                Value::Null => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
+                parameters => parameters.clone(),
+            };
+            let call = json!({
+                "type": "object",
+                "properties": { "name": { "const": function["name"] }, "arguments": arguments },
+                "required": ["name", "arguments"],
+                "additionalProperties": false,
+            });
+            format!("%json {}", guided(&call))
+        })
+        .collect();
     let repeat = if tools.parallel { "+" } else { "" };
     let names: Vec<_> = (0..calls.len()).map(|number| format!("call{number}")).collect();
     let rules: Vec<_> = calls.iter().zip(&names).map(|(call, name)| format!("{name}: {call}")).collect();
     Grammar::Lark(format!(
         "start: ({} \"\\n\" call \"\\n\" {} \"\\n\"?){repeat}\ncall: {}\n{}\n",
-        json!(open), json!(close), names.join(" | "), rules.join("\n"),
+        json!(open),
+        json!(close),
+        names.join(" | "),
+        rules.join("\n"),
     ))
 }
 
@@ -269,7 +288,9 @@ mod tests {
             assert_eq!(read(wrong).unwrap_err().param.as_deref(), Some("tool_choice"));
         }
         assert!(Tools::read(None, Some(&json!("required")), None).is_err());
-        for wrong in [json!({}), json!({ "type": "custom" }), json!({ "type": "function", "function": { "name": "a b" } })] {
+        for wrong in
+            [json!({}), json!({ "type": "custom" }), json!({ "type": "function", "function": { "name": "a b" } })]
+        {
             assert_eq!(Tools::read(Some(&[wrong]), None, None).unwrap_err().param.as_deref(), Some("tools[0]"));
         }
     }

@@ -9,10 +9,10 @@ use crate::generation::{Piece, Running, timings_of};
 use crate::parts::Part;
 use crate::prompt::{self, ChatPrompt, Tools};
 use crate::requests::Caller;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -197,7 +197,8 @@ impl Answer {
                 Piece::Failed(error) => return Err(error),
             }
         }
-        let choices: Vec<_> = choices.into_iter().enumerate().map(|(index, choice)| choice.json(index, self.top)).collect();
+        let choices: Vec<_> =
+            choices.into_iter().enumerate().map(|(index, choice)| choice.json(index, self.top)).collect();
         let body = json!({
             "id": self.id, "object": "chat.completion", "created": self.created, "model": self.running.model.id,
             "system_fingerprint": crate::FINGERPRINT, "choices": choices, "usage": self.usage.json(),
@@ -304,7 +305,8 @@ fn delta(part: Part) -> Value {
         Part::Reasoning(text) => json!({ "reasoning_content": text }),
         Part::Call { index, name } => {
             let function = json!({ "name": name, "arguments": "" });
-            let call = json!({ "index": index, "id": crate::ids::unique("call_"), "type": "function", "function": function });
+            let call =
+                json!({ "index": index, "id": crate::ids::unique("call_"), "type": "function", "function": function });
             json!({ "tool_calls": [call] })
         }
         Part::Arguments { index, text } => {

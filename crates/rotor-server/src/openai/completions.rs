@@ -9,10 +9,10 @@ use crate::generation::{Ask, Logprob, Piece, Running, timings_of};
 use crate::models::Loaded;
 use crate::parts::Part;
 use crate::requests::Caller;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -78,7 +78,8 @@ pub(crate) async fn completions(
     Extension(caller): Extension<Caller>,
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+    let given =
+        |value: &Option<Value>| value.as_ref().is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
     if given(&request.suffix) {
         return Err(ApiError::unsupported("suffix", "suffix"));
     }
@@ -114,7 +115,8 @@ pub(crate) async fn completions(
 }
 
 fn one_prompt(model: &Loaded, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
-    let several = || ApiError::field("prompt", "several prompts in one request are not supported: send one request for each");
+    let several =
+        || ApiError::field("prompt", "several prompts in one request are not supported: send one request for each");
     let text = match prompt {
         Prompt::Ids(ids) => return Ok(ids),
         Prompt::ManyIds(mut prompts) => {
@@ -160,10 +162,14 @@ impl Answer {
                 Piece::Failed(error) => return Err(error),
             }
         }
-        let choices: Vec<_> = texts.into_iter().enumerate().map(|(index, (text, logprobs, finish))| {
-            let logprobs = self.logprobs(index, &logprobs);
-            json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish })
-        }).collect();
+        let choices: Vec<_> = texts
+            .into_iter()
+            .enumerate()
+            .map(|(index, (text, logprobs, finish))| {
+                let logprobs = self.logprobs(index, &logprobs);
+                json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish })
+            })
+            .collect();
         let mut body = self.frame(choices);
         body["usage"] = self.usage.json();
         body["timings"] = self.timings;
@@ -231,7 +237,12 @@ impl Answer {
             let (text, _) = token(engine, *id);
             offsets.push(self.offsets[choice]);
             self.offsets[choice] += text.chars().count();
-            let alternatives: Map<String, Value> = logprobs.top.iter().take(top).map(|(id, logprob)| (token(engine, *id).0, finite(*logprob).into())).collect();
+            let alternatives: Map<String, Value> = logprobs
+                .top
+                .iter()
+                .take(top)
+                .map(|(id, logprob)| (token(engine, *id).0, finite(*logprob).into()))
+                .collect();
             tokens.push(text);
             values.push(finite(logprobs.logprob));
             tops.push(alternatives);

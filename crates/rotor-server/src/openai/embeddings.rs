@@ -5,8 +5,8 @@ use crate::body::{Int, Json};
 use crate::error::ApiError;
 use crate::generation::refused;
 use crate::requests::Caller;
-use axum::extract::State;
 use axum::Extension;
+use axum::extract::State;
 use base64::Engine as _;
 use rotor::request::{EmbedRequest, Event, Pooling};
 use serde::Deserialize;
@@ -86,7 +86,10 @@ pub(crate) async fn embeddings(
     let engine = model.engine();
     let width = engine.model().config().hidden_size;
     if request.dimensions.is_some_and(|dimensions| dimensions.0 != width as i64) {
-        return Err(ApiError::unsupported("dimensions", &format!("a number of dimensions other than the model's {width}")));
+        return Err(ApiError::unsupported(
+            "dimensions",
+            &format!("a number of dimensions other than the model's {width}"),
+        ));
     }
     let encode = |text: &String| engine.encode_prompt(text).map_err(|error| ApiError::of_generation(&error, "input"));
     let texts: Vec<Vec<u32>> = match &request.input {
@@ -96,7 +99,10 @@ pub(crate) async fn embeddings(
         Input::ManyIds(many) => many.clone(),
     };
     if texts.is_empty() || texts.len() > MAX_INPUTS {
-        return Err(ApiError::field("input", format!("input must hold from 1 to {MAX_INPUTS} texts, not {}", texts.len())));
+        return Err(ApiError::field(
+            "input",
+            format!("input must hold from 1 to {MAX_INPUTS} texts, not {}", texts.len()),
+        ));
     }
     let tokens: usize = texts.iter().map(Vec::len).sum();
     tracked.model(&model.id);

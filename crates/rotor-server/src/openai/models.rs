@@ -24,7 +24,10 @@ pub(crate) async fn list_models(State(app): State<Arc<App>>) -> axum::Json<Value
     get, path = "/v1/models/{*id}", tag = "openai", params(("id" = String, Path, description = "Name of the model")),
     responses((status = 200, description = "The model", body = Object), crate::openapi::Errors),
 )]
-pub(crate) async fn get_model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<axum::Json<Value>, ApiError> {
+pub(crate) async fn get_model(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, ApiError> {
     let (spec, state) = app.models.find(&id)?;
     Ok(axum::Json(describe(&app, spec, &state)))
 }

@@ -91,7 +91,8 @@ impl Sampling {
             min_p: number("min_p", self.min_p, 0.0, 1.0)?.unwrap_or(defaults.min_p),
             frequency_penalty: number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?.unwrap_or(0.0),
             presence_penalty: number("presence_penalty", self.presence_penalty, -2.0, 2.0)?.unwrap_or(0.0),
-            repeat_penalty: number("repeat_penalty", self.repeat_penalty, 0.01, 100.0)?.unwrap_or(defaults.repeat_penalty),
+            repeat_penalty: number("repeat_penalty", self.repeat_penalty, 0.01, 100.0)?
+                .unwrap_or(defaults.repeat_penalty),
             repeat_last_n: repeat_last_n.unwrap_or(defaults.repeat_last_n),
             logit_bias: self.biases(model)?,
             seed: self.seed()?,
@@ -111,9 +112,9 @@ impl Sampling {
     fn seed(&self) -> Result<Option<u64>, ApiError> {
         match self.seed {
             None | Some(Int(-1)) => Ok(None),
-            Some(Int(seed)) => {
-                u64::try_from(seed).map(Some).map_err(|_| ApiError::field("seed", format!("seed must be -1 or more, not {seed}")))
-            }
+            Some(Int(seed)) => u64::try_from(seed)
+                .map(Some)
+                .map_err(|_| ApiError::field("seed", format!("seed must be -1 or more, not {seed}"))),
         }
     }
 
@@ -123,10 +124,13 @@ impl Sampling {
         let pairs = self.logit_bias.iter().flatten().map(|(id, bias)| {
             let token: u32 = id.parse().map_err(|_| wrong(format!("logit_bias: {id:?} is no token id")))?;
             if token as usize >= vocab_size {
-                return Err(wrong(format!("logit_bias: the vocabulary has {vocab_size} tokens, so {token} is none of them")));
+                return Err(wrong(format!(
+                    "logit_bias: the vocabulary has {vocab_size} tokens, so {token} is none of them"
+                )));
             }
             let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
-            let bias = bias.ok_or_else(|| wrong(format!("logit_bias of {id} must be a number between -100 and 100")))?;
+            let bias =
+                bias.ok_or_else(|| wrong(format!("logit_bias of {id} must be a number between -100 and 100")))?;
             // At the ends of the range tokens are forbidden or forced.
             Ok((token, if bias <= -100.0 { f32::NEG_INFINITY } else { bias as f32 }))
         });
@@ -151,7 +155,9 @@ pub(crate) fn check_stops(field: &str, stops: &[String]) -> Result<(), ApiError>
         return Err(ApiError::field(field, format!("{field} holds at most {MAX_STOPS} texts, not {}", stops.len())));
     }
     match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
-        Some(_) => Err(ApiError::field(field, format!("each text of {field} must have from 1 to {MAX_STOP_BYTES} bytes"))),
+        Some(_) => {
+            Err(ApiError::field(field, format!("each text of {field} must have from 1 to {MAX_STOP_BYTES} bytes")))
+        }
         None => Ok(()),
     }
 }
