@@ -39,7 +39,10 @@ impl<T> Written<T> {
     pub fn accept(self, target: &str, allowed: bool) -> Result<(T, Vec<String>), FormatError> {
         if !self.lost.is_empty() && !allowed {
             let what = format!("this tokenizer in {target}");
-            let why = format!("it has no place for {}", self.lost.join("; "));
+            let lost = self.lost.join("; ");
+            let why = format!(
+                "it has no place for {lost} (a conversion with --lossy-tokenizer leaves that out and lists it)"
+            );
             return Err(FormatError::unsupported(what, why));
         }
         let lost = self.lost.into_iter().map(|lost| format!("left out of the tokenizer: {lost}"));
