@@ -1,172 +1,14 @@
-//! The command line: one row per command, and the arguments that several commands share.
+//! The arguments that several commands share, and the values that they take.
 
-#[cfg(feature = "hub")]
-use crate::models;
-use crate::synth::HeadName;
-use crate::{
-    bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, serve, synth, tokenize,
-};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::ValueEnum;
 use rotor::config::{Activation, limits};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
-use rotor::{FormatError, KvType};
+use rotor::{DenseType, FormatError, KvType};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// More threads than any machine this runs on has cores.
 const MAX_THREADS: usize = 1024;
-
-/// Ends the help of every command.
-const ENVIRONMENT: &str = "Every flag is also read from an environment variable of its name, --max-tokens from \
-    ROTOR_MAX_TOKENS, and MODEL from ROTOR_MODEL. ROTOR_ISA forces a kernel family.";
-
-/// Runs ternary (BitNet b1.58) language models on ordinary CPUs.
-#[derive(Debug, Parser)]
-#[command(name = "rotor", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 success, 1 failed run, 2 wrong usage, 130 ended by Ctrl-C.")]
-#[command(mut_subcommands = |command| command.after_help(ENVIRONMENT))]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-impl Cli {
-    /// Reads the command line, or ends the program: after help, or with a sentence about what is wrong with it.
-    pub(crate) fn read() -> Cli {
-        let mut command = Cli::definition();
-        let matches = command.try_get_matches_from_mut(std::env::args_os());
-        let cli = matches.and_then(|mut matches| {
-            one_model(&matches)?;
-            Cli::from_arg_matches_mut(&mut matches)
-        });
-        cli.unwrap_or_else(|error| explained(error, &command).exit())
-    }
-
-    /// All commands and their options. A negative number is a value everywhere, so that its option can say what it takes.
-    fn definition() -> clap::Command {
-        fn with_negative_numbers(command: clap::Command) -> clap::Command {
-            let command = command.mut_args(|argument| {
-                let takes_value = argument.get_action().takes_values() && !argument.is_positional();
-                argument.allow_negative_numbers(takes_value)
-            });
-            command.mut_subcommands(with_negative_numbers)
-        }
-        with_negative_numbers(Cli::command())
-    }
-}
-
-/// A model may be named by its place or by `-m`, but not by both.
-fn one_model(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
-    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
-    let typed =
-        |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
-    if typed("model") && typed("model_option") {
-        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, "the model is named twice: alone and with -m\n"));
-    }
-    Ok(())
-}
-
-/// A usage error that says what to do instead of quoting the parser.
-fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
-    let text = |error: &clap::Error, kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let argument = text(&error, ContextKind::InvalidArg);
-    if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
-        && text(&error, ContextKind::InvalidValue).is_some_and(|value| value.is_empty())
-        && let Some(name) = &argument
-    {
-        return clap::Error::raw(ErrorKind::InvalidValue, empty_value(name)).with_cmd(command);
-    }
-    // "-- -1" leads to the next error: what follows is taken for a model.
-    let mut tips = match error.remove(ContextKind::Suggested) {
-        Some(ContextValue::StyledStrs(tips)) => tips,
-        _ => Vec::new(),
-    };
-    tips.retain(|tip| !tip.to_string().contains(" -- "));
-    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-    if let Some(text) = argument.filter(|text| is_run && !text.starts_with('-')) {
-        tips.push(format!("a text goes after -p: -p {text:?}").into());
-    }
-    if !tips.is_empty() {
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-    }
-    error
-}
-
-/// What is said of an option, or its environment variable, with nothing in it.
-fn empty_value(argument: &str) -> String {
-    let name = argument.trim_start_matches(['-', '[', '<']);
-    let end = name.find([' ', '>', ']']).unwrap_or(name.len());
-    let variable = format!("ROTOR_{}", name[..end].replace('-', "_").to_uppercase());
-    if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) {
-        return format!("the environment variable {variable} is empty: give it a value, or unset it\n");
-    }
-    format!("the value of {argument} is empty: give one, or leave it out\n")
-}
-
-/// Help and options of each command are in its own file.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Run(Box<run::Args>),
-    Serve(Box<serve::Args>),
-    #[cfg(feature = "hub")]
-    Pull(models::pull::Args),
-    #[cfg(feature = "hub")]
-    List(models::list::Args),
-    #[cfg(feature = "hub")]
-    Show(models::show::Args),
-    #[cfg(feature = "hub")]
-    Rm(models::rm::Args),
-    #[cfg(feature = "hub")]
-    Verify(Box<models::verify::Args>),
-    Inspect(inspect::Args),
-    Convert(convert::Args),
-    Extract(extract::Args),
-    Diff(diff::Args),
-    Tokenize(tokenize::Args),
-    Logits(logits::Args),
-    Perplexity(perplexity::Args),
-    Bench(Box<bench::Args>),
-    Doctor(doctor::Args),
-    Synth(synth::Args),
-    Completions(completions::Args),
-}
-
-impl Command {
-    /// Runs the command.
-    pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
-        match self {
-            Command::Run(args) => run::execute(*args),
-            Command::Serve(args) => serve::execute(&args),
-            #[cfg(feature = "hub")]
-            Command::Pull(args) => models::pull::execute(&args),
-            #[cfg(feature = "hub")]
-            Command::List(args) => models::list::execute(&args),
-            #[cfg(feature = "hub")]
-            Command::Show(args) => models::show::execute(&args),
-            #[cfg(feature = "hub")]
-            Command::Rm(args) => models::rm::execute(&args),
-            #[cfg(feature = "hub")]
-            Command::Verify(args) => models::verify::execute(&args),
-            Command::Inspect(args) => inspect::execute(&args),
-            Command::Convert(args) => convert::execute(&args),
-            Command::Extract(args) => extract::execute(&args),
-            Command::Diff(args) => diff::execute(&args),
-            Command::Tokenize(args) => tokenize::execute(&args),
-            Command::Logits(args) => logits::execute(&args),
-            Command::Perplexity(args) => perplexity::execute(&args),
-            Command::Bench(args) => bench::execute(&args),
-            Command::Doctor(args) => doctor::execute(&args),
-            Command::Synth(args) => synth::execute(&args),
-            Command::Completions(args) => completions::execute(&args),
-        }
-    }
-}
 
 /// How to read a model's file, where the file leaves it open.
 #[derive(Clone, Debug, clap::Args)]
@@ -218,6 +60,33 @@ impl LoadArgs {
             dense_activations: self.dense_activations.map_or(activations, DenseActivationsName::activations),
         };
         Ok(OpenOptions { load, ..self.open.options()? })
+    }
+}
+
+/// How an embedding and a head are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum HeadName {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q6_k")]
+    Q6K,
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl HeadName {
+    pub(crate) fn dense_type(self) -> DenseType {
+        match self {
+            HeadName::F32 => DenseType::F32,
+            HeadName::F16 => DenseType::F16,
+            HeadName::Bf16 => DenseType::Bf16,
+            HeadName::Q8_0 => DenseType::Q8_0,
+            HeadName::Q6K => DenseType::Q6K,
+            HeadName::Q4K => DenseType::Q4K,
+        }
     }
 }
 
@@ -311,6 +180,25 @@ impl KvName {
             KvName::Int8 => KvType::Int8,
         }
     }
+}
+
+/// How much memory keys and values may take.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct KvMemoryArgs {
+    /// Memory for keys and values, as 512M or 2G; what the texts at hand leave of it keeps earlier ones [default: one context].
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, env = "ROTOR_KV_MEMORY", hide_env = true)]
+    pub(crate) kv_memory: Option<u64>,
+}
+
+/// A number of bytes; K, M, G and T stand for powers of 1024.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number of bytes, or one with K, M, G or T, as in 512M or 2G".to_owned();
+    let unit = text.chars().last().and_then(|unit| "KMGT".find(unit.to_ascii_uppercase()));
+    let number = if unit.is_some() { text.get(..text.len() - 1) } else { Some(text) };
+    let number: u64 = number.and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
+    let factor = unit.map_or(1, |unit| 1 << (10 * (unit + 1)));
+    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
 /// Several thread counts.
@@ -430,33 +318,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definitions_are_consistent() {
-        Cli::definition().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_has_an_environment_variable_named_after_it() {
-        for command in Cli::command().get_subcommands() {
-            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
-                let long = argument.get_long().unwrap_or_default();
-                if long == "model" {
-                    // Its variable belongs to the model that stands alone.
-                    continue;
-                }
-                let expected = format!("ROTOR_{}", long.replace('-', "_").to_uppercase());
-                let found = argument.get_env().and_then(std::ffi::OsStr::to_str);
-                assert_eq!(found, Some(expected.as_str()), "{} --{long}", command.get_name());
-            }
-        }
-    }
-
-    #[test]
     fn ids_may_be_separated_by_commas_and_spaces() {
         assert_eq!("1, 2 3,\n4".parse::<TokenIds>().unwrap().0, [1, 2, 3, 4]);
         assert!("".parse::<TokenIds>().unwrap().0.is_empty());
         assert_eq!("1,x".parse::<TokenIds>().unwrap_err(), "expected token ids, found \"x\"");
         assert!("4294967296".parse::<TokenIds>().is_err());
         assert!("-1".parse::<TokenIds>().is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(memory_size("3"), Ok(3));
+        assert_eq!(memory_size("512M"), Ok(512 << 20));
+        assert_eq!(memory_size("2g"), Ok(2 << 30));
+        for wrong in ["", "G", "0", "1.5G", "-1", "2GB", "99999999999T", "é"] {
+            assert!(memory_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The script only asks this program, with [`VARIABLE`] set, so it stays right when the program or the models change.
 
-use crate::args::Cli;
+use crate::cli::Cli;
 use crate::terminal::print;
 use clap::{Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};

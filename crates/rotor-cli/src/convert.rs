@@ -1,9 +1,8 @@
 //! `rotor convert`: any form to any form that can hold it.
 
-use crate::args::OpenArgs;
+use crate::args::{HeadName, OpenArgs};
 use crate::load;
 use crate::progress::Bar;
-use crate::synth::HeadName;
 use crate::terminal::{message, print, print_json, printable};
 use crate::units;
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};

@@ -1,6 +1,6 @@
 //! The `rotor` command.
 //!
-//! A command is one file here and one row in [`args::Command`]. Arguments are parsed into typed options before anything is
+//! A command is one file here and one row in [`cli::Command`]. Arguments are parsed into typed options before anything is
 //! opened; results go to stdout, everything else to stderr; the exit code is 0, 1 for a failed run, 2 for wrong usage, or
 //! 130 where Ctrl-C ended it (SIGTERM and SIGHUP end it as signals do, temporary files first).
 
@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod cli;
 mod completions;
 mod convert;
 mod diff;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     completions::complete();
-    let cli = args::Cli::read();
+    let cli = cli::Cli::read();
     interrupt::install();
     match cli.command.execute() {
         Ok(code) => code,

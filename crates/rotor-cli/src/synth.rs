@@ -1,12 +1,11 @@
 //! `rotor synth`: synthetic models, for measuring and testing where none can be downloaded.
 
-use crate::args::{LayoutName, seed};
+use crate::args::{HeadName, LayoutName, seed};
 use crate::progress::Bar;
 use crate::terminal::print_line;
 use crate::units;
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rotor::DenseType;
 use rotor::forms::I2sLayout;
 use rotor::synth::{Preset, SynthOptions, SynthType, synthesize};
 use std::path::PathBuf;
@@ -44,33 +43,6 @@ enum TypeName {
     #[value(name = "i2_s")]
     I2S,
     Hf,
-}
-
-/// How an embedding and a head are stored.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum HeadName {
-    F32,
-    F16,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q6_k")]
-    Q6K,
-    #[value(name = "q4_k")]
-    Q4K,
-}
-
-impl HeadName {
-    pub(crate) fn dense_type(self) -> DenseType {
-        match self {
-            HeadName::F32 => DenseType::F32,
-            HeadName::F16 => DenseType::F16,
-            HeadName::Bf16 => DenseType::Bf16,
-            HeadName::Q8_0 => DenseType::Q8_0,
-            HeadName::Q6K => DenseType::Q6K,
-            HeadName::Q4K => DenseType::Q4K,
-        }
-    }
 }
 
 impl Args {

@@ -103,6 +103,9 @@ fn prompts_that_do_not_fit_or_are_no_text() {
     let run = rotor(["run", model, "-c", "16", "-p", &"long ".repeat(20)]);
     assert_eq!(run.code, 1);
     assert!(run.error().contains("but the context holds 16"), "{run:?}");
+    let run = rotor(["run", model, "--kv-memory", "1K", "-p", "long"]);
+    assert_eq!(run.code, 1);
+    assert!(run.error().contains("raise --kv-memory"), "{run:?}");
     for command in [["run", model].as_slice(), &["tokenize", model], &["perplexity", model, "-"]] {
         let run = rotor_with_input(command, b"ab\xff\xfe");
         assert_eq!((run.code, run.stdout.as_str()), (1, ""));

@@ -12,6 +12,7 @@
 //! a request is only taken if it can finish with all memory to itself, so every one finishes.
 
 use crate::cache::{BlockPool, Place, PoolError, PrefixCache, SequenceCache, block_bytes};
+use crate::config::Config;
 use crate::cost::PREFILL_CHUNK;
 use crate::machine::Memory;
 use crate::model::{ForwardError, Model, Step, Workspace};
@@ -56,10 +57,14 @@ impl BatchOptions {
         }
     }
 
-    fn budget(&self, model: &Model) -> u64 {
-        let block = block_bytes(model.config(), self.kv);
-        // One more: the last block of a beginning that was kept is copied before it is written to.
-        let context = block.saturating_mul(self.context.div_ceil(KvBlock::POSITIONS) as u64 + 1);
+    /// Bytes of the keys and values of one full context, and of the copy of a last block that is shared with a beginning.
+    pub(crate) fn context_bytes(&self, config: &Config) -> u64 {
+        let blocks = self.context.div_ceil(KvBlock::POSITIONS) as u64;
+        block_bytes(config, self.kv).saturating_mul(blocks.saturating_add(1))
+    }
+
+    fn budget(&self, config: &Config) -> u64 {
+        let context = self.context_bytes(config);
         let unknown = context.saturating_mul(UNKNOWN_MEMORY);
         let default = || Memory::read().free().map_or(unknown, |free| free / 2).max(context);
         self.kv_memory.unwrap_or_else(default)
@@ -238,7 +243,7 @@ pub enum SequenceState {
 impl Batch {
     /// An empty batch. Memory is taken as it is used.
     pub fn new(model: &Model, options: BatchOptions) -> Batch {
-        let pool = BlockPool::new(model.config(), options.kv, options.budget(model));
+        let pool = BlockPool::new(model.config(), options.kv, options.budget(model.config()));
         let vocab_size = model.config().vocab_size;
         let (context, sequences) = (options.context, options.sequences);
         Batch {

@@ -7,7 +7,6 @@
 //! ([`Engine::events`]). What was computed is kept, so a prompt that begins like an earlier one only pays for what is new.
 
 use crate::batch::{Batch, BatchOptions, RequestId};
-use crate::cache::block_bytes;
 use crate::chat::{ChatError, ChatTemplate, Conversation, Message, encode_chat};
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
@@ -16,7 +15,7 @@ use crate::request::{Event, Finished, Request};
 use crate::runtime::Runtime;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rotor_kernels::Pool;
-use rotor_kernels::attention::{KvBlock, KvType};
+use rotor_kernels::attention::KvType;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -165,12 +164,15 @@ impl Engine {
         Batch::new(&self.model, options)
     }
 
-    /// A batch of one sequence with room for `context` tokens. Memory is taken as it is used.
+    /// A batch of one sequence with room for `context` tokens and memory for that many. It is taken as it is used.
     pub fn session(&self, context: usize, kv: KvType) -> Session {
-        let block = block_bytes(self.model.config(), kv);
-        // One block more, for the copy of a last block that is shared with an earlier text.
-        let kv_memory = Some(block.saturating_mul(context.div_ceil(KvBlock::POSITIONS) as u64 + 1));
-        let options = BatchOptions { kv, kv_memory, sequences: 1, ..BatchOptions::new(context) };
+        self.session_with(BatchOptions { kv, ..BatchOptions::new(context) })
+    }
+
+    /// A batch of one sequence. Without `kv_memory` there is memory for one context.
+    pub fn session_with(&self, options: BatchOptions) -> Session {
+        let kv_memory = options.kv_memory.unwrap_or_else(|| options.context_bytes(self.model.config()));
+        let options = BatchOptions { kv_memory: Some(kv_memory), sequences: 1, ..options };
         Session { batch: self.batch(options), tokens: Vec::new() }
     }
 

@@ -457,3 +457,55 @@ fn memory_is_level_over_many_requests() {
     batch.forget();
     assert_eq!((batch.statistics().used_blocks, batch.statistics().kept_blocks), (0, 0));
 }
+
+/// Resident bytes of this process.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Takes minutes: `cargo test --test batch -- --ignored --nocapture`, by itself.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes minutes"]
+fn resident_memory_is_level_over_100_000_requests_and_falls_after_a_long_context() {
+    let (engine, ids) = engine(0, 2);
+    let ask = |batch: &mut Batch, prompt: Vec<u32>| {
+        let options = GenerateOptions { max_tokens: Some(2), ignore_eos: true, ..Default::default() };
+        engine.submit(batch, Request::new(prompt, options)).unwrap();
+    };
+    let mut batch = engine.batch(BatchOptions { kv_memory: Some(16 << 20), ..BatchOptions::new(512) });
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut early = 0;
+    for request in 0..100_000 {
+        ask(&mut batch, (0..random.usize(1..30)).map(|_| random.u32(3..500)).collect());
+        if request % 8 == 7 {
+            run(&engine, &mut batch, |_| {});
+        }
+        if request == 20_000 {
+            early = resident();
+        }
+    }
+    let late = resident();
+    println!("resident after 20,000 requests: {early} bytes, after 100,000: {late} bytes");
+    assert!(late < early + (2 << 20));
+    drop(batch);
+
+    let mut batch = engine.batch(BatchOptions { kv_memory: Some(1 << 30), ..BatchOptions::new(32 << 10) });
+    ask(&mut batch, ids.clone());
+    run(&engine, &mut batch, |_| {});
+    batch.forget();
+    let before = resident();
+    ask(&mut batch, ids.repeat(1365));
+    run(&engine, &mut batch, |_| {});
+    let full = resident();
+    let used = batch.statistics().used_blocks as u64 * batch.statistics().block_bytes;
+    batch.forget();
+    let after = resident();
+    println!(
+        "resident before 32,760 tokens: {before} bytes, with them: {full}, of which blocks {used}, after: {after}"
+    );
+    assert!(full - after > used / 10 * 9 - (1 << 20), "the blocks went back");
+}

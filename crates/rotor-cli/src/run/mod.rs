@@ -6,7 +6,7 @@ mod interactive;
 mod once;
 mod options;
 
-use crate::args::{KvName, LoadArgs, OptionalModelArg, ThreadArgs, context};
+use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, ThreadArgs, context};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
@@ -14,6 +14,7 @@ use crate::units;
 use anyhow::bail;
 use clap::builder::FalseyValueParser;
 use options::{SamplingArgs, TokenLimit, token_limit};
+use rotor::batch::BatchOptions;
 use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
 use rotor::formats::DenseActivations;
 use rotor::tokenizer::MAX_TEXT_BYTES;
@@ -80,6 +81,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f16", help_heading = "Computing")]
     #[arg(env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
+    #[command(flatten)]
+    kv_memory: KvMemoryArgs,
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
@@ -179,7 +182,8 @@ impl Run {
             Some(context) => context,
         };
         load::warn_of_context(&engine, context);
-        let session = engine.session(context, args.kv.kind());
+        let (kv, kv_memory) = (args.kv.kind(), args.kv_memory.kv_memory);
+        let session = engine.session_with(BatchOptions { kv, kv_memory, ..BatchOptions::new(context) });
         Ok(Run { engine, session, options, load_time: start.elapsed() })
     }
 }

@@ -1,0 +1,186 @@
+//! The command line: one row per command, and what is said where it is wrong.
+
+#[cfg(feature = "hub")]
+use crate::models;
+use crate::{
+    bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, serve, synth, tokenize,
+};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Ends the help of every command.
+const ENVIRONMENT: &str = "Every flag is also read from an environment variable of its name, --max-tokens from \
+    ROTOR_MAX_TOKENS, and MODEL from ROTOR_MODEL. ROTOR_ISA forces a kernel family.";
+
+/// Runs ternary (BitNet b1.58) language models on ordinary CPUs.
+#[derive(Debug, Parser)]
+#[command(name = "rotor", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 success, 1 failed run, 2 wrong usage, 130 ended by Ctrl-C.")]
+#[command(mut_subcommands = |command| command.after_help(ENVIRONMENT))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line, or ends the program: after help, or with a sentence about what is wrong with it.
+    pub(crate) fn read() -> Cli {
+        let mut command = Cli::definition();
+        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        let cli = matches.and_then(|mut matches| {
+            one_model(&matches)?;
+            Cli::from_arg_matches_mut(&mut matches)
+        });
+        cli.unwrap_or_else(|error| explained(error, &command).exit())
+    }
+
+    /// All commands and their options. A negative number is a value everywhere, so that its option can say what it takes.
+    fn definition() -> clap::Command {
+        fn with_negative_numbers(command: clap::Command) -> clap::Command {
+            let command = command.mut_args(|argument| {
+                let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+                argument.allow_negative_numbers(takes_value)
+            });
+            command.mut_subcommands(with_negative_numbers)
+        }
+        with_negative_numbers(Cli::command())
+    }
+}
+
+/// A model may be named by its place or by `-m`, but not by both.
+fn one_model(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+    let typed =
+        |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
+    if typed("model") && typed("model_option") {
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, "the model is named twice: alone and with -m\n"));
+    }
+    Ok(())
+}
+
+/// A usage error that says what to do instead of quoting the parser.
+fn explained(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let text = |error: &clap::Error, kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let argument = text(&error, ContextKind::InvalidArg);
+    if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
+        && text(&error, ContextKind::InvalidValue).is_some_and(|value| value.is_empty())
+        && let Some(name) = &argument
+    {
+        return clap::Error::raw(ErrorKind::InvalidValue, empty_value(name)).with_cmd(command);
+    }
+    // "-- -1" leads to the next error: what follows is taken for a model.
+    let mut tips = match error.remove(ContextKind::Suggested) {
+        Some(ContextValue::StyledStrs(tips)) => tips,
+        _ => Vec::new(),
+    };
+    tips.retain(|tip| !tip.to_string().contains(" -- "));
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    if let Some(text) = argument.filter(|text| is_run && !text.starts_with('-')) {
+        tips.push(format!("a text goes after -p: -p {text:?}").into());
+    }
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+/// What is said of an option, or its environment variable, with nothing in it.
+fn empty_value(argument: &str) -> String {
+    let name = argument.trim_start_matches(['-', '[', '<']);
+    let end = name.find([' ', '>', ']']).unwrap_or(name.len());
+    let variable = format!("ROTOR_{}", name[..end].replace('-', "_").to_uppercase());
+    if std::env::var_os(&variable).is_some_and(|value| value.is_empty()) {
+        return format!("the environment variable {variable} is empty: give it a value, or unset it\n");
+    }
+    format!("the value of {argument} is empty: give one, or leave it out\n")
+}
+
+/// Help and options of each command are in its own file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Box<run::Args>),
+    Serve(Box<serve::Args>),
+    #[cfg(feature = "hub")]
+    Pull(models::pull::Args),
+    #[cfg(feature = "hub")]
+    List(models::list::Args),
+    #[cfg(feature = "hub")]
+    Show(models::show::Args),
+    #[cfg(feature = "hub")]
+    Rm(models::rm::Args),
+    #[cfg(feature = "hub")]
+    Verify(Box<models::verify::Args>),
+    Inspect(inspect::Args),
+    Convert(convert::Args),
+    Extract(extract::Args),
+    Diff(diff::Args),
+    Tokenize(tokenize::Args),
+    Logits(logits::Args),
+    Perplexity(perplexity::Args),
+    Bench(Box<bench::Args>),
+    Doctor(doctor::Args),
+    Synth(synth::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Run(args) => run::execute(*args),
+            Command::Serve(args) => serve::execute(&args),
+            #[cfg(feature = "hub")]
+            Command::Pull(args) => models::pull::execute(&args),
+            #[cfg(feature = "hub")]
+            Command::List(args) => models::list::execute(&args),
+            #[cfg(feature = "hub")]
+            Command::Show(args) => models::show::execute(&args),
+            #[cfg(feature = "hub")]
+            Command::Rm(args) => models::rm::execute(&args),
+            #[cfg(feature = "hub")]
+            Command::Verify(args) => models::verify::execute(&args),
+            Command::Inspect(args) => inspect::execute(&args),
+            Command::Convert(args) => convert::execute(&args),
+            Command::Extract(args) => extract::execute(&args),
+            Command::Diff(args) => diff::execute(&args),
+            Command::Tokenize(args) => tokenize::execute(&args),
+            Command::Logits(args) => logits::execute(&args),
+            Command::Perplexity(args) => perplexity::execute(&args),
+            Command::Bench(args) => bench::execute(&args),
+            Command::Doctor(args) => doctor::execute(&args),
+            Command::Synth(args) => synth::execute(&args),
+            Command::Completions(args) => completions::execute(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::definition().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_named_after_it() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let long = argument.get_long().unwrap_or_default();
+                if long == "model" {
+                    // Its variable belongs to the model that stands alone.
+                    continue;
+                }
+                let expected = format!("ROTOR_{}", long.replace('-', "_").to_uppercase());
+                let found = argument.get_env().and_then(std::ffi::OsStr::to_str);
+                assert_eq!(found, Some(expected.as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+}
