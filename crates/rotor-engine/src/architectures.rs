@@ -17,6 +17,12 @@ pub enum Architecture {
     Llama,
     /// Qwen 3: a norm over each query and key head, and a head size of its own.
     Qwen3,
+    /// MiniCPM and BitCPM: Llama with scales on the embedding, the sublayers' outputs and the logits.
+    MiniCpm,
+    /// Hunyuan dense: as Qwen 3, with the norms over heads after RoPE.
+    HunYuanDense,
+    /// Gemma 3, text only: norms behind the sublayers too, GELU, and layers that see a window.
+    Gemma3,
 }
 
 /// Where the norms over query and key heads stand, in architectures that have them.
@@ -168,7 +174,7 @@ const LLAMA: ArchitectureInfo = ArchitectureInfo {
 };
 
 /// Every architecture, in the order of [`Architecture`].
-pub static ARCHITECTURES: [ArchitectureInfo; 3] = [
+pub static ARCHITECTURES: [ArchitectureInfo; 6] = [
     ArchitectureInfo {
         architecture: Architecture::BitNet,
         name: "bitnet",
@@ -208,6 +214,67 @@ pub static ARCHITECTURES: [ArchitectureInfo; 3] = [
         norms_in_linears: true,
         rope_rows: RopeRows::Halves,
         defaults: Defaults { head_dim: Some(128), ..LLAMA_DEFAULTS },
+        ..LLAMA
+    },
+    ArchitectureInfo {
+        architecture: Architecture::MiniCpm,
+        name: "minicpm",
+        gguf: &[gguf("minicpm", Activation::Silu)],
+        classes: &["MiniCPMForCausalLM"],
+        model_types: &["minicpm"],
+        scalars: Scalars::MiniCpm,
+        // openbmb's own configuration class, which its files rely on.
+        defaults: Defaults { tied: Some(true), ..LLAMA_DEFAULTS },
+        ..LLAMA
+    },
+    ArchitectureInfo {
+        architecture: Architecture::HunYuanDense,
+        name: "hunyuan-dense",
+        gguf: &[gguf("hunyuan-dense", Activation::Silu)],
+        classes: &["HunYuanDenseV1ForCausalLM"],
+        model_types: &["hunyuan_v1_dense"],
+        norms: &[
+            ATTN_NORM,
+            norm(Part::AttnQNorm, &["self_attn.query_layernorm"]),
+            norm(Part::AttnKNorm, &["self_attn.key_layernorm"]),
+            FFN_NORM,
+        ],
+        head_norms: HeadNorms::AfterRope,
+        rope_rows: RopeRows::Halves,
+        defaults: Defaults { rms_norm_eps: 1e-5, ..LLAMA_DEFAULTS },
+        ..LLAMA
+    },
+    ArchitectureInfo {
+        architecture: Architecture::Gemma3,
+        name: "gemma3",
+        gguf: &[gguf("gemma3", Activation::GeluTanh)],
+        classes: &["Gemma3ForCausalLM"],
+        base_class: Some("Gemma3TextModel"),
+        model_types: &["gemma3_text"],
+        norms: &[
+            ATTN_NORM,
+            Q_NORM,
+            K_NORM,
+            norm(Part::AttnPostNorm, &["post_attention_layernorm"]),
+            norm(Part::FfnNorm, &["pre_feedforward_layernorm"]),
+            norm(Part::FfnPostNorm, &["post_feedforward_layernorm"]),
+        ],
+        norms_less_one: true,
+        norms_in_linears: true,
+        rope_rows: RopeRows::Halves,
+        scalars: Scalars::RootOfWidth,
+        sliding_layers: true,
+        defaults: Defaults {
+            rope_theta: 1_000_000.0,
+            hidden_act: Activation::GeluTanh,
+            head_dim: Some(256),
+            tied: Some(true),
+            sliding_window: Some(4096),
+            sliding_window_pattern: 6,
+            rope_local_base_freq: Some(10_000.0),
+            query_pre_attn_scalar: Some(256.0),
+            ..LLAMA_DEFAULTS
+        },
         ..LLAMA
     },
 ];

@@ -26,7 +26,7 @@ const RELEASE_AFTER: usize = 16 << 20;
 /// How two models compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Hyper-parameters that differ.
+    /// Hyper-parameters that differ, and the chat template if it does.
     pub config: Vec<ConfigDifference>,
     /// What differs between the tokenizers: then texts become other ids, ids another text, or texts end elsewhere.
     pub tokenizer: Vec<TokenizerDifference>,
@@ -38,7 +38,7 @@ pub struct Comparison {
     pub trits: u64,
 }
 
-/// A hyper-parameter that differs.
+/// A hyper-parameter, or the chat template, that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConfigDifference {
     /// Its name in `config.json`.
@@ -177,7 +177,8 @@ pub(crate) fn compare_allowing(
     roles.extend(second.roles());
     roles.sort_unstable();
     roles.dedup();
-    let config = config_differences(first.config(), second.config());
+    let mut config = config_differences(first.config(), second.config());
+    config.extend(template_difference(template(first).as_deref(), template(second).as_deref()));
     let tokenizer = if allowed.tokenizer { Vec::new() } else { tokenizer_differences(first, second) };
     let mut found = Comparison { config, tokenizer, tensors: Vec::new(), compared: 0, trits: 0 };
     let total = roles.len() as u64;
@@ -224,6 +225,27 @@ fn tokenizer_differences(first: &Source, second: &Source) -> Vec<TokenizerDiffer
     // Two that are broken alike are one.
     let (first, second) = (nature(&first), nature(&second));
     if first == second { Vec::new() } else { vec![TokenizerDifference { name: "presence", first, second }] }
+}
+
+/// The chat template, or why there is none to compare.
+fn template(source: &Source) -> Option<String> {
+    source.chat_template().unwrap_or_else(|error| Some(error.to_string()))
+}
+
+/// Chat templates that differ, each from a little before the first character that does.
+fn template_difference(first: Option<&str>, second: Option<&str>) -> Option<ConfigDifference> {
+    const SHOWN: usize = 40;
+    if first == second {
+        return None;
+    }
+    let chars = |text: Option<&str>| text.unwrap_or_default().chars().collect::<Vec<_>>();
+    let same = chars(first).iter().zip(&chars(second)).take_while(|(a, b)| a == b).count();
+    let from = same.saturating_sub(SHOWN / 4);
+    let shown = |text: Option<&str>| match text {
+        None => "absent".to_owned(),
+        Some(text) => format!("{:?} at character {from}", text.chars().skip(from).take(SHOWN).collect::<String>()),
+    };
+    Some(ConfigDifference { name: "chat_template", first: shown(first), second: shown(second) })
 }
 
 /// What fills a role.
@@ -579,6 +601,61 @@ mod tests {
             matches!(found.tensors[0].difference, Difference::Values { count: 1, row: 1, col: 5, .. }),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn every_hyper_parameter_that_changes_an_answer_counts() {
+        use crate::config::LayerType;
+        use crate::rope::RopeScaling;
+        type Change = fn(&mut Config);
+        let changes: [(Change, &str); 10] = [
+            (|c| c.linear_norm_eps = 0.5, "linear_norm_eps: 1e-6 and 0.5"),
+            (|c| c.rms_norm_eps = 1e-6, "rms_norm_eps: 1e-5 and 1e-6"),
+            (|c| c.rope_theta = 1e6, "rope_theta: 500000.0 and 1000000.0"),
+            (|c| c.rope_scaling = RopeScaling::Linear { factor: 4.0 }, "rope_scaling: "),
+            (|c| c.partial_rotary_factor = 0.5, "partial_rotary_factor: 1.0 and 0.5"),
+            (|c| c.query_pre_attn_scalar = Some(100.0), "query_pre_attn_scalar: null and 100.0"),
+            (|c| c.embedding_scale = 12.0, "embedding_scale: 1.0 and 12.0"),
+            (|c| c.residual_scale = 0.5, "residual_scale: 1.0 and 0.5"),
+            (|c| c.logit_scale = 4.0, "logit_scale: 1.0 and 4.0"),
+            (|c| c.layer_types = vec![LayerType::Sliding; 4], "layer_types: "),
+        ];
+        let model = Preset::Tiny.config();
+        assert!(config_differences(&model, &model).is_empty());
+        for (change, expected) in changes {
+            let mut changed = model.clone();
+            change(&mut changed);
+            let found = config_differences(&model, &changed);
+            assert!(found.len() == 1 && found[0].to_string().starts_with(expected), "{found:?} and not {expected:?}");
+        }
+        // Every field is looked at: nothing in the list is without a value to compare.
+        assert_eq!(model.to_json().len(), FIELDS.len());
+    }
+
+    #[test]
+    fn a_formula_and_the_divisors_it_gives_turn_alike() {
+        use crate::rope::RopeScaling;
+        let rope_scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192 };
+        let formula = Config { rope_scaling, ..Preset::Tiny.config() };
+        let mut divisors = formula.rope_scaling.divisors(formula.rope_theta, formula.rotary_dim()).unwrap();
+        let stored = |divisors| Config { rope_scaling: RopeScaling::Divisors(divisors), ..formula.clone() };
+        assert!(config_differences(&formula, &stored(divisors.clone())).is_empty());
+        divisors[5] *= 1.001;
+        assert_eq!(config_differences(&formula, &stored(divisors)).len(), 1);
+    }
+
+    #[test]
+    fn chat_templates_are_shown_where_they_part() {
+        assert_eq!(template_difference(Some("abc"), Some("abc")), None);
+        assert!(template_difference(None, None).is_none());
+        let (first, second) = ("{{ messages }} and then", "{{ messages }} or then");
+        let found = template_difference(Some(first), Some(second)).unwrap().to_string();
+        assert_eq!(
+            found,
+            "chat_template: \"ssages }} and then\" at character 5 and \"ssages }} or then\" at character 5"
+        );
+        assert!(template_difference(Some(first), None).unwrap().to_string().ends_with(" and absent"));
     }
 
     #[test]

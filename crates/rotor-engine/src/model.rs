@@ -5,12 +5,13 @@
 //! batch. It ends in the hidden states after the final norm, which is what embeddings are made of; [`Model::head`] turns
 //! some of them into logits.
 
+use crate::architectures::HeadNorms;
 use crate::cache::{PoolError, SequenceCache};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
 use crate::linear::{self, Input, Linear, LinearScratch, Matrix, Outputs};
-use crate::rope::Rotations;
+use crate::rope::{Rotation, Rotations};
 use crate::runtime::Runtime;
 use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
 use rotor_kernels::{Epilogue, Pool};
@@ -28,11 +29,13 @@ struct Layer {
     k_norm: Option<Vec<f32>>,
     attn_sub_norm: Option<Vec<f32>>,
     output: Linear,
+    attn_post_norm: Option<Vec<f32>>,
     ffn_norm: Vec<f32>,
     gate: Linear,
     up: Linear,
     ffn_sub_norm: Option<Vec<f32>>,
     down: Linear,
+    ffn_post_norm: Option<Vec<f32>>,
 }
 
 /// A model in memory, packed for the kernels of its runtime.
@@ -132,9 +135,11 @@ pub struct Workspace {
     gate: Vec<f32>,
     /// Output of attention, `[tokens, q_dim]`, or heads before their norm.
     y: Vec<f32>,
-    /// Rotary cosines and sines, `[tokens, rotary_dim / 2]`.
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    /// What turns heads, in layers that see everything and in those that see a window.
+    angles: Angles,
+    sliding_angles: Angles,
+    /// What a sublayer adds to the residual stream, where it is normed or scaled first, before and after, `[2, tokens, hidden]`.
+    added: Vec<f32>,
     linear: LinearScratch,
     attention: AttentionScratch,
     /// The tokens whose rows are wanted.
@@ -156,8 +161,9 @@ impl Workspace {
             v: Vec::new(),
             gate: Vec::new(),
             y: Vec::new(),
-            cos: Vec::new(),
-            sin: Vec::new(),
+            angles: Angles::default(),
+            sliding_angles: Angles::default(),
+            added: Vec::new(),
             linear: LinearScratch::default(),
             attention: AttentionScratch::default(),
             wanted: Vec::new(),
@@ -172,8 +178,6 @@ impl Workspace {
         self.k.resize(tokens * config.kv_dim(), 0.0);
         self.v.resize(tokens * config.kv_dim(), 0.0);
         self.gate.resize(tokens * config.intermediate_size, 0.0);
-        self.cos.resize(tokens * config.rotary_dim() / 2, 0.0);
-        self.sin.resize(tokens * config.rotary_dim() / 2, 0.0);
     }
 }
 
@@ -222,11 +226,13 @@ impl Model {
                 k_norm: source.vector(role(Part::AttnKNorm))?,
                 attn_sub_norm: source.vector(role(Part::AttnSubNorm))?,
                 output: linear(Part::AttnOutput)?,
+                attn_post_norm: source.vector(role(Part::AttnPostNorm))?,
                 ffn_norm: required(role(Part::FfnNorm))?,
                 gate: linear(Part::FfnGate)?,
                 up: linear(Part::FfnUp)?,
                 ffn_sub_norm: source.vector(role(Part::FfnSubNorm))?,
                 down: linear(Part::FfnDown)?,
+                ffn_post_norm: source.vector(role(Part::FfnPostNorm))?,
             });
         }
         let output_norm = required(Role::OutputNorm)?;
@@ -313,8 +319,12 @@ impl Model {
         let hidden = &hidden[rows.start * cols..rows.end * cols];
         logits.resize(rows.len() * self.config.vocab_size, 0.0);
         if !rows.is_empty() {
+            let scale = self.config.logit_scale;
             input.fill(&self.runtime, matches!(head, Matrix::Ternary { .. }), (rows.len(), cols), |row, out| {
                 out.copy_from_slice(&hidden[row * cols..(row + 1) * cols]);
+                if scale != 1.0 {
+                    out.iter_mut().for_each(|value| *value /= scale);
+                }
             });
             head.apply(&self.runtime, input, linear, Epilogue::Store, logits);
         }
@@ -348,8 +358,9 @@ impl Model {
             v,
             gate,
             y,
-            cos,
-            sin,
+            angles,
+            sliding_angles,
+            added,
             linear,
             attention: attention_scratch,
             wanted,
@@ -362,33 +373,46 @@ impl Model {
             Activation::GeluTanh => Epilogue::GeluMul,
         };
 
+        // x = embedding * scale
         self.embed(steps, x);
-        self.angles(steps, cos, sin);
+        angles.fill(config, steps, |positions| self.rotations.for_context(positions));
+        if let Some(sliding) = &self.rotations.sliding {
+            sliding_angles.fill(config, steps, |_| sliding);
+        }
         for (index, layer) in self.layers.iter().enumerate() {
-            // h = RMSNorm(x);  q, k, v = linears of h, q and k normed by heads (Qwen 3) and rotated
+            let window = config.sliding_window.filter(|_| config.is_sliding(index));
+            let own_angles = self.rotations.sliding.is_some() && window.is_some();
+            let angles = if own_angles { &*sliding_angles } else { &*angles };
+
+            // h = RMSNorm(x);  q, k, v = linears of h, q and k rotated, and normed by heads before (Qwen 3) or after (Hunyuan)
             self.norm(x, Some(&layer.attn_norm), &[&layer.q, &layer.k, &layer.v], input);
             let outputs = [Outputs::store(&layer.q, q), Outputs::store(&layer.k, k), Outputs::store(&layer.v, v)];
             self.apply(outputs, input, linear);
-            self.norm_heads(q, layer.q_norm.as_deref(), y);
-            self.norm_heads(k, layer.k_norm.as_deref(), y);
-            self.rotate(q, cos, sin);
-            self.rotate(k, cos, sin);
+            for (heads, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
+                if config.architecture.info().head_norms == HeadNorms::BeforeRope {
+                    self.norm_heads(heads, norm.as_deref(), y);
+                    self.rotate(heads, angles);
+                } else {
+                    self.rotate(heads, angles);
+                    self.norm_heads(heads, norm.as_deref(), y);
+                }
+            }
             self.remember(index, steps, k, v);
 
-            // x += output(sub-norm(softmax(q k / sqrt(head_dim)) v))
+            // x += scale * post-norm(output(sub-norm(softmax(q k / sqrt(scalar)) v))), over the window if there is one
             y.resize(tokens * config.q_dim(), 0.0);
             let group = config.num_attention_heads / config.num_key_value_heads;
-            let sequence = |number: usize| sequence(steps, index, number);
+            let sequence = |number: usize| sequence(steps, index, window, number);
             let sequences = Sequences::new(steps.len(), &sequence);
-            attention(kernels, pool, sequences, group, q, attention_scratch, y);
+            attention(kernels, pool, sequences, (group, config.query_pre_attn_scalar), q, attention_scratch, y);
             self.norm(y, layer.attn_sub_norm.as_deref(), &[&layer.output], input);
-            self.apply([Outputs::add(&layer.output, x)], input, linear);
+            self.add_sublayer(&layer.output, layer.attn_post_norm.as_deref(), x, (input, linear, added));
 
-            // h = RMSNorm(x);  x += down(sub-norm(activation(gate(h)) * up(h)))
+            // h = RMSNorm(x);  x += scale * post-norm(down(sub-norm(activation(gate(h)) * up(h))))
             self.norm(x, Some(&layer.ffn_norm), &[&layer.gate, &layer.up], input);
             self.apply([Outputs::store(&layer.gate, gate).then(&layer.up, activation)], input, linear);
             self.norm(gate, layer.ffn_sub_norm.as_deref(), &[&layer.down], input);
-            self.apply([Outputs::add(&layer.down, x)], input, linear);
+            self.add_sublayer(&layer.down, layer.ffn_post_norm.as_deref(), x, (input, linear, added));
         }
 
         // hidden = RMSNorm(x), for the tokens that want it
@@ -431,25 +455,38 @@ impl Model {
         for (row, id) in x.chunks_exact_mut(self.config.hidden_size).zip(ids) {
             self.embedding.row(&self.runtime, *id as usize, row);
         }
+        let scale = self.config.embedding_scale;
+        if scale != 1.0 {
+            x.iter_mut().for_each(|value| *value *= scale);
+        }
     }
 
-    /// Cosines and sines of every token: of position times inverse frequency, rounded to f32 as transformers does, times the
-    /// attention factor. The room of a sequence decides between frequencies for short and for long contexts.
-    fn angles(&self, steps: &[Step<'_>], cos: &mut [f32], sin: &mut [f32]) {
-        let positions = steps.iter().flat_map(|step| {
-            let rotation = self.rotations.for_context(step.cache.capacity());
-            (0..step.tokens.len()).map(move |i| (step.cache.len() + i, rotation))
-        });
-        let half = self.config.rotary_dim() / 2;
-        for ((cos, sin), (position, rotation)) in
-            cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half)).zip(positions)
-        {
-            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&rotation.inverse_frequencies) {
-                let angle = f64::from(position as f32 * frequency);
-                let factor = rotation.attention_factor;
-                (*cos, *sin) = (angle.cos() as f32 * factor, angle.sin() as f32 * factor);
-            }
+    /// Adds a sublayer's last linear to the residual stream `x`, normed and scaled where the model does that first.
+    fn add_sublayer(
+        &self,
+        last: &Linear,
+        post_norm: Option<&[f32]>,
+        x: &mut [f32],
+        (input, scratch, added): (&mut Input, &mut LinearScratch, &mut Vec<f32>),
+    ) {
+        let scale = self.config.residual_scale;
+        if post_norm.is_none() && scale == 1.0 {
+            return self.apply([Outputs::add(last, x)], input, scratch);
         }
+        added.resize(2 * x.len(), 0.0);
+        let (stored, normed) = added.split_at_mut(x.len());
+        self.apply([Outputs::store(last, stored)], input, scratch);
+        let (cols, Runtime { kernels, pool, .. }) = (self.config.hidden_size, &self.runtime);
+        let row = |token: usize| token * cols..(token + 1) * cols;
+        if let Some(weight) = post_norm {
+            pool.for_each_chunk(normed, cols, |token, out| {
+                kernels.rms_norm(&stored[row(token)], weight, self.config.rms_norm_eps, out);
+            });
+        }
+        let added = if post_norm.is_some() { &*normed } else { &*stored };
+        pool.for_each_chunk(x, cols, |token, x| {
+            x.iter_mut().zip(&added[row(token)]).for_each(|(x, added)| *x += added * scale);
+        });
     }
 
     /// The RMS norm of every token of `x`, or `x` as it is, as the input of `linears`.
@@ -477,14 +514,15 @@ impl Model {
     }
 
     /// Rotates every head of every token.
-    fn rotate(&self, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+    fn rotate(&self, heads: &mut [f32], angles: &Angles) {
         let (head_dim, rotary_dim) = (self.config.head_dim, self.config.rotary_dim());
         let half = rotary_dim / 2;
-        let width = heads.len() * half / cos.len();
+        let width = heads.len() * half / angles.cos.len();
         self.runtime.pool.for_each_chunk(heads, width, |token, heads| {
-            let angles = token * half..(token + 1) * half;
+            let range = token * half..(token + 1) * half;
+            let (cos, sin) = (&angles.cos[range.clone()], &angles.sin[range]);
             for head in heads.chunks_exact_mut(head_dim) {
-                self.runtime.kernels.rotate(&mut head[..rotary_dim], &cos[angles.clone()], &sin[angles.clone()]);
+                self.runtime.kernels.rotate(&mut head[..rotary_dim], cos, sin);
             }
         });
     }
@@ -502,6 +540,32 @@ impl Model {
     }
 }
 
+/// Cosines and sines of some tokens, `[tokens, rotary_dim / 2]`.
+#[derive(Debug, Default)]
+struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Angles {
+    /// Of position times inverse frequency, rounded to f32 as transformers does, times the attention factor. `rotation` gives
+    /// the frequencies for a sequence with room for so many positions.
+    fn fill<'r>(&mut self, config: &Config, steps: &[Step<'_>], rotation: impl Fn(usize) -> &'r Rotation) {
+        self.cos.clear();
+        self.sin.clear();
+        for step in steps {
+            let Rotation { inverse_frequencies, attention_factor } = rotation(step.cache.capacity());
+            for position in (0..step.tokens.len()).map(|i| step.cache.len() + i) {
+                for frequency in &inverse_frequencies[..config.rotary_dim() / 2] {
+                    let angle = f64::from(position as f32 * frequency);
+                    self.cos.push(angle.cos() as f32 * attention_factor);
+                    self.sin.push(angle.sin() as f32 * attention_factor);
+                }
+            }
+        }
+    }
+}
+
 /// The numbers of the tokens whose rows are wanted, all steps counted through.
 fn select_wanted(steps: &[Step<'_>], wanted: &mut Vec<usize>) {
     wanted.clear();
@@ -512,10 +576,11 @@ fn select_wanted(steps: &[Step<'_>], wanted: &mut Vec<usize>) {
     }
 }
 
-fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, number: usize) -> Sequence<'a> {
+fn sequence<'a>(steps: &'a [Step<'_>], layer: usize, window: Option<usize>, number: usize) -> Sequence<'a> {
     Sequence {
         blocks: steps[number].cache.blocks(),
         layer,
+        window,
         position: steps[number].cache.len(),
         row: steps[..number].iter().map(|step| step.tokens.len()).sum(),
         tokens: steps[number].tokens.len(),

@@ -319,9 +319,10 @@ fn attention_of_two_segments(kernels: &Kernels) -> Result<(), String> {
         }
         let q = noise.floats(group * dims);
         let mut out = vec![0.0; group * dims];
-        let sequence = |_| Sequence { blocks: &blocks, layer: 0, position: positions - 1, row: 0, tokens: 1 };
+        let sequence =
+            |_| Sequence { blocks: &blocks, layer: 0, window: None, position: positions - 1, row: 0, tokens: 1 };
         let sequences = Sequences::new(1, &sequence);
-        attention(kernels, &Pool::new(1), sequences, group, &q, &mut AttentionScratch::default(), &mut out);
+        attention(kernels, &Pool::new(1), sequences, (group, None), &q, &mut AttentionScratch::default(), &mut out);
         Ok(out)
     };
     near("outputs", &run(Kernels::reference())?, &run(kernels)?)

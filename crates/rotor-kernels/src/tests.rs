@@ -648,6 +648,8 @@ fn exp_is_accurate_over_its_range() {
 struct Attended {
     blocks: Vec<Arc<KvBlock>>,
     q: Vec<f32>,
+    window: Option<usize>,
+    scalar: Option<f32>,
 }
 
 const LAYERS: usize = 3;
@@ -680,7 +682,7 @@ fn attended(kernels: &Kernels, kind: KvType, positions: usize, dim: usize) -> At
         write(&mut blocks, kernels, LAYER + 1, position, &nothing, &nothing);
     }
     let q = numbers(positions * HEADS * GROUP * dim);
-    Attended { blocks, q }
+    Attended { blocks, q, window: None, scalar: None }
 }
 
 impl Attended {
@@ -688,13 +690,14 @@ impl Attended {
         let width = HEADS * GROUP * dim;
         let q = &self.q[positions.start * width..positions.end * width];
         let (position, tokens) = (positions.start, positions.len());
-        let sequence = Sequence { blocks: &self.blocks, layer: LAYER, position, row: 0, tokens };
+        let (blocks, window) = (&self.blocks[..], self.window);
+        let sequence = Sequence { blocks, layer: LAYER, window, position, row: 0, tokens };
         let mut out = vec![f32::NAN; q.len()];
         attention(
             kernels,
             pool,
             Sequences::new(1, &|_| sequence),
-            GROUP,
+            (GROUP, self.scalar),
             q,
             &mut AttentionScratch::default(),
             &mut out,
@@ -707,9 +710,11 @@ impl Attended {
         let q = &self.q[(position * HEADS * GROUP + head) * dim..][..dim];
         let row = |rows: &[f32], p: usize| rows[(p * HEADS + head / GROUP) * dim..][..dim].to_vec();
         let score = |p: usize| -> f64 {
-            row(keys, p).iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / (dim as f64).sqrt()
+            let sum = row(keys, p).iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            sum / self.scalar.map_or(dim as f64, f64::from).sqrt()
         };
-        let weights: Vec<f64> = (0..=position).map(|p| score(p).exp()).collect();
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let weights: Vec<f64> = (0..=position).map(|p| if p < first { 0.0 } else { score(p).exp() }).collect();
         let sum: f64 = weights.iter().sum();
         let mut out = vec![0.0; dim];
         for (p, weight) in weights.iter().enumerate() {
@@ -731,9 +736,13 @@ fn attention_equals_the_definition() {
             keys.extend(numbers(HEADS * dim));
             values.extend(numbers(HEADS * dim));
         }
-        for kernels in kernels() {
-            let attended = attended(kernels, KvType::F32, positions, dim);
+        let windows = [(None, None), (Some(1), None), (Some(16), Some(64.0)), (Some(100), None), (Some(1000), None)];
+        for (kernels, (window, scalar)) in kernels().into_iter().flat_map(|k| windows.map(|window| (k, window))) {
+            let attended = Attended { window, scalar, ..attended(kernels, KvType::F32, positions, dim) };
             let out = attended.run(kernels, &Pool::new(1), dim, 0..positions);
+            // Neither threads nor the way a prompt is cut change a bit.
+            let last = attended.run(kernels, &Pool::new(3), dim, positions - 1..positions);
+            assert!(out.ends_with(&last), "{window:?} on {}", kernels.isa());
             for position in [0, positions / 2, positions - 1] {
                 for head in 0..HEADS * GROUP {
                     let expected = attended.reference(&keys, &values, dim, position, head);
@@ -761,7 +770,7 @@ fn shared_and_copied_blocks_give_the_same_attention() {
             let mut last = empty(kind, 1, dim);
             Arc::get_mut(&mut last[0]).unwrap().copy_from(from.blocks.last().unwrap());
             let blocks = from.blocks[..positions / BLOCK].iter().chain(&last).cloned().collect();
-            let copy = Attended { blocks, q: from.q.clone() };
+            let copy = Attended { blocks, q: from.q.clone(), ..attended(kernels, kind, 1, dim) };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, positions - 1..positions);
             assert!(run(&copy) == run(&from), "{kind:?} on {}", kernels.isa());
         }
@@ -789,8 +798,9 @@ fn stored_numbers_are_what_they_were_rounded_to() {
                 write(&mut plain, kernels, LAYER, position, &rows[0], &rows[1]);
             }
             let q = numbers(positions * HEADS * GROUP * dim);
-            let stored = Attended { blocks: stored, q: q.clone() };
-            let plain = Attended { blocks: plain, q };
+            let (window, scalar) = (None, None);
+            let stored = Attended { blocks: stored, q: q.clone(), window, scalar };
+            let plain = Attended { blocks: plain, q, window, scalar };
             let run = |attended: &Attended| attended.run(kernels, &Pool::new(1), dim, 0..positions);
             for (found, expected) in run(&stored).iter().zip(run(&plain)) {
                 assert!((found - expected).abs() < 2e-5, "{kind:?} on {}: {found} and {expected}", kernels.isa());

@@ -68,6 +68,19 @@ fn hyper_parameters(page: &mut Page, inspection: &Inspection<'_>) {
     page.line("context", config.max_position_embeddings);
     page.line("RoPE base", format!("{}{}", config.rope_theta, scaling(&config.rope_scaling)));
     page.line("norm epsilon", format!("{:e}", config.rms_norm_eps));
+    if let Some(window) = config.sliding_window {
+        let sliding = (0..config.num_hidden_layers).filter(|&layer| config.is_sliding(layer)).count();
+        page.line("sliding window", format!("{window} tokens in {sliding} layers"));
+    }
+    for (label, scale) in [
+        ("embedding scale", config.embedding_scale),
+        ("residual scale", config.residual_scale),
+        ("logits divided by", config.logit_scale),
+    ] {
+        if scale != 1.0 {
+            page.line(label, scale);
+        }
+    }
 }
 
 /// How rotary positions are stretched, to stand behind their base.

@@ -398,6 +398,90 @@ fn stretched_positions_are_a_key_where_one_number_says_it_and_a_tensor_otherwise
     assert_eq!(open(&back).config().rope_scaling, open(&llama3).config().rope_scaling);
 }
 
+/// Every hyper-parameter that a kind of file has no usual key for comes back from it.
+#[test]
+fn hyper_parameters_survive_every_kind_of_file() {
+    use crate::config::{Config, LayerType};
+    type Adjust = fn(&mut Config);
+    let cases: [(Architecture, Adjust); 13] = [
+        (Architecture::Llama, |c| c.rope_scaling = RopeScaling::Linear { factor: 2.5 }),
+        (Architecture::Llama, |c| {
+            c.rope_scaling =
+                RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 32 };
+        }),
+        (Architecture::Qwen3, |c| c.rope_scaling = yarn_scaling(None, true)),
+        (Architecture::Qwen3, |c| c.rope_scaling = yarn_scaling(Some(1.234_567_8), true)),
+        (Architecture::Qwen3, |c| c.rope_scaling = yarn_scaling(None, false)),
+        (Architecture::Qwen3, |c| c.partial_rotary_factor = 0.5),
+        (Architecture::Llama, |c| c.linear_norm_eps = 3e-5),
+        (Architecture::BitNet, |c| c.hidden_act = crate::config::Activation::Silu),
+        (Architecture::MiniCpm, |c| {
+            (c.embedding_scale, c.residual_scale, c.logit_scale) = (12.0, 0.285_774_2, 7.3);
+            c.rope_scaling = longrope_scaling(None, None);
+        }),
+        (Architecture::MiniCpm, |c| c.rope_scaling = longrope_scaling(Some(8.0), Some(1.25))),
+        (Architecture::HunYuanDense, |c| c.rope_scaling = RopeScaling::Alpha { alpha: 1000.0 }),
+        (Architecture::Gemma3, |c| {
+            c.layer_types = vec![LayerType::Sliding, LayerType::Full];
+            (c.sliding_window, c.rope_local_base_freq) = (Some(2), Some(123.0));
+            c.query_pre_attn_scalar = Some(100.0);
+        }),
+        (Architecture::Gemma3, |c| {
+            c.layer_types = vec![LayerType::Full, LayerType::Sliding];
+            (c.sliding_window, c.query_pre_attn_scalar) = (Some(3), Some(33.3));
+        }),
+    ];
+    for (architecture, adjust) in cases {
+        let model = Model { architecture, adjust, layers: 2, ..Model::new(21) };
+        let (folder, path) = written(&model);
+        let source = open(&path);
+        let (expected, hyper) = (logits(&source), source.config().to_json());
+        let plain = written(&Model { adjust: |_| {}, ..model.clone() });
+        // These models have no norms inside their linears.
+        let counts = source.config().linear_norm_eps == open(&plain.1).config().linear_norm_eps;
+        assert_eq!(expected != logits(&open(&plain.1)), counts, "{hyper:?}");
+        let hf = folder.path().join("hf");
+        run(&source, &hf, &options("hf")).unwrap_or_else(|error| panic!("{hyper:?}: {error}"));
+        let planes = folder.path().join("planes.safetensors");
+        run(&open(&hf), &planes, &options("rotor")).unwrap();
+        let back = folder.path().join("back.gguf");
+        run(&open(&planes), &back, &options("i2_s")).unwrap();
+        for path in [&hf, &planes, &back] {
+            let found = open(path);
+            assert_eq!(found.config().to_json(), hyper, "{path:?}");
+            assert!(logits(&found) == expected, "{hyper:?} in {path:?}");
+        }
+    }
+}
+
+fn yarn_scaling(attention_factor: Option<f32>, truncate: bool) -> RopeScaling {
+    let (beta_fast, beta_slow) = (31.0, 1.5);
+    RopeScaling::Yarn { factor: 3.7, original: 16, beta_fast, beta_slow, attention_factor, truncate }
+}
+
+fn longrope_scaling(factor: Option<f32>, attention_factor: Option<f32>) -> RopeScaling {
+    let (short_factor, long_factor) = (vec![1.1; 32], vec![3.3; 32]);
+    RopeScaling::LongRope { short_factor, long_factor, original: 16, factor, attention_factor }
+}
+
+/// BitNet embedding models have a norm in front of every linear, which a GGUF of their architectures can hold.
+#[test]
+fn embedding_models_go_through_every_kind_of_file() {
+    for name in ["embed-qwen3", "embed-gemma3"] {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/graphs").join(name);
+        let (source, folder) = (open(&fixture), tempfile::tempdir().unwrap());
+        let expected = logits(&source);
+        for form in ["i2_s", "rotor", "hf"] {
+            let first = output(&folder, "first", target(form));
+            run(&source, &first, &options(form)).unwrap_or_else(|error| panic!("{name} {form}: {error}"));
+            assert!(logits(&open(&first)) == expected, "{name} {form}");
+            let back = folder.path().join(format!("back-{form}"));
+            run(&open(&first), &back, &options("hf")).unwrap_or_else(|error| panic!("{name} {form} to hf: {error}"));
+            assert!(logits(&open(&back)) == expected, "{name} {form} to hf");
+        }
+    }
+}
+
 #[test]
 fn what_multiplies_an_output_keeps_its_tensor_and_joins_the_scale_in_a_folder() {
     let model = Model { output_scale: Some(0.75), ..Model::new(11) };

@@ -151,6 +151,16 @@ fn rope_factors_come_from_their_tensor_or_from_a_linear_factor() {
 fn what_the_graph_cannot_do_is_refused_by_name() {
     let cases = [
         (tiny_bitnet().str("general.architecture", "qwen2"), "architecture \"qwen2\" is not supported: known are"),
+        (tiny_bitnet().str("general.architecture", "clip"), "it is a vision projector, the part of a multimodal model"),
+        (tiny_bitnet().str("general.architecture", "dflash"), "it is a drafter for another model's text"),
+        (tiny_bitnet().str("general.architecture", "hyv4"), "it is a mixture of experts; every layer is dense here"),
+        (
+            tiny_bitnet().str("general.architecture", "qwen3moe"),
+            "it is a mixture of experts; every layer is dense here",
+        ),
+        (tiny_bitnet().str("general.architecture", "qwen35"), "it is a hybrid of attention and gated delta nets"),
+        (tiny_bitnet().str("general.type", "adapter"), "a file of type \"adapter\" is not supported: it is an adapter"),
+        (tiny_bitnet().str("general.type", "mmproj"), "a file of type \"mmproj\" is not supported: it is a vision"),
         (tiny_llama().u32("llama.expert_count", 8), "a mixture of 8 experts is not supported"),
         (tiny_llama().u32("llama.attention.sliding_window", 32), "a sliding window of 32 tokens is not supported"),
         (tiny_llama().raw("llama.attention.causal", 7, vec![0]), "attention that is not causal is not supported"),

@@ -118,6 +118,8 @@ pub struct Sequence<'a> {
     pub blocks: &'a [Arc<KvBlock>],
     /// Which layer's to attend to.
     pub layer: usize,
+    /// How many of the last positions a token sees, its own included; `None` for all.
+    pub window: Option<usize>,
     /// Position of the first token.
     pub position: usize,
     /// Row of the first token in the batch.
@@ -219,7 +221,10 @@ impl Shape<'_> {
         work.outputs.resize(lanes * self.head_dim, 0.0);
         let last = sequence.position + part.first + part.tokens;
         let end = ((segment + 1) * SEGMENT).min(last);
-        for start in (segment * SEGMENT..end).step_by(BLOCK) {
+        // The part's first token sees furthest back.
+        let first = sequence.window.map_or(0, |window| (sequence.position + part.first + 1).saturating_sub(window));
+        let begin = (segment * SEGMENT).max(first / BLOCK * BLOCK);
+        for start in (begin..end).step_by(BLOCK) {
             let next = if start + BLOCK < end { first_keys(sequence, part, start + BLOCK) } else { next };
             self.block(sequence, part, start..end.min(start + BLOCK), next, work);
         }
@@ -242,23 +247,24 @@ impl Shape<'_> {
         for token in 0..part.tokens {
             let lanes = token * group..(token + 1) * group;
             let seen = seen(sequence, part, token, &positions);
-            if seen == 0 {
+            if seen.is_empty() {
                 continue;
             }
             let queries = self.queries(sequence.row + part.first + token, part.head);
             self.kernels.scores(queries, keys, values_next.take(), &mut scores[lanes.clone()]);
             for lane in lanes {
                 stored_keys.scale(&mut scores[lane]);
-                shrinks[lane] = self.kernels.softmax(&mut scores[lane], seen, self.scale, &mut states[lane]);
+                scores[lane][..seen.start].fill(f32::NEG_INFINITY);
+                shrinks[lane] = self.kernels.softmax(&mut scores[lane], seen.end, self.scale, &mut states[lane]);
                 stored_values.scale(&mut scores[lane]);
             }
         }
         for token in 0..part.tokens {
             let lanes = token * group..(token + 1) * group;
             let seen = seen(sequence, part, token, &positions);
-            if seen > 0 {
+            if !seen.is_empty() {
                 let out = &mut outputs[lanes.start * head_dim..lanes.end * head_dim];
-                let values = values.first(seen * head_dim);
+                let values = values.first(seen.end * head_dim);
                 self.kernels.accumulate(out, &shrinks[lanes.clone()], &scores[lanes], values, keys_next.take());
             }
         }
@@ -289,10 +295,12 @@ impl Shape<'_> {
     }
 }
 
-/// How many positions of a block a token sees: causal, up to its own.
-fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usize>) -> usize {
-    let own = sequence.position + part.first + token;
-    (own + 1).saturating_sub(positions.start).min(positions.len())
+/// Which positions of a block a token sees, counted from the block's first: causal, up to its own, and not before its window.
+fn seen(sequence: &Sequence<'_>, part: Part, token: usize, positions: &Range<usize>) -> Range<usize> {
+    let end = sequence.position + part.first + token + 1;
+    let start = sequence.window.map_or(0, |window| end.saturating_sub(window));
+    let within = |position: usize| position.saturating_sub(positions.start).min(positions.len());
+    within(start)..within(end)
 }
 
 /// A head's keys from `position` on, as far as their block goes.
@@ -304,7 +312,8 @@ fn segments(sequence: &Sequence<'_>, part: Part) -> usize {
     (sequence.position + part.first + part.tokens).div_ceil(SEGMENT)
 }
 
-/// `out[row] = softmax(q k / sqrt(head_dim)) v` for every token of every sequence; `q` and `out` are `[rows, heads * head_dim]`.
+/// `out[row] = softmax(q k / sqrt(scalar)) v` for every token of every sequence; `q` and `out` are `[rows, heads * head_dim]`,
+/// and `scalar` is `head_dim` where none is given.
 ///
 /// # Panics
 /// If the shapes do not fit: `group` query heads per kv head, all sequences' caches of one shape, rows in range.
@@ -312,7 +321,7 @@ pub fn attention(
     kernels: &Kernels,
     pool: &Pool,
     sequences: Sequences<'_>,
-    group: usize,
+    (group, scalar): (usize, Option<f32>),
     q: &[f32],
     scratch: &mut AttentionScratch,
     out: &mut [f32],
@@ -321,7 +330,7 @@ pub fn attention(
     let KvShape { heads, head_dim, .. } = first.blocks[0].shape();
     let width = heads * group * head_dim;
     assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries and outputs of {width} per token");
-    let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / (head_dim as f32).sqrt(), q };
+    let shape = Shape { kernels, head_dim, group, width, scale: 1.0 / scalar.unwrap_or(head_dim as f32).sqrt(), q };
     let AttentionScratch { work, parts, unmerged } = scratch;
     work.resize_with(pool.threads().max(work.len()), Work::default);
     parts.clear();

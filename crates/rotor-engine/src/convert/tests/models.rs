@@ -4,6 +4,7 @@ use crate::architectures::Architecture;
 use crate::config::Config;
 use crate::formats::{OpenOptions, Role, RowOrder, Source};
 use crate::forms::{Encoder, Scales, TernaryForm};
+use crate::rope;
 use crate::write::gguf::{GgufHeader, type_id};
 use crate::write::{names, put_config_keys};
 use fastrand::Rng;
@@ -35,6 +36,8 @@ pub(super) struct Model {
     pub(super) output_scale: Option<f32>,
     pub(super) ternary_embedding: bool,
     pub(super) seed: u64,
+    /// Changes hyper-parameters.
+    pub(super) adjust: fn(&mut Config),
 }
 
 impl Model {
@@ -51,11 +54,12 @@ impl Model {
             output_scale: None,
             ternary_embedding: false,
             seed,
+            adjust: |_| {},
         }
     }
 
     fn config(&self) -> Config {
-        Config {
+        let mut config = Config {
             vocab_size: 40,
             max_position_embeddings: 64,
             hidden_size: self.hidden,
@@ -67,7 +71,9 @@ impl Model {
             rms_norm_eps: 1e-5,
             hidden_act: self.architecture.info().gguf[0].hidden_act,
             ..Config::new(self.architecture)
-        }
+        };
+        (self.adjust)(&mut config);
+        config
     }
 
     /// The scales of a linear, in the order of the file's rows.
@@ -118,6 +124,10 @@ impl Model {
                 header.tensor(&name, &shape, type_id(dtype), bytes.len() as u64);
                 tensors.push(bytes);
             }
+        }
+        for (name, values) in rope::tensors(&config) {
+            header.tensor(name, &[values.len()], type_id(DenseType::F32), 4 * values.len() as u64);
+            tensors.push(values.iter().flat_map(|value| value.to_le_bytes()).collect());
         }
         let mut file = header.create(path).unwrap();
         tensors.iter().for_each(|bytes| file.write(bytes.as_slice()).unwrap());

@@ -102,6 +102,10 @@ fn hyper_parameters(file: &Object<'_>, options: &OpenOptions) -> Result<(Config,
 
 /// The error for a folder that is no model, with a hint where it holds a GGUF file.
 fn no_config(folder: &Path) -> FormatError {
+    if folder.join("adapter_config.json").exists() {
+        let what = format!("{}: an adapter (LoRA)", folder.display());
+        return FormatError::unsupported(what, "it changes another model's weights; merge it into that model first");
+    }
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let gguf = names.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".gguf")).min();
     let what = format!("file {}", folder.join(CONFIG).display());

@@ -231,6 +231,11 @@ fn rope_in_both_key_styles() {
 fn what_the_graph_cannot_do_is_refused_by_name() {
     let cases = [
         ("architectures", json!(["Qwen2ForCausalLM"]), "architecture \"Qwen2ForCausalLM\" is not supported: known are"),
+        ("architectures", json!(["Qwen3MoeForCausalLM"]), "it is a mixture of experts; every layer is dense here"),
+        ("architectures", json!(["Qwen3_5ForConditionalGeneration"]), "a hybrid of attention and gated delta nets"),
+        ("architectures", json!(["BitVLAForActionPrediction"]), "a model of images and robot actions"),
+        ("num_experts", json!(8), "num_experts in config.json is not supported: every layer is dense here"),
+        ("final_logit_softcapping", json!(30.0), "final_logit_softcapping in config.json is not supported"),
         ("hidden_act", json!("gelu"), "activation function \"gelu\" is not supported"),
         ("attention_bias", json!(true), "attention_bias in config.json is not supported"),
         ("mlp_bias", json!(true), "mlp_bias in config.json is not supported"),
