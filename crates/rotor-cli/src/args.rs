@@ -1,7 +1,7 @@
 //! The arguments that several commands share, and the values that they take.
 
 use clap::ValueEnum;
-use rotor::config::{Activation, limits};
+use rotor::config::{Activation, Activations, limits};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
 use rotor::{DenseType, FormatError, KvType};
@@ -48,6 +48,10 @@ pub(crate) struct LoadArgs {
     /// [default: f32 for logits, else int16].
     #[arg(long, value_name = "TYPE", env = "ROTOR_DENSE_ACTIVATIONS", hide_env = true)]
     dense_activations: Option<DenseActivationsName>,
+    /// How finely the inputs of ternary linears are kept: int8 with one scale per token, as BitNets were trained, or 16 bits,
+    /// for models of which only the weights are ternary; auto is as the model was trained.
+    #[arg(long, value_name = "PRECISION", default_value = "auto", env = "ROTOR_ACTIVATIONS", hide_env = true)]
+    activations: ActivationsName,
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -58,6 +62,7 @@ impl LoadArgs {
         let load = LoadOptions {
             head: self.head.map(HeadName::dense_type),
             dense_activations: self.dense_activations.map_or(activations, DenseActivationsName::activations),
+            activations: self.activations.activations(),
         };
         Ok(OpenOptions { load, ..self.open.options()? })
     }
@@ -86,6 +91,23 @@ impl HeadName {
             HeadName::Q8_0 => DenseType::Q8_0,
             HeadName::Q6K => DenseType::Q6K,
             HeadName::Q4K => DenseType::Q4K,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ActivationsName {
+    Auto,
+    Int8,
+    Exact,
+}
+
+impl ActivationsName {
+    fn activations(self) -> Option<Activations> {
+        match self {
+            ActivationsName::Auto => None,
+            ActivationsName::Int8 => Some(Activations::Int8),
+            ActivationsName::Exact => Some(Activations::Exact),
         }
     }
 }

@@ -4,11 +4,14 @@
 //! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. Both readers, both writers, `rotor inspect --json`,
 //! Python's dict and the comparison of two models go through [`FIELDS`], so a new field is one entry here.
 
+mod activations;
 mod codecs;
 mod rotary;
 mod scalars;
 mod windows;
 
+pub use activations::Activations;
+pub(crate) use activations::{JSON_KEY as ACTIVATIONS_JSON_KEY, KEY as ACTIVATIONS_KEY, Traits, of_family};
 pub(crate) use codecs::HIDDEN_ACT_KEY;
 
 use crate::architectures::{Architecture, ArchitectureInfo};
@@ -192,6 +195,8 @@ hyper_parameters! {
     query_pre_attn_scalar: Option<f32> = None, windows::QueryScalar;
     /// The gate's activation function.
     hidden_act: Activation = Activation::Silu, codecs::HiddenAct;
+    /// How finely the inputs of ternary linears are kept; `None` where there are no such linears.
+    activations: Option<Activations> = None, activations::Declared;
     /// Multiplies the embedding.
     embedding_scale: f32 = 1.0, scalars::EmbeddingScale;
     /// Multiplies the output of attention and of the feed-forward layer before it is added to the residual stream.

@@ -1,7 +1,7 @@
 //! Linear layers, packed for the kernels.
 //!
-//! A ternary linear multiplies int8 activations with one scale per token; a dense one multiplies f32, or, if its own type is
-//! quantised, activations of 15 bits. [`Input`] keeps all views of one input, each made at most once: q, k and v share
+//! A ternary linear multiplies integer activations, as finely kept as the model wants ([`Runtime::precision`]); a dense one
+//! multiplies f32, or, if its own type is quantised, activations of 15 bits. [`Input`] keeps all views of one input, each made at most once: q, k and v share
 //! it, as do gate and up.
 
 use crate::error::FormatError;
@@ -53,7 +53,7 @@ impl Matrix {
         let planes = TernaryMatrix::pack(
             (tensor.rows, tensor.cols),
             runtime.kernels,
-            kernel_for(tensor, &runtime.choice),
+            kernel_for(tensor, runtime.precision, &runtime.choice),
             &runtime.pool,
             no_memory(tensor.name),
             |row, trits| tensor.read_row(row, trits),
@@ -242,7 +242,7 @@ fn row_bytes(tensor: &DenseTensor<'_>, dtype: DenseType) -> Result<usize, Format
 }
 
 /// The kernel that will multiply a tensor.
-pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, choice: &Choice) -> &'static TernaryKernel {
+pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, precision: Precision, choice: &Choice) -> &'static TernaryKernel {
     let group_cols = match &tensor.scales {
         Scales::Tensor(_) | Scales::Rows(_) => None,
         // A tensor whose groups no kernel can take is refused with its scales.
@@ -250,7 +250,7 @@ pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, choice: &Choice) -> &'stati
             Some(tensor.cols / (*groups).max(1)).filter(|cols| cols.is_multiple_of(GROUP_ALIGN))
         }
     };
-    choice.kernel_for((tensor.rows, tensor.cols), group_cols)
+    choice.kernel_for((tensor.rows, tensor.cols), precision.group_cols(group_cols))
 }
 
 /// The scales of a tensor, its rows in the graph's order.
@@ -326,8 +326,8 @@ impl Linear {
         }
     }
 
-    /// Whether it takes its input in int8 as it comes.
-    fn takes_int8(&self) -> bool {
+    /// Whether it takes its input quantised as it comes.
+    fn takes_integers(&self) -> bool {
         self.as_ternary(Epilogue::Store).is_some()
     }
 
@@ -408,7 +408,7 @@ pub fn apply<const N: usize>(
     outputs: [Outputs<'_>; N],
 ) {
     const { assert!(N <= MAX_PRODUCTS, "more linears than the kernels take at once") };
-    if outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_int8()) {
+    if outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_integers()) {
         let mut products = outputs.map(Outputs::into_product);
         let x = input.quantized(runtime);
         return linears(runtime.kernels, &runtime.pool, x, &mut scratch.ternary, &mut products);
@@ -420,7 +420,7 @@ pub fn apply<const N: usize>(
     }
 }
 
-/// The input of one or several linears, `[tokens, cols]`: as f32 and as what the linears ask for, or in int8 alone where all of
+/// The input of one or several linears, `[tokens, cols]`: as f32 and as what the linears ask for, or quantised alone where all of
 /// them are ternary.
 #[derive(Debug)]
 pub struct Input {
@@ -455,24 +455,24 @@ impl Input {
         shape: (usize, usize),
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.fill(runtime, linears.iter().all(|linear| linear.takes_int8()), shape, fill);
+        self.fill(runtime, linears.iter().all(|linear| linear.takes_integers()), shape, fill);
     }
 
-    /// Takes what `fill(token, x)` makes of each token, as f32 unless only int8 is wanted.
+    /// Takes what `fill(token, x)` makes of each token, as f32 unless only integers are wanted.
     pub fn fill(
         &mut self,
         runtime: &Runtime,
-        int8_alone: bool,
+        integers_alone: bool,
         (tokens, cols): (usize, usize),
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         self.cols = cols;
-        (self.has_values, self.is_quantized, self.is_in_blocks) = (!int8_alone, int8_alone, false);
-        if int8_alone {
+        (self.has_values, self.is_quantized, self.is_in_blocks) = (!integers_alone, integers_alone, false);
+        if integers_alone {
             return self.activations.quantize_with(
                 runtime.kernels,
                 &runtime.pool,
-                Precision::Int8,
+                runtime.precision,
                 (tokens, cols),
                 fill,
             );
@@ -497,7 +497,7 @@ impl Input {
 
     fn quantized(&mut self, runtime: &Runtime) -> &mut Activations {
         if !self.is_quantized {
-            self.activations.quantize(runtime.kernels, &runtime.pool, Precision::Int8, &self.values, self.cols);
+            self.activations.quantize(runtime.kernels, &runtime.pool, runtime.precision, &self.values, self.cols);
             self.is_quantized = true;
         }
         &mut self.activations

@@ -197,6 +197,7 @@ impl Model {
     /// Where a weight cannot be read or memory is refused; shapes and types were checked when the source was opened.
     pub fn load(source: &Source, runtime: &Runtime, progress: &mut dyn FnMut(u64)) -> Result<Model, FormatError> {
         let config = source.config().clone();
+        let runtime = &Runtime { precision: source.precision(), ..runtime.clone() };
         let required = |role| source.vector(role)?.ok_or_else(|| FormatError::missing(format!("{role:?}")));
         let mut done = 0;
         let mut matrix = |role, progress: &mut dyn FnMut(u64)| -> Result<Option<Matrix>, FormatError> {

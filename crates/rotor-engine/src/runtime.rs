@@ -1,6 +1,6 @@
 //! What every computation needs: the kernels of this CPU and the threads they run on.
 
-use rotor_kernels::ternary::{Choice, UnknownKernel};
+use rotor_kernels::ternary::{Choice, Precision, UnknownKernel};
 use rotor_kernels::{IsaError, Kernels, Pool};
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ pub struct Runtime {
     pub choice: Choice,
     /// The threads.
     pub pool: Arc<Pool>,
+    /// How finely the inputs of ternary linears are kept: the model's own choice, taken over when it is loaded.
+    pub precision: Precision,
 }
 
 /// What the environment asks for cannot be had.
@@ -40,6 +42,7 @@ impl Runtime {
 
     /// The given kernels on `threads` threads, 0 meaning one per core.
     pub fn with_kernels(kernels: &'static Kernels, threads: usize) -> Runtime {
-        Runtime { kernels, choice: Choice::unmeasured(kernels), pool: Arc::new(Pool::new(threads)) }
+        let pool = Arc::new(Pool::new(threads));
+        Runtime { kernels, choice: Choice::unmeasured(kernels), pool, precision: Precision::Int8 }
     }
 }

@@ -45,7 +45,7 @@ fn a_head_encoded_at_load_is_the_one_that_convert_writes() {
         convert(&open(&path, LoadOptions::default()), &written, &options, &mut |_, _, _| {}).unwrap();
         for activations in [DenseActivations::Int16, DenseActivations::F32] {
             for runtime in runtimes() {
-                let load = LoadOptions { head: None, dense_activations: activations };
+                let load = LoadOptions { dense_activations: activations, ..LoadOptions::default() };
                 let file = open(&written, load);
                 let memory = open(&path, LoadOptions { head: Some(head), ..load });
                 let (expected, found) = (loaded(&file, &runtime), loaded(&memory, &runtime));
@@ -73,8 +73,12 @@ fn activations_of_two_digits_change_little_and_do_not_depend_on_company() {
     synthesize(Preset::Tiny, &path, &SynthOptions::default(), &mut |_, _| {}).unwrap();
     for head in [DenseType::Q8_0, DenseType::Q6K, DenseType::Q4K] {
         for runtime in runtimes() {
-            let model =
-                |dense_activations| loaded(&open(&path, LoadOptions { head: Some(head), dense_activations }), &runtime);
+            let model = |dense_activations| {
+                loaded(
+                    &open(&path, LoadOptions { head: Some(head), dense_activations, ..LoadOptions::default() }),
+                    &runtime,
+                )
+            };
             let (digits, float) = (model(DenseActivations::Int16), model(DenseActivations::F32));
             let (found, expected) =
                 (logits(&digits, &IDS, IDS.len(), KvType::F16), logits(&float, &IDS, IDS.len(), KvType::F16));

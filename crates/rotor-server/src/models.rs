@@ -110,9 +110,6 @@ pub(crate) struct Facts {
     pub(crate) architecture: String,
     pub(crate) parameters: u64,
     pub(crate) file_bytes: u64,
-    pub(crate) plan: MemoryPlan,
-    pub(crate) license: Option<String>,
-    pub(crate) kind: &'static str,
 }
 
 impl Loaded {
@@ -357,7 +354,7 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
         sequences: options.parallel,
         ..BatchOptions::new(context)
     };
-    let facts = facts(&source, plan);
+    let facts = facts(&source);
     let template = engine.chat_template().map(|template| template.source().to_owned()).unwrap_or_default();
     let defaults = defaults(&source);
     let actor = ActorOptions { queue: options.queue.max(1), ..ActorOptions::new(batch) };
@@ -376,19 +373,12 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
     })
 }
 
-fn facts(source: &Source, plan: MemoryPlan) -> Facts {
-    let text = |key: &str| match source.metadata() {
-        SourceMetadata::Gguf(metadata) => metadata.str(key).ok().flatten().map(str::to_owned),
-        SourceMetadata::HuggingFace(_) => None,
-    };
+fn facts(source: &Source) -> Facts {
     let tensors = || source.tensors();
     Facts {
         architecture: source.config().architecture.name().to_owned(),
         parameters: tensors().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum(),
         file_bytes: tensors().map(|tensor| tensor.bytes.len() as u64).sum(),
-        plan,
-        license: text("general.license"),
-        kind: source.kind().name(),
     }
 }
 

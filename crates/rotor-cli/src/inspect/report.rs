@@ -68,6 +68,9 @@ fn hyper_parameters(page: &mut Page, inspection: &Inspection<'_>) {
     page.line("context", config.max_position_embeddings);
     page.line("RoPE base", format!("{}{}", config.rope_theta, scaling(&config.rope_scaling)));
     page.line("norm epsilon", format!("{:e}", config.rms_norm_eps));
+    if let Some((activations, reason)) = inspection.source.activations() {
+        page.line("activations", format!("{}: {reason}", activations.name()));
+    }
     if let Some(window) = config.sliding_window {
         let sliding = (0..config.num_hidden_layers).filter(|&layer| config.is_sliding(layer)).count();
         page.line("sliding window", format!("{window} tokens in {sliding} layers"));

@@ -7,13 +7,16 @@ use super::metadata::{Array, Metadata, Value};
 use super::rotor::{self, Origin};
 use super::table::{TensorId, TensorTable};
 use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
-use crate::config::{Activation, Config, HIDDEN_ACT_KEY};
+use crate::config::{
+    ACTIVATIONS_JSON_KEY, ACTIVATIONS_KEY, Activation, Activations, Config, HIDDEN_ACT_KEY, Traits, of_family,
+};
 use crate::error::FormatError;
 use crate::forms::{
     self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
 };
 use crate::tokenizer::{TokenizerDescription, TokenizerError};
 use rotor_kernels::DenseType;
+use rotor_kernels::ternary::Precision;
 use std::path::Path;
 
 /// How to open a model.
@@ -39,6 +42,8 @@ pub struct LoadOptions {
     pub head: Option<DenseType>,
     /// What quantised dense matrices are multiplied by.
     pub dense_activations: DenseActivations,
+    /// How finely the inputs of ternary linears are kept; `None` is as the model was trained.
+    pub activations: Option<Activations>,
 }
 
 /// What quantised dense matrices are multiplied by. Matrices of f32, f16 and bf16 take f32 either way.
@@ -106,6 +111,8 @@ pub struct Source {
     i2s_layout: I2sLayout,
     warnings: Vec<String>,
     load: LoadOptions,
+    /// Why the activations are kept as they are.
+    activations_reason: &'static str,
 }
 
 /// What is particular to a container.
@@ -113,6 +120,27 @@ pub struct Source {
 pub(super) enum Contents {
     Gguf(Metadata),
     HuggingFace(hf::Folder),
+}
+
+impl Contents {
+    /// Completes the traits of a model's family by what its keys say.
+    fn with_traits<R>(&self, traits: Traits<'_>, choose: impl FnOnce(Traits<'_>) -> R) -> Result<R, FormatError> {
+        match self {
+            Contents::Gguf(metadata) => {
+                let architecture = metadata.str("general.architecture")?.unwrap_or_default();
+                let is_name = |key: &str| {
+                    let base_model = key.starts_with("general.base_model.") && key.ends_with(".name");
+                    base_model || matches!(key, "general.name" | "general.basename")
+                };
+                let names = metadata.iter().filter(|(key, _)| is_name(key)).filter_map(|(_, value)| value.as_str());
+                let names = names.collect::<Vec<_>>().join("\n");
+                let (is_bitnet, is_llama_gguf) = (architecture.starts_with("bitnet"), architecture == "llama");
+                Ok(choose(Traits { is_bitnet, is_llama_gguf, names: &names, ..traits }))
+            }
+            // A checkpoint has ternary linears only where its configuration says BitNet.
+            Contents::HuggingFace(_) => Ok(choose(Traits { is_bitnet: true, ..traits })),
+        }
+    }
 }
 
 impl Source {
@@ -133,7 +161,7 @@ impl Source {
             return Self::from_rotor(file, options).map_err(|e| e.in_file(path));
         }
         if is_safetensors || is_folder {
-            return hf::open(path, options).map(|opened| Self::from_folder(opened, options));
+            return hf::open(path, options).and_then(|opened| Self::from_folder(opened, options));
         }
         let file = gguf::open(path, options.no_mmap)?;
         Self::from_gguf(file, options).map_err(|e| e.in_file(path))
@@ -193,8 +221,10 @@ impl Source {
             i2s_layout,
             warnings,
             load: options.load,
+            activations_reason: "",
         };
         source.warn_of_odd_scales();
+        source.choose_activations()?;
         Ok(source)
     }
 
@@ -208,12 +238,12 @@ impl Source {
         let rotor::File { table, origin, texts } = file;
         let source = match origin {
             Origin::Gguf(metadata) => Self::from_gguf(gguf::File { metadata, table, warnings: Vec::new() }, options)?,
-            Origin::HuggingFace(files) => Self::from_folder(hf::from_files(files, table, texts, options)?, options),
+            Origin::HuggingFace(files) => Self::from_folder(hf::from_files(files, table, texts, options)?, options)?,
         };
         Ok(Self { kind: SourceKind::Rotor, ..source })
     }
 
-    fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Self {
+    fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Result<Self, FormatError> {
         let hf::Opened { mut folder, table, config, graph, warnings } = opened;
         if let Some(given) = options.hidden_act {
             folder.config.insert("hidden_act".into(), given.name().into());
@@ -228,9 +258,46 @@ impl Source {
             i2s_layout,
             warnings,
             load: options.load,
+            activations_reason: "",
         };
         source.warn_of_odd_scales();
-        source
+        source.choose_activations()?;
+        Ok(source)
+    }
+
+    /// Decides how finely the inputs of ternary linears are kept, where the file does not say, and notes it among the
+    /// model's keys, so that whatever it is converted to says it.
+    fn choose_activations(&mut self) -> Result<(), FormatError> {
+        let linears = self.graph.linears.values().map(|linear| linear.matrix.form);
+        let forms: Vec<_> = linears.chain(self.graph.matrices.values().map(|matrix| matrix.form)).collect();
+        let ternary = || {
+            forms.iter().filter_map(|form| match form {
+                Form::Ternary { form, .. } => Some(*form),
+                Form::Dense(_) => None,
+            })
+        };
+        if ternary().next().is_none() {
+            self.config.activations = None;
+            return Ok(());
+        }
+        let (activations, reason) = match self.config.activations {
+            Some(declared) => (declared, "the file says so"),
+            None => {
+                let norms_in_linears = self.graph.linears.values().any(|linear| linear.input_norm.is_some());
+                let int8_forms = ternary()
+                    .any(|form| matches!(form, TernaryForm::I2S(_) | TernaryForm::Tl1(_) | TernaryForm::Tl2(_)));
+                let traits = Traits { norms_in_linears, int8_forms, is_bitnet: false, is_llama_gguf: false, names: "" };
+                self.contents.with_traits(traits, of_family)?
+            }
+        };
+        (self.config.activations, self.activations_reason) = (Some(activations), reason);
+        match &mut self.contents {
+            Contents::Gguf(metadata) => metadata.set(ACTIVATIONS_KEY, Value::String(activations.name().into())),
+            Contents::HuggingFace(folder) => {
+                folder.config.insert(ACTIVATIONS_JSON_KEY.into(), activations.name().into());
+            }
+        }
+        Ok(())
     }
 
     /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "Hugging Face packed U8".
@@ -270,6 +337,21 @@ impl Source {
     /// The form the weights are to have in memory.
     pub fn load_options(&self) -> LoadOptions {
         self.load
+    }
+
+    /// How finely the inputs of ternary linears are to be kept, as asked for or as the model was trained, and why; `None` where
+    /// there are no ternary linears.
+    pub fn activations(&self) -> Option<(Activations, &'static str)> {
+        let own = self.config.activations?;
+        Some(match self.load.activations {
+            Some(asked) if asked != own => (asked, "as asked for"),
+            _ => (own, self.activations_reason),
+        })
+    }
+
+    /// What the kernels are asked for.
+    pub(crate) fn precision(&self) -> Precision {
+        self.activations().map_or(Precision::Int8, |(activations, _)| activations.precision())
     }
 
     /// What is odd about the file without being wrong, in sentences.
