@@ -610,7 +610,7 @@ mod tests {
         type Change = fn(&mut Config);
         let changes: [(Change, &str); 10] = [
             (|c| c.linear_norm_eps = 0.5, "linear_norm_eps: 1e-6 and 0.5"),
-            (|c| c.rms_norm_eps = 1e-6, "rms_norm_eps: 1e-5 and 1e-6"),
+            (|c| c.rms_norm_eps = 1e-6, "rms_norm_eps: 0.00001 and 1e-6"),
             (|c| c.rope_theta = 1e6, "rope_theta: 500000.0 and 1000000.0"),
             (|c| c.rope_scaling = RopeScaling::Linear { factor: 4.0 }, "rope_scaling: "),
             (|c| c.partial_rotary_factor = 0.5, "partial_rotary_factor: 1.0 and 0.5"),

@@ -163,7 +163,7 @@ fn multiply_planes<'py>(
             out.fill(0);
             return Ok(false);
         }
-        let Runtime { kernels, choice, pool } = &runtime;
+        let Runtime { kernels, choice, pool, .. } = &runtime;
         if orientation == Orientation::AsStored && tokens <= FEW {
             let products = out.chunks_exact_mut(rows).zip(x.chunks_exact(length));
             return Ok(products.fold(false, |overlap, (out, x)| planes.dot(kernels, pool, x, out) || overlap));
@@ -258,7 +258,7 @@ impl PackedMatrix {
         let pair = PlanePair::take(bit0, bit1)?;
         let cols = columns("planes", pair.bit0.cols, 8, n)?;
         let planes = Planes::new((pair.bit0.rows, cols), pair.bit0.values()?, pair.bit1.values()?);
-        let Runtime { kernels, choice, pool } = runtime(py, None)?;
+        let Runtime { kernels, choice, pool, .. } = runtime(py, None)?;
         let kernel = choice.kernel_for((pair.bit0.rows, cols), None);
         let packed = py.detach(|| TernaryMatrix::from_planes(planes, Orientation::AsStored, kernels, kernel, &pool));
         let (matrix, overlap) = packed.map_err(out_of_memory)?;

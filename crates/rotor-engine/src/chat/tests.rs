@@ -328,11 +328,13 @@ fn tokens_that_a_template_writes_and_the_file_has_as_text_are_named() {
     let template = ChatTemplate::new("{{ '<|' ~ 'turn|>' ~ messages[0].content }}<|im_start|>", None, None).unwrap();
     assert!(template.spelled_tokens(&tokenizer("smollm")).is_empty());
     let mut tokens: Vec<Vec<u8>> = (33..=126u8).map(|byte| vec![byte]).collect();
-    tokens.extend(["Ġ", "Ċ", "<|im_start|>", "<|turn|>"].map(|text| text.as_bytes().to_vec()));
+    tokens.extend(["Ġ", "Ċ", "<|im_start|>", "<|turn|>", "<|"].map(|text| text.as_bytes().to_vec()));
     let mut token_types = vec![1; tokens.len()];
     token_types[96] = 3;
     let (model, pre) = ("gpt2".to_owned(), Some("smollm".to_owned()));
-    let vocabulary = GgufVocabulary { model, pre, tokens, token_types, eos: Some(96), ..GgufVocabulary::default() };
-    let plain = Tokenizer::new(&TokenizerSource::Gguf(Box::new(vocabulary)), 98).unwrap();
+    let merges = ["< |"].into_iter().collect();
+    let vocabulary =
+        GgufVocabulary { model, pre, tokens, token_types, merges, eos: Some(96), ..GgufVocabulary::default() };
+    let plain = Tokenizer::new(&TokenizerSource::Gguf(Box::new(vocabulary)), 99).unwrap();
     assert_eq!(template.spelled_tokens(&plain), ["<|turn|>"]);
 }

@@ -157,7 +157,10 @@ fn written(model: &Model) -> (TempDir, PathBuf) {
 #[test]
 fn a_gguf_comes_back_from_planes_and_codes_byte_for_byte() {
     for architecture in [Architecture::BitNet, Architecture::Llama] {
-        let (folder, path) = written(&Model { architecture, tied: false, ..Model::new(5) });
+        let (folder, written) = written(&Model { architecture, tied: false, ..Model::new(5) });
+        // The first conversion notes how finely activations are kept.
+        let path = folder.path().join("first.gguf");
+        run(&open(&written), &path, &options("i2_s")).unwrap();
         for form in ["rotor", "bitnet"] {
             let between = folder.path().join(format!("{form}.safetensors"));
             run(&open(&path), &between, &options(form)).unwrap();
@@ -485,7 +488,10 @@ fn embedding_models_go_through_every_kind_of_file() {
 #[test]
 fn what_multiplies_an_output_keeps_its_tensor_and_joins_the_scale_in_a_folder() {
     let model = Model { output_scale: Some(0.75), ..Model::new(11) };
-    let (folder, path) = written(&model);
+    let (folder, first) = written(&model);
+    // The first conversion notes how finely activations are kept.
+    let path = folder.path().join("first.gguf");
+    run(&open(&first), &path, &options("i2_s")).unwrap();
     let source = open(&path);
     let expected = logits(&source);
     let without = written(&Model { output_scale: None, ..model });

@@ -1,8 +1,9 @@
 //! Every form of a GGUF runs straight from its layout: the same weights give the same logits, bit for bit.
 
 use super::testing::{TestGguf, any_trit, f32s};
-use super::{OpenOptions, Part, Role, Source};
+use super::{LoadOptions, OpenOptions, Part, Role, Source};
 use crate::cache::SequenceCache;
+use crate::config::Activations;
 use crate::forms::testing::{encode, encode_scaled, q2_0_128};
 use crate::forms::{FORMS, I2sLayout, KernelConfig, Scales, TernaryForm, TlTile};
 use crate::model::{Model, Step, Wanted, Workspace};
@@ -83,6 +84,8 @@ fn options(form: TernaryForm) -> OpenOptions {
     OpenOptions {
         i2s_layout: if let TernaryForm::I2S(layout) = form { Some(layout) } else { None },
         kernel_config: KernelConfig::parse(&text).unwrap(),
+        // Some forms are BitNet's alone, so that a form may change how finely activations are kept.
+        load: LoadOptions { activations: Some(Activations::Int8), ..LoadOptions::default() },
         ..OpenOptions::default()
     }
 }

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(check(&reference), Outcome::Ok);
         assert_eq!(check(&[1.0, 3.0, 2.01, 0.5, -4.0, 0.25]), Outcome::Warning);
         assert_eq!(check(&[1.0, 3.0, 2.0, 0.5, -3.0, 0.25]), Outcome::Failed);
-        let tie = Comparison::of(&[1.0, 1.0001], &[1.0001, 1.0], 2);
+        let tie = Comparison::of(&[1.0, 1.000_001], &[1.000_001, 1.0], 2);
         assert_eq!((tie.other_best, tie.check().outcome), (0, Outcome::Ok));
         let other = Comparison::of(&[100.0, 1.0, 1.5], &[100.0, 1.0, 1.5], 3);
         assert_eq!((other.other_best, other.positions), (0, 1));
