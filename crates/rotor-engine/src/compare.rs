@@ -227,9 +227,9 @@ fn tokenizer_differences(first: &Source, second: &Source) -> Vec<TokenizerDiffer
     if first == second { Vec::new() } else { vec![TokenizerDifference { name: "presence", first, second }] }
 }
 
-/// The chat template, or why there is none to compare.
+/// The chat template; one that cannot be read is none, for nobody can use it.
 fn template(source: &Source) -> Option<String> {
-    source.chat_template().unwrap_or_else(|error| Some(error.to_string()))
+    source.chat_template().unwrap_or_default()
 }
 
 /// Chat templates that differ, each from a little before the first character that does.

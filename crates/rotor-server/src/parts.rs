@@ -178,10 +178,13 @@ impl Splitter {
         }
         let call = form.map(|form| form.marks().0);
         let marks = [(think, State::Thinking), (call, State::Call)];
-        let found = marks
-            .iter()
-            .filter_map(|(mark, state)| Some((self.held.find((*mark)?)?, (*mark)?, *state)))
-            .min_by_key(|(at, ..)| *at);
+        // What thinks has said nothing before.
+        let opens = |at: usize, state: State| state != State::Thinking || self.held[..at].trim().is_empty();
+        let found = marks.iter().filter_map(|&(mark, state)| {
+            let at = self.held.find(mark?)?;
+            opens(at, state).then_some((at, mark?, state))
+        });
+        let found = found.min_by_key(|(at, ..)| *at);
         if let Some((at, mark, state)) = found {
             let before: String = self.held.drain(..at).collect();
             // The name of MiniCPM's function stands within the mark.
@@ -217,14 +220,16 @@ impl Splitter {
         let Some((_, close)) = self.splitting.thinking else { return false };
         let end = self.held.find(close);
         let keep = if is_last { 0 } else { overlap(&self.held, close) };
-        let upto = end.unwrap_or(self.held.len() - keep);
-        let text: String = self.held.drain(..upto).collect();
-        let text = if end.is_some() { text.trim_end() } else { text.as_str() };
+        // White space in front of the mark belongs to it.
+        let certain = &self.held[..end.unwrap_or(self.held.len() - keep)];
+        let certain = if is_last && end.is_none() { certain.len() } else { certain.trim_end().len() };
+        let text: String = self.held.drain(..certain).collect();
         if !text.is_empty() {
-            parts.push(Part::Reasoning(text.to_owned()));
+            parts.push(Part::Reasoning(text));
         }
         if end.is_some() {
-            self.held.drain(..close.len());
+            let behind = self.held.find(close).map_or(self.held.len(), |at| at + close.len());
+            self.held.drain(..behind);
             self.state = State::AfterMark;
         }
         end.is_some()

@@ -128,7 +128,7 @@ fn scales_of_groups_give_the_same_logits_in_blocks_of_any_size() {
         let scale = |row, block| 0.5 + ((row * (cols / 256) + block / 2) % 5) as f32 / 16.0;
         q2_0_128(cols, &trits(rows, cols, true), scale)
     });
-    assert!(tq2 == logits(&groups_of_128, &OpenOptions::default()));
+    assert!(tq2 == logits(&groups_of_128, &options(TernaryForm::Q2_0)));
     assert!(tq2 != run(TernaryForm::Tq2_0, 0.0), "the scales made no difference");
 }
 
