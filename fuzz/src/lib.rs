@@ -7,7 +7,7 @@
 use rotor::DenseType;
 use rotor::chat::{ChatTemplate, Conversation, Message, encode_chat};
 use rotor::formats::{
-    GgufVocabulary, HuggingFaceTokenizer, OpenOptions, Part, Role, RowOrder, Source, TokenizerSource, Weight,
+    GgufVocabulary, HuggingFaceTokenizer, ModelFile, OpenOptions, Part, Role, RowOrder, Source, TokenizerSource, Weight,
 };
 use rotor::forms::{Encoder, FORMS, KernelConfig, Scales, TernaryForm, TernaryTensor, TlTile};
 use rotor::forms::{absmean_scale, inner_scales};
@@ -25,9 +25,19 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: [Target; 5] =
     [("gguf", gguf), ("safetensors", safetensors), ("hugging_face", hugging_face), ("forms", forms), ("chat", chat)];
 
-/// A GGUF file: opened, and what opens is read, its vocabulary used.
+/// A GGUF file: opened, and what opens is read, its vocabulary used. What does not run is shown.
 pub fn gguf(data: &[u8]) {
-    let Ok(source) = Source::from_bytes(data.to_vec(), &OpenOptions::default()) else { return };
+    let Ok(file) = ModelFile::from_bytes(data.to_vec()) else { return };
+    let source = match file.bind(&OpenOptions::default()) {
+        Ok(source) => source,
+        Err(unbound) => {
+            let _ = unbound.file.tensors().map(|tensor| tensor.bytes.len()).sum::<usize>();
+            if let Ok(Some(description)) = unbound.file.tokenizer_description() {
+                let _ = Tokenizer::from_description(&description);
+            }
+            return;
+        }
+    };
     use_source(&source);
     let _ = source.vector(Role::OutputNorm);
     for part in Part::LINEARS {

@@ -1,9 +1,11 @@
 //! The arguments that several commands share, and the values that they take.
 
 use clap::ValueEnum;
+use clap::builder::FalseyValueParser;
 use rotor::config::{Activation, Activations, limits};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
+use rotor::write::refuse_overwriting;
 use rotor::{DenseType, FormatError, KvType};
 use std::path::{Path, PathBuf};
 
@@ -24,14 +26,23 @@ pub(crate) struct OpenArgs {
     /// The kernel_config.ini of the build that wrote TL1 or TL2 tensors; they cannot be read without it.
     #[arg(long, value_name = "FILE", env = "ROTOR_KERNEL_CONFIG", hide_env = true)]
     kernel_config: Option<PathBuf>,
+    /// Read the model's files into memory instead of mapping them: for files that may change or vanish while they are read.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_NO_MMAP", hide_env = true)]
+    pub(crate) no_mmap: bool,
 }
 
 impl OpenArgs {
+    /// Refuses an output that is one of the files these options name.
+    pub(crate) fn refuse_overwriting(&self, output: &Path) -> Result<(), FormatError> {
+        self.kernel_config.as_deref().map_or(Ok(()), |config| refuse_overwriting(&[config], output))
+    }
+
     pub(crate) fn options(&self) -> Result<OpenOptions, FormatError> {
         Ok(OpenOptions {
             i2s_layout: self.i2s_layout.map(LayoutName::layout),
             hidden_act: self.activation.map(ActivationName::activation),
             kernel_config: self.kernel_config.as_deref().map(KernelConfig::read).transpose()?.unwrap_or_default(),
+            no_mmap: self.no_mmap,
             ..OpenOptions::default()
         })
     }
@@ -53,7 +64,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "PRECISION", default_value = "auto", env = "ROTOR_ACTIVATIONS", hide_env = true)]
     activations: ActivationsName,
     #[command(flatten)]
-    open: OpenArgs,
+    pub(crate) open: OpenArgs,
 }
 
 impl LoadArgs {

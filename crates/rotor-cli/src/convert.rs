@@ -46,6 +46,7 @@ pub(crate) struct Args {
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let source = load::open(&args.input, &args.open.options()?)?;
+    args.open.refuse_overwriting(&args.output)?;
     for warning in source.warnings() {
         message(format_args!("warning: {}", printable(warning)));
     }

@@ -47,6 +47,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         (None, Some(name)) => Selection::Tensor(name),
         (None, None) => anyhow::bail!("name a --layer or a --tensor"),
     };
+    args.open.refuse_overwriting(&args.output)?;
     let extracted = extract(&source, selection, args.form, &args.output)?;
     if args.json {
         print_json(&serde_json::to_value(&extracted)?)?;

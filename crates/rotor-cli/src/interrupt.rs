@@ -1,8 +1,9 @@
 //! Ctrl-C, and the signals that end a process.
 //!
 //! While text is being generated, Ctrl-C asks for an end, which the generation notices at its next token. At any other time
-//! it ends the program, temporary files first; a hangup and a request to terminate always do. A signal that the program was
-//! started to ignore (`nohup`, a background job of a script) stays ignored.
+//! it ends the program, temporary files first; a hangup, a request to terminate or to quit and the end of the allowed
+//! processor time always do. The limit on the size of files ends nothing by itself: the write fails, as on a full disk, and
+//! that is told. A signal that the program was started to ignore (`nohup`, a background job of a script) stays ignored.
 
 use crate::outcome::INTERRUPTED;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -46,11 +47,15 @@ fn interrupted() {
 
 #[cfg(unix)]
 mod unix {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     use signal_hook::iterator::Signals;
+    use std::sync::Arc;
 
     pub(super) fn install() {
-        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+        // What the flag says is of no use: with a handler, whichever it is, the write that went too far returns an error.
+        let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+        let all = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGXCPU];
+        let wanted = all.into_iter().filter(|&signal| !is_ignored(signal));
         let Ok(mut signals) = Signals::new(wanted) else { return };
         std::thread::spawn(move || {
             for signal in signals.forever() {

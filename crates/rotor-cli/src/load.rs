@@ -1,16 +1,15 @@
 //! Opening and loading a model, the same way for every command.
 
+use crate::args::OpenArgs;
 #[cfg(feature = "hub")]
 use crate::models::resolve;
 use crate::progress::Bar;
 use crate::terminal::{message, printable};
-use anyhow::Context as _;
 use rotor::engine::Engine;
-use rotor::formats::{OpenOptions, Source};
+use rotor::formats::{ModelFile, OpenOptions, Source};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
-use rotor::write::refuse_overwriting;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Opens a model, by its file, its folder or its name, and checks everything but the weights.
 pub(crate) fn open(model: &Path, options: &OpenOptions) -> anyhow::Result<Source> {
@@ -19,7 +18,7 @@ pub(crate) fn open(model: &Path, options: &OpenOptions) -> anyhow::Result<Source
 
 /// In a build without models by name a model is a path.
 #[cfg(not(feature = "hub"))]
-fn resolve(model: &Path) -> anyhow::Result<PathBuf> {
+fn resolve(model: &Path) -> anyhow::Result<std::path::PathBuf> {
     Ok(model.to_path_buf())
 }
 
@@ -47,16 +46,9 @@ pub(crate) fn load(source: &Source, threads: usize) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
-/// A model's folder has files of its own that must not be written over.
-pub(crate) fn refuse_input(model: &Path, output: &Path) -> anyhow::Result<()> {
-    let model = &resolve(model)?;
-    let mut inputs = vec![model.to_path_buf()];
-    if model.is_dir() {
-        let entries = std::fs::read_dir(model).with_context(|| format!("cannot read {}", model.display()))?;
-        inputs.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
-    }
-    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
-    Ok(refuse_overwriting(&inputs, output)?)
+/// Opens a model's file or folder without asking whether it is a model that runs.
+pub(crate) fn open_file(model: &Path, open: &OpenArgs) -> anyhow::Result<ModelFile> {
+    Ok(ModelFile::open(&resolve(model)?, open.no_mmap)?)
 }
 
 /// Warns where a sequence is to be longer than the model was trained for.

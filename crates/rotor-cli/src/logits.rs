@@ -40,7 +40,8 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let source = load::open(args.model.path(), &args.load.options(DenseActivations::F32)?)?;
     check_ids(&source, ids)?;
-    load::refuse_input(args.model.path(), &args.output)?;
+    source.file().refuse_overwriting(&args.output)?;
+    args.load.open.refuse_overwriting(&args.output)?;
     let vocab_size = source.config().vocab_size;
     // Begun before the model is loaded: a place that cannot be written is told at once.
     let mut header = SafetensorsHeader::new();

@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod changed;
 mod cli;
 mod completions;
 mod convert;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     completions::complete();
     let cli = cli::Cli::read();
     interrupt::install();
+    changed::install();
     match cli.command.execute() {
         Ok(code) => code,
         Err(error) => outcome::report(&error),

@@ -51,7 +51,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// The error and its causes in one line. Many errors quote their cause themselves; nothing is said twice.
-fn sentence(error: &anyhow::Error) -> String {
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {

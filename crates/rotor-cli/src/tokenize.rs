@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 /// Turn text into token ids, or back.
 ///
-/// Prints one token a line: id, tab, piece. Begins with the beginning-of-sequence token where the model wants it.
+/// Prints one token a line: id, tab, piece. Begins with the beginning-of-sequence token where the model wants it. A vocabulary
+/// is enough: the file needs no weights, and the model may be one that does not run here.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
@@ -51,8 +52,8 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // Before the model is opened: ids that are none are wrong usage.
     let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
-    let source = load::open(&args.model, &args.open.options()?)?;
-    let description = source.tokenizer_description()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
+    let file = load::open_file(&args.model, &args.open)?;
+    let description = file.tokenizer_description()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
     let tokenizer = Tokenizer::from_description(&description)?;
     for warning in tokenizer.warnings() {
         message(format_args!("warning: {}", printable(warning)));

@@ -375,7 +375,7 @@ pub(crate) const SWITCHED_OFF: [(&str, &str); 12] = [
 ];
 
 /// Architectures that exist and do not run here, by the beginning or the end of their names, and what they are.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 19] = [
     ("qwen35", "a hybrid of attention and gated delta nets, which are not run yet"),
     ("qwen3_5", "a hybrid of attention and gated delta nets, which are not run yet"),
     ("Qwen3_5", "a hybrid of attention and gated delta nets, which are not run yet"),
@@ -385,10 +385,13 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("HYV4", "a mixture of experts; every layer is dense here"),
     ("maple", "a mixture of experts; every layer is dense here"),
     ("dflash", "a drafter for another model's text, no model of its own"),
+    ("dspark", "a drafter for another model's text, no model of its own"),
     ("eagle", "a drafter for another model's text, no model of its own"),
     ("Eagle", "a drafter for another model's text, no model of its own"),
     ("clip", "a vision projector, the part of a multimodal model that reads images; name the language model's file"),
     ("mmproj", "a vision projector, the part of a multimodal model that reads images; name the language model's file"),
+    ("controlvector", "a control vector, which changes another model and is none of its own"),
+    ("imatrix", "an importance matrix: statistics for quantising another model, and no weights"),
     ("bitvla", "a model of images and robot actions, of which only the text part would run"),
     ("BitVLA", "a model of images and robot actions, of which only the text part would run"),
     ("whisper", "a speech model; rotor runs models of text"),

@@ -99,13 +99,11 @@ pub(crate) struct Field {
 }
 
 /// The keys of a GGUF that hyper-parameters are read from, less the architecture's name and a dot where they have these.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the audit of a file's keys"))]
 pub(crate) fn gguf_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
     FIELDS.iter().flat_map(|field| (field.gguf_keys)(info)).collect()
 }
 
 /// The fields of a `config.json` that hyper-parameters are read from.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the audit of a file's keys"))]
 pub(crate) fn json_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
     FIELDS.iter().flat_map(|field| (field.json_keys)(info)).collect()
 }

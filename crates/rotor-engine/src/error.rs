@@ -60,6 +60,22 @@ pub enum FormatError {
         /// The reason, or the list of what is supported.
         why: String,
     },
+    /// A file that is something else than a model, and known.
+    #[error("{what} is not a model: {advice}")]
+    NotAModel {
+        /// What it is.
+        what: String,
+        /// What to do about it.
+        advice: String,
+    },
+    /// A file that ends before its last tensor does.
+    #[error("the file is cut short: it should have {needed} bytes and has {found}; download it again")]
+    Incomplete {
+        /// Bytes it should have.
+        needed: u64,
+        /// Bytes it has.
+        found: u64,
+    },
     /// An error inside one of several files.
     #[error("{}: {source}", path.display())]
     InFile {

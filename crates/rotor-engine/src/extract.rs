@@ -9,8 +9,8 @@ use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::planes;
+use crate::write::AtomicFile;
 use crate::write::safetensors::SafetensorsHeader;
-use crate::write::{AtomicFile, refuse_overwriting};
 use ::safetensors::Dtype;
 use npy::Npz;
 use serde::Serialize;
@@ -113,8 +113,7 @@ pub fn extract(
     form: ArrayForm,
     output: &Path,
 ) -> Result<Extracted, FormatError> {
-    let inputs: Vec<&Path> = source.paths().iter().map(AsRef::as_ref).collect();
-    refuse_overwriting(&inputs, output)?;
+    source.file().refuse_overwriting(output)?;
     let weights = selected(source, selection)?;
     let is_layer = matches!(selection, Selection::Layer(_));
     let mut arrays = Vec::new();

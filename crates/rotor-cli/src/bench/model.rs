@@ -138,8 +138,9 @@ impl Args {
     fn svg_file(&self) -> anyhow::Result<Option<AtomicFile>> {
         let Some(path) = &self.measure.svg else { return Ok(None) };
         if let Some(model) = self.model.path() {
-            load::refuse_input(model, path)?;
+            load::open_file(model, &self.load.open)?.refuse_overwriting(path)?;
         }
+        self.load.open.refuse_overwriting(path)?;
         Ok(Some(AtomicFile::create(path)?))
     }
 

@@ -1,6 +1,6 @@
 //! An inspection as text for people and as JSON for programs.
 
-use super::Inspection;
+use super::{Inspection, Model};
 use crate::units::{bytes, count};
 use rotor::chat::{ChatError, ChatTemplate};
 use rotor::formats::metadata::{Array, Value};
@@ -28,19 +28,21 @@ impl Page {
     }
 }
 
-/// The page for people; `every` tensor or one line per type.
+/// The page for people; `every` tensor or one line per type. Of what does not run every tensor is shown: nothing else tells
+/// what it is.
 pub(super) fn text(inspection: &Inspection<'_>, every: bool) -> String {
-    let mut page = Page(format!("{}: {}\n", inspection.path.display(), inspection.source.kind().name()));
-    hyper_parameters(&mut page, inspection);
-    memory(&mut page, inspection);
-    tokenizer(&mut page, inspection);
-    if every {
-        all_tensors(&mut page, inspection)
-    } else {
-        tensors_by_type(&mut page, inspection)
+    let mut page = Page(format!("{}: {}\n", inspection.path.display(), inspection.file.kind().name()));
+    match &inspection.model {
+        Ok(model) => {
+            hyper_parameters(&mut page, model);
+            memory(&mut page, model);
+        }
+        Err(obstacle) => page.heading(&format!("Does not run: {obstacle}")),
     }
-    if let Some(trits) = &inspection.trits {
-        trit_shares(&mut page, trits, every);
+    tokenizer(&mut page, inspection);
+    match &inspection.model {
+        Ok(model) if !every => tensors_by_type(&mut page, inspection, model),
+        model => all_tensors(&mut page, inspection, model.as_ref().ok()),
     }
     metadata(&mut page, inspection);
     if !inspection.warnings.is_empty() {
@@ -52,8 +54,8 @@ pub(super) fn text(inspection: &Inspection<'_>, every: bool) -> String {
     page.0
 }
 
-fn hyper_parameters(page: &mut Page, inspection: &Inspection<'_>) {
-    let config = inspection.source.config();
+fn hyper_parameters(page: &mut Page, model: &Model<'_>) {
+    let config = model.config;
     page.heading("Model");
     if let Some(name) = &config.name {
         page.line("name", name);
@@ -98,19 +100,16 @@ fn scaling(scaling: &RopeScaling) -> String {
     }
 }
 
-fn memory(page: &mut Page, inspection: &Inspection<'_>) {
-    let plan = inspection.memory;
+fn memory(page: &mut Page, model: &Model<'_>) {
+    let plan = model.memory;
     page.heading("Memory");
     page.line("linears, packed", bytes(plan.linears));
     page.line("embedding", bytes(plan.embedding));
     page.line("head", if plan.head > 0 { bytes(plan.head) } else { "the embedding serves as head".into() });
-    let context = inspection.context;
-    let per_token = bytes(inspection.kv_bytes_per_token);
-    page.line(
-        "keys and values",
-        format!("{per_token} a token, {} at {context} tokens (f16)", bytes(inspection.kv_bytes())),
-    );
-    page.line("together", bytes(plan.weights().saturating_add(inspection.kv_bytes())));
+    let context = model.context;
+    let per_token = bytes(model.kv_bytes_per_token);
+    page.line("keys and values", format!("{per_token} a token, {} at {context} tokens (f16)", bytes(model.kv_bytes())));
+    page.line("together", bytes(plan.weights().saturating_add(model.kv_bytes())));
 }
 
 fn tokenizer(page: &mut Page, inspection: &Inspection<'_>) {
@@ -132,7 +131,7 @@ fn tokenizer(page: &mut Page, inspection: &Inspection<'_>) {
 
 /// Whether there is a chat template, and what is wrong with it.
 fn chat_template(inspection: &Inspection<'_>) -> String {
-    let template = inspection.source.chat_template().map_err(ChatError::from);
+    let template = inspection.file.chat_template().map_err(ChatError::from);
     let compiled = template.and_then(|template| match (&inspection.tokenizer, template) {
         (Some(tokenizer), template) => Ok(ChatTemplate::for_model(template.as_deref(), tokenizer)?.is_some()),
         (None, template) => Ok(template.is_some()),
@@ -145,7 +144,7 @@ fn chat_template(inspection: &Inspection<'_>) -> String {
 }
 
 /// Types in the order of their first tensor.
-fn tensors_by_type(page: &mut Page, inspection: &Inspection<'_>) {
+fn tensors_by_type(page: &mut Page, inspection: &Inspection<'_>, model: &Model<'_>) {
     let mut types: Vec<(&str, u64, u64, u64)> = Vec::new();
     for tensor in &inspection.tensors {
         let index = types.iter().position(|entry| entry.0 == tensor.type_name).unwrap_or_else(|| {
@@ -160,21 +159,28 @@ fn tensors_by_type(page: &mut Page, inspection: &Inspection<'_>) {
     for (name, tensors, numbers, size) in types {
         page.line(name, format!("{tensors:>6}  {:>9} elements  {:>9}", count(numbers), bytes(size)));
     }
+    if let Some(trits) = &model.trits {
+        trit_shares(page, trits, false);
+    }
 }
 
 fn elements(tensor: &TensorSummary<'_>) -> u64 {
     tensor.shape.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim as u64))
 }
 
-fn all_tensors(page: &mut Page, inspection: &Inspection<'_>) {
+fn all_tensors(page: &mut Page, inspection: &Inspection<'_>, model: Option<&Model<'_>>) {
     page.heading(&format!("Tensors: {}", inspection.tensors.len()));
     let width = inspection.tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
     for tensor in &inspection.tensors {
         let TensorSummary { name, shape, type_name, bytes: stored } = tensor;
         let (stored, shape) = (bytes(stored.len() as u64), format!("{shape:?}"));
-        let memory = inspection.memory_of.get(*name).map(|&memory| format!("{} in memory", bytes(memory)));
+        let memory = model.and_then(|model| model.memory_of.get(*name));
+        let memory = memory.map(|&memory| format!("{} in memory", bytes(memory)));
         let line = format!("  {name:width$}  {type_name:>5}  {stored:>10}  {shape:14}  {}", memory.unwrap_or_default());
         let _ = writeln!(page.0, "{}", line.trim_end());
+    }
+    if let Some(trits) = model.and_then(|model| model.trits.as_ref()) {
+        trit_shares(page, trits, true);
     }
 }
 
@@ -207,7 +213,7 @@ fn shares(trits: &TritStatistics) -> String {
 }
 
 fn metadata(page: &mut Page, inspection: &Inspection<'_>) {
-    match inspection.source.metadata() {
+    match inspection.file.metadata() {
         SourceMetadata::Gguf(metadata) => {
             page.heading(&format!("Metadata: {} keys", metadata.iter().len()));
             for (key, value) in metadata.iter() {
@@ -235,40 +241,48 @@ fn shortened(value: &Json) -> Json {
 
 /// The object for programs.
 pub(super) fn json(inspection: &Inspection<'_>) -> Json {
-    let Inspection { source, memory, .. } = inspection;
+    let Inspection { file, model, .. } = inspection;
+    let (obstacle, model) = (model.as_ref().err(), model.as_ref().ok());
     let tensor = |tensor: &TensorSummary<'_>| {
         let TensorSummary { name, shape, type_name, bytes } = tensor;
-        let memory = inspection.memory_of.get(*name);
+        let memory = model.and_then(|model| model.memory_of.get(*name));
         json!({ "name": name, "type": type_name, "shape": shape, "bytes": bytes.len(), "memory_bytes": memory })
     };
     let mut object = json!({
         "path": inspection.path.display().to_string(),
-        "kind": source.kind().name(),
-        "name": source.config().name,
-        "architecture": source.config().architecture.name(),
-        "config": source.config().to_json(),
+        "kind": file.kind().name(),
+        "runs": model.is_some(),
+        "obstacle": obstacle,
+        "name": model.map(|model| &model.config.name),
+        "architecture": model.map(|model| model.config.architecture.name()),
+        "config": model.map(|model| model.config.to_json()),
         "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
-        "metadata": metadata_json(source.metadata()),
+        "metadata": metadata_json(file.metadata()),
         "tokenizer": inspection.tokenizer.as_ref().map(tokenizer_json),
-        "chat_template": !matches!(source.chat_template(), Ok(None)),
-        "memory": {
-            "linears_bytes": memory.linears,
-            "embedding_bytes": memory.embedding,
-            "head_bytes": memory.head,
-            "weights_bytes": memory.weights(),
-            "context": inspection.context,
-            "kv_bytes_per_token": inspection.kv_bytes_per_token,
-            "kv_bytes": inspection.kv_bytes(),
-            "total_bytes": memory.weights().saturating_add(inspection.kv_bytes()),
-        },
+        "chat_template": !matches!(file.chat_template(), Ok(None)),
+        "memory": model.map(memory_json),
         "warnings": inspection.warnings,
     });
-    if let Some(trits) = &inspection.trits {
+    if let Some(trits) = model.and_then(|model| model.trits.as_ref()) {
         let all = trits.iter().map(|tensor| tensor.trits).fold(TritStatistics::default(), TritStatistics::join);
         object["trits"] = trits.iter().map(trits_json).collect();
         object["trits_total"] = counts_json(&all);
     }
     object
+}
+
+fn memory_json(model: &Model<'_>) -> Json {
+    let memory = model.memory;
+    json!({
+        "linears_bytes": memory.linears,
+        "embedding_bytes": memory.embedding,
+        "head_bytes": memory.head,
+        "weights_bytes": memory.weights(),
+        "context": model.context,
+        "kv_bytes_per_token": model.kv_bytes_per_token,
+        "kv_bytes": model.kv_bytes(),
+        "total_bytes": memory.weights().saturating_add(model.kv_bytes()),
+    })
 }
 
 fn trits_json(tensor: &TensorStatistics) -> Json {

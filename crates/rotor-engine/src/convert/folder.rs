@@ -5,29 +5,13 @@ use super::pieces::{Content, Piece};
 use super::report::WrittenFile;
 use crate::error::FormatError;
 use crate::formats::metadata::Metadata;
-use crate::formats::{Part, Role, Source, SourceMetadata};
+use crate::formats::{COPIED, Part, Role, Source, SourceMetadata};
 use crate::tokenizer::TokenizerDescription;
 use crate::write::vocabulary::hugging_face::to_hugging_face;
 use crate::write::{AtomicFile, PackedWeights, config_json};
 use rotor_kernels::DenseType;
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// Files that go from one folder to the other as they are.
-pub(super) const COPIED: [&str; 12] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "README.md",
-    "LICENSE",
-    "NOTICE",
-];
 
 /// Writes everything but the weights; notes say what is left out.
 pub(super) fn write(

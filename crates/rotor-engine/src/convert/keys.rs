@@ -1,11 +1,12 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
 use super::plan::Planned;
-use super::{ConvertOptions, card};
+use super::{Container, ConvertOptions, Target, card};
+use crate::architectures::ArchitectureInfo;
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};
 use crate::formats::metadata_json;
-use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata};
+use crate::formats::{GgufVocabulary, I2S_LAYOUT_KEY, Source, SourceMetadata, keys, tokenizer_key};
 use crate::forms::{I2sLayout, Scales, TernaryForm, exact_scales_key};
 use crate::tokenizer::{Tokenizer, TokenizerDescription};
 use crate::write::gguf::GgufHeader;
@@ -121,7 +122,7 @@ fn general(header: &mut GgufHeader, source: &Source) -> Result<(), FormatError> 
     Ok(())
 }
 
-/// Where a folder keeps the `general.*` keys of the GGUF it was made from.
+/// Where a folder keeps the keys of the GGUF it was made from for which its own files have no place.
 pub(super) const GENERAL: &str = "rotor.general";
 
 /// The keys that were kept there, where the folder was made from a GGUF.
@@ -130,7 +131,10 @@ fn kept_general(source: &Source) -> Result<Option<Metadata>, FormatError> {
     let Some(text) = texts.get(GENERAL) else { return Ok(None) };
     let pairs = serde_json::from_str(text).map_err(|error| FormatError::invalid(GENERAL, "a JSON object", error))?;
     // Anybody may have written it: a key that is made here must not be there too.
-    metadata_json::from_json(pairs).map(|kept| Some(general_of(&kept)))
+    let config = source.config();
+    let info = config.architecture.info();
+    let kept = metadata_json::from_json(pairs)?;
+    Ok(Some(without_place(&kept, info.gguf_name(config.hidden_act), info)))
 }
 
 /// The texts of a safetensors file that go into the next one: all but those that a Rotor file makes anew.
@@ -139,17 +143,46 @@ pub(super) fn own_texts(texts: &BTreeMap<String, String>) -> impl Iterator<Item 
     texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).filter(move |(key, _)| is_own(key))
 }
 
-/// The `general.*` keys for which a folder has no place, but for those about the file.
-pub(super) fn general_of(metadata: &Metadata) -> Metadata {
+/// The keys for which a folder has no place: names and licences, and whatever this program does not understand. `architecture`
+/// is the name below which the hyper-parameters are.
+pub(super) fn without_place(metadata: &Metadata, architecture: &str, info: &ArchitectureInfo) -> Metadata {
     const OF_THE_FILE: [&str; 4] =
         ["general.architecture", "general.file_type", "general.quantization_version", "general.alignment"];
-    let mut general = Metadata::default();
-    for (key, value) in metadata.iter() {
-        if key.starts_with("general.") && !OF_THE_FILE.contains(&key) {
-            general.set(key, value.clone());
+    let is_expressed = |key: &str| {
+        is_of_the_file(key)
+            || OF_THE_FILE.contains(&key)
+            || ["rotor.", "tokenizer."].iter().any(|prefix| key.starts_with(prefix))
+            || keys::is_read_from_gguf(key, architecture, info)
+    };
+    let mut kept = Metadata::default();
+    for (key, value) in metadata.iter().filter(|(key, _)| !is_expressed(key)) {
+        kept.set(key, value.clone());
+    }
+    kept
+}
+
+/// What does not go over from `source` to a file of another kind, in sentences: keys that are not understood and have no place
+/// there, files of a folder that are not a part of the model.
+pub(super) fn left_behind(source: &Source, target: Target) -> Vec<String> {
+    let info = source.config().architecture.info();
+    let (mut names, mut files) = (Vec::new(), Vec::new());
+    match source.metadata() {
+        SourceMetadata::Gguf(metadata) if target.container() == Container::Folder => {
+            names.extend(metadata.iter().map(|(key, _)| key).filter(|key| tokenizer_key::is_unknown(key)));
+        }
+        SourceMetadata::Gguf(_) => {}
+        SourceMetadata::HuggingFace(config) => {
+            if target.is_gguf() {
+                names.extend(config.keys().map(String::as_str).filter(|key| !keys::is_understood_field(key, info)));
+            }
+            files = source.other_files();
         }
     }
-    general
+    let sentence = |what: &str, names: Vec<String>| {
+        (!names.is_empty()).then(|| format!("{what} that stay behind: {}", names.join(", ")))
+    };
+    let names = names.into_iter().map(str::to_owned).collect();
+    sentence("keys without a place in the output", names).into_iter().chain(sentence("other files", files)).collect()
 }
 
 /// The vocabulary as GGUF keys hold it. One that rotor cannot use is left out: the model runs without it, on ids.

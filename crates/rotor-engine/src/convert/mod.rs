@@ -21,7 +21,7 @@ use crate::formats::{Naming, OpenOptions, Source, SourceMetadata, metadata_json}
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::write::gguf::{self, GgufHeader};
 use crate::write::safetensors::{self, SafetensorsHeader};
-use crate::write::{AtomicFolder, Progress, TensorFile, refuse_overwriting};
+use crate::write::{AtomicFolder, Progress, TensorFile};
 use ::safetensors::Dtype;
 use pieces::Piece;
 use plan::{Planned, Stored};
@@ -138,10 +138,10 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut Tell<'_>,
 ) -> Result<Report, FormatError> {
-    let inputs: Vec<&Path> = source.paths().iter().map(AsRef::as_ref).chain(source.folder()).collect();
-    refuse_overwriting(&inputs, output)?;
+    source.file().refuse_overwriting(output)?;
     let target = options.target;
-    let (mut pieces, notes) = pieces::pieces(source, target)?;
+    let (mut pieces, mut notes) = pieces::pieces(source, target)?;
+    notes.extend(keys::left_behind(source, target));
     let renamed = target.naming(source) != source.naming();
     dense::choose(source, &mut pieces, target, renamed, options.head)?;
     let conversion = Conversion { source, options, notes };
@@ -314,7 +314,12 @@ fn folder_metadata(header: &mut SafetensorsHeader, source: &Source) {
     header.metadata("format", "pt");
     match source.metadata() {
         SourceMetadata::Gguf(metadata) => {
-            let general = metadata_json::to_json(&keys::general_of(metadata));
+            let architecture = metadata.str("general.architecture").ok().flatten().unwrap_or_default();
+            let general = metadata_json::to_json(&keys::without_place(
+                metadata,
+                architecture,
+                source.config().architecture.info(),
+            ));
             header.metadata(keys::GENERAL, &general.to_string());
         }
         SourceMetadata::HuggingFace(_) => {

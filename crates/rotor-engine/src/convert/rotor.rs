@@ -1,13 +1,13 @@
 //! The `__metadata__` of a Rotor file: everything about the model that is not a tensor.
 
-use super::folder::{COPIED, pretty};
+use super::folder::pretty;
 use super::keys::{is_of_the_file, own_texts};
 use super::pieces::Piece;
 use super::plan::{Planned, Stored, stem};
 use crate::error::FormatError;
 use crate::formats::metadata::Metadata;
 use crate::formats::rotor::{VERSION, key, side_files_json};
-use crate::formats::{Source, SourceMetadata, metadata_json};
+use crate::formats::{COPIED, Source, SourceMetadata, metadata_json};
 use crate::forms::TernaryForm;
 use crate::write::safetensors::{self, SafetensorsHeader};
 use serde_json::Value;

@@ -268,7 +268,17 @@ impl Metadata {
     }
 
     /// A count. An array whose elements are all equal counts as one value: some converters write one per layer.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Unsupported`] for counts that differ by layer, [`FormatError::Invalid`] for what is no count.
     pub fn usize(&self, key: &str) -> Result<Option<usize>, FormatError> {
+        if let Some(Value::Array(array)) = self.get(key)
+            && let Some(counts) = (0..array.len()).map(|i| array.get(i)?.as_usize()).collect::<Option<Vec<_>>>()
+            && counts.iter().any(|count| Some(count) != counts.first())
+        {
+            return Err(differs_by_layer(&format!("metadata key {key}"), &counts));
+        }
         self.cast(key, "a whole number that is not negative", |value| match value {
             Value::Array(array) => {
                 let first = array.get(0)?.as_usize()?;
@@ -330,6 +340,15 @@ impl Metadata {
     }
 }
 
+/// The error for a hyper-parameter with a value for each layer.
+pub(super) fn differs_by_layer(what: &str, counts: &[usize]) -> FormatError {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = counts.iter().take(SHOWN).map(usize::to_string).collect();
+    let more = if counts.len() > SHOWN { ", ..." } else { "" };
+    let what = format!("{what} = [{}{more}], which differs by layer,", shown.join(", "));
+    FormatError::unsupported(what, "every layer has the same shape here")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,13 +388,22 @@ mod tests {
             Value::F64(1e300),
             Value::Bool(true),
             Value::String(b"30".to_vec()),
-            Value::Array(Array::U32(vec![30, 31])),
             Value::Array(Array::U32(vec![])),
             Value::Array(Array::String(Strings::default())),
         ] {
             let error = metadata(value.clone()).usize("k").unwrap_err().to_string();
             assert!(error.starts_with("metadata key k: expected a whole number"), "{value:?}: {error}");
         }
+    }
+
+    #[test]
+    fn counts_that_differ_by_layer_are_told_from_what_is_no_count() {
+        let error = metadata(Value::Array(Array::U32(vec![4, 4, 2]))).usize("k").unwrap_err().to_string();
+        let expected =
+            "metadata key k = [4, 4, 2], which differs by layer, is not supported: every layer has the same shape here";
+        assert_eq!(error, expected);
+        let many = metadata(Value::Array(Array::U16((0..40).collect()))).usize("k").unwrap_err().to_string();
+        assert!(many.contains("= [0, 1, 2, 3, 4, 5, 6, 7, ...], which differs by layer"), "{many}");
     }
 
     #[test]

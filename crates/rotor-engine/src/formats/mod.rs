@@ -5,15 +5,18 @@
 //! Weights stay borrowed bytes of the mapped file until they are packed.
 
 mod beginning;
+mod foreign;
 mod gguf;
 mod graph;
 mod hf;
 #[cfg(test)]
 mod hostile;
 mod i2s_layout;
+pub(crate) mod keys;
 mod map;
 pub mod metadata;
 pub(crate) mod metadata_json;
+mod model_file;
 mod roles;
 pub(crate) mod rotor;
 #[cfg(test)]
@@ -26,9 +29,12 @@ mod testing;
 mod tests;
 
 pub use beginning::{Beginning, check_beginning};
+pub use map::on_changed_file;
+pub use model_file::{ModelFile, Unbound};
 pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
 
 pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem, tokenizer_key};
+pub(crate) use hf::COPIED;
 pub(crate) use hf::JsonObject;
 pub(crate) use i2s_layout::KEY as I2S_LAYOUT_KEY;
 pub(crate) use roles::Naming;

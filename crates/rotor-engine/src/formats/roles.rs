@@ -1,14 +1,14 @@
 //! An opened model seen tensor by tensor: what a converter asks and an engine does not.
 
 use super::graph::{Form, ScalePlace};
-use super::source::Contents;
+use super::model_file::Contents;
 use super::table::{Storage, TensorId};
 use super::{DenseTensor, Role, RowOrder, Source, hf};
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Whose names the tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +22,15 @@ pub(crate) enum Naming {
 impl Source {
     /// Whose names the tensors have.
     pub(crate) fn naming(&self) -> Naming {
-        match self.contents {
+        match self.file.contents {
             Contents::Gguf(_) => Naming::Gguf,
             Contents::HuggingFace(_) => Naming::HuggingFace,
         }
     }
 
-    /// Every file that is open.
-    pub(crate) fn paths(&self) -> &[PathBuf] {
-        self.table.paths()
-    }
-
     /// The folder, where the model is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
-        match &self.contents {
+        match &self.file.contents {
             Contents::Gguf(_) => None,
             Contents::HuggingFace(folder) => match &folder.files {
                 hf::Files::Folder(path) => Some(path),
@@ -46,7 +41,7 @@ impl Source {
 
     /// The texts in the `__metadata__` of safetensors files.
     pub(crate) fn safetensors_metadata(&self) -> Cow<'_, hf::Texts> {
-        match &self.contents {
+        match &self.file.contents {
             Contents::Gguf(_) => Cow::Owned(hf::Texts::new()),
             Contents::HuggingFace(folder) => Cow::Borrowed(&folder.texts),
         }
@@ -58,10 +53,26 @@ impl Source {
     ///
     /// [`FormatError::Io`] for a file that cannot be read.
     pub(crate) fn side_file(&self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
-        match &self.contents {
+        match &self.file.contents {
             Contents::Gguf(_) => Ok(None),
             Contents::HuggingFace(folder) => folder.files.read(name),
         }
+    }
+
+    /// The files of a model folder that are neither read nor copied with it, by name.
+    pub(crate) fn other_files(&self) -> Vec<String> {
+        let Some(folder) = self.folder().filter(|_| self.file.is_folder()) else { return Vec::new() };
+        let is_known = |name: &str| {
+            name == hf::CONFIG
+                || name.starts_with('.')
+                || hf::COPIED.contains(&name)
+                || [".safetensors", ".safetensors.index.json", ".gguf"].iter().any(|ending| name.ends_with(ending))
+        };
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_file());
+        let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut others: Vec<String> = names.filter(|name| !is_known(name)).collect();
+        others.sort();
+        others
     }
 
     /// The roles this model has a tensor for, in the order of the graph.
@@ -83,7 +94,7 @@ impl Source {
         let matrices = graph.matrices.iter().map(|(&role, matrix)| (matrix.tensor, role));
         let vectors = graph.vectors.iter().map(|(&role, &tensor)| (tensor, role));
         let named = linears.chain(matrices).chain(vectors);
-        named.map(|(tensor, role)| (self.table.tensor(tensor).name.as_str(), role)).collect()
+        named.map(|(tensor, role)| (self.file.table.tensor(tensor).name.as_str(), role)).collect()
     }
 
     /// The tensors that a weight's scales and second plane are in, which go wherever the weight goes.
@@ -94,10 +105,10 @@ impl Source {
         for matrix in matrices {
             let Form::Ternary { form, scales, bit1 } = matrix.form else { continue };
             let beside = if let ScalePlace::Tensor(id) = scales { Some(id) } else { None };
-            names.extend(beside.into_iter().chain(bit1).map(|id| self.table.tensor(id).name.as_str()));
+            names.extend(beside.into_iter().chain(bit1).map(|id| self.file.table.tensor(id).name.as_str()));
             if form == TernaryForm::HfPacked {
-                let scale = self.table.find(&format!("{}_scale", self.table.tensor(matrix.tensor).name));
-                names.extend(scale.map(|id| self.table.tensor(id).name.as_str()));
+                let scale = self.file.table.find(&format!("{}_scale", self.file.table.tensor(matrix.tensor).name));
+                names.extend(scale.map(|id| self.file.table.tensor(id).name.as_str()));
             }
         }
         names
@@ -111,7 +122,7 @@ impl Source {
     /// The tensor of the norm in front of a linear.
     pub(crate) fn input_norm_name(&self, role: Role) -> Option<&str> {
         let id = self.graph.linears.get(&role)?.input_norm?;
-        Some(&self.table.tensor(id).name)
+        Some(&self.file.table.tensor(id).name)
     }
 
     /// A tensor of ordinary numbers by name, rows as stored.
@@ -120,15 +131,15 @@ impl Source {
     ///
     /// [`FormatError::Missing`] where there is none, [`FormatError::Unsupported`] for a type that is not read.
     pub(crate) fn dense(&self, name: &str) -> Result<DenseTensor<'_>, FormatError> {
-        let id = self.table.find(name).ok_or_else(|| FormatError::missing(format!("tensor {name:?}")))?;
+        let id = self.file.table.find(name).ok_or_else(|| FormatError::missing(format!("tensor {name:?}")))?;
         self.dense_by_id(id)
     }
 
     fn dense_by_id(&self, id: TensorId) -> Result<DenseTensor<'_>, FormatError> {
-        let tensor = self.table.tensor(id);
+        let tensor = self.file.table.tensor(id);
         let Storage::Dense(dtype) = tensor.storage else { return Err(tensor.unreadable()) };
         let cols = tensor.shape.last().copied().unwrap_or(1);
-        let bytes = self.table.bytes(tensor);
+        let bytes = self.file.table.bytes(tensor);
         // As many rows as the bytes hold, so that a shape alone promises nothing.
         let rows = dtype.row_bytes(cols).and_then(|row| bytes.len().checked_div(row)).unwrap_or(0);
         Ok(DenseTensor { name: &tensor.name, rows, cols, dtype, bytes, row_order: RowOrder::AsStored })

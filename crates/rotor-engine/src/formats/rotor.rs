@@ -64,23 +64,21 @@ pub(super) fn open(path: &Path, in_memory: bool) -> Result<Option<File>, FormatE
     if !texts.contains_key(key::VERSION) {
         return Ok(None);
     }
-    let mut file = read(bytes, tensors, texts).map_err(|e| e.in_file(path))?;
-    file.table.add_path(path);
-    Ok(Some(file))
-}
-
-/// Whether bytes begin as a safetensors file does: eight bytes of length, then a JSON object.
-pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{') && !bytes.starts_with(b"GGUF")
+    read(Some(path), bytes, tensors, texts).map(Some).map_err(|e| e.in_file(path))
 }
 
 /// A file that is in memory.
 pub(super) fn single(bytes: FileBytes) -> Result<File, FormatError> {
     let (tensors, texts) = hf::contents(bytes.as_slice())?;
-    read(bytes, tensors, texts)
+    read(None, bytes, tensors, texts)
 }
 
-fn read(bytes: FileBytes, tensors: Vec<Tensor>, mut texts: hf::Texts) -> Result<File, FormatError> {
+fn read(
+    path: Option<&Path>,
+    bytes: FileBytes,
+    tensors: Vec<Tensor>,
+    mut texts: hf::Texts,
+) -> Result<File, FormatError> {
     match texts.remove(key::VERSION) {
         Some(version) if version == VERSION => {}
         None => return Err(FormatError::missing(key::VERSION)),
@@ -95,7 +93,7 @@ fn read(bytes: FileBytes, tensors: Vec<Tensor>, mut texts: hf::Texts) -> Result<
         put_in_order(&mut named, &order)?;
     }
     let mut table = TensorTable::default();
-    table.add_file(bytes, named)?;
+    table.add_file(path, bytes, named)?;
     Ok(File { table, origin, texts })
 }
 

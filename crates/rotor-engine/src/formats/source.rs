@@ -4,9 +4,9 @@ use super::graph::{Form, Graph, Matrix, ScalePlace};
 use super::i2s_layout::Detection;
 use super::map::FileBytes;
 use super::metadata::{Array, Metadata, Value};
-use super::rotor::{self, Origin};
+use super::model_file::{Contents, ModelFile};
 use super::table::{TensorId, TensorTable};
-use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout};
+use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout, keys};
 use crate::config::{
     ACTIVATIONS_JSON_KEY, ACTIVATIONS_KEY, Activation, Activations, Config, HIDDEN_ACT_KEY, Traits, of_family,
 };
@@ -103,11 +103,9 @@ pub struct TensorSummary<'a> {
 /// An opened model.
 #[derive(Debug)]
 pub struct Source {
+    pub(super) file: ModelFile,
     config: Config,
-    pub(super) table: TensorTable,
     pub(super) graph: Graph,
-    pub(super) contents: Contents,
-    kind: SourceKind,
     i2s_layout: I2sLayout,
     warnings: Vec<String>,
     load: LoadOptions,
@@ -115,11 +113,96 @@ pub struct Source {
     activations_reason: &'static str,
 }
 
-/// What is particular to a container.
-#[derive(Debug)]
-pub(super) enum Contents {
-    Gguf(Metadata),
-    HuggingFace(hf::Folder),
+/// What binding finds in a file: hyper-parameters, the place of every tensor of the graph, and what is odd.
+pub(super) struct Bound {
+    config: Config,
+    graph: Graph,
+    i2s_layout: I2sLayout,
+    activations_reason: &'static str,
+    warnings: Vec<String>,
+}
+
+impl Bound {
+    /// Decides how finely the inputs of ternary linears are kept, where the file does not say, and notes it among the
+    /// model's keys, so that whatever it is converted to says it.
+    fn choose_activations(&mut self, contents: &mut Contents) -> Result<(), FormatError> {
+        let linears = self.graph.linears.values().map(|linear| linear.matrix.form);
+        let forms: Vec<_> = linears.chain(self.graph.matrices.values().map(|matrix| matrix.form)).collect();
+        let ternary = || {
+            forms.iter().filter_map(|form| match form {
+                Form::Ternary { form, .. } => Some(*form),
+                Form::Dense(_) => None,
+            })
+        };
+        if ternary().next().is_none() {
+            self.config.activations = None;
+            return Ok(());
+        }
+        let (activations, reason) = match self.config.activations {
+            Some(declared) => (declared, "the file says so"),
+            None => {
+                let norms_in_linears = self.graph.linears.values().any(|linear| linear.input_norm.is_some());
+                let int8_forms = ternary()
+                    .any(|form| matches!(form, TernaryForm::I2S(_) | TernaryForm::Tl1(_) | TernaryForm::Tl2(_)));
+                let traits = Traits { norms_in_linears, int8_forms, is_bitnet: false, is_llama_gguf: false, names: "" };
+                contents.with_traits(traits, of_family)?
+            }
+        };
+        (self.config.activations, self.activations_reason) = (Some(activations), reason);
+        match contents {
+            Contents::Gguf(metadata) => metadata.set(ACTIVATIONS_KEY, Value::String(activations.name().into())),
+            Contents::HuggingFace(folder) => {
+                folder.config.insert(ACTIVATIONS_JSON_KEY.into(), activations.name().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Binds the keys and tensors of a file. What is given in place of what the file says, or told by the kind of its tensors,
+/// is noted among its keys.
+pub(super) fn bind(contents: &mut Contents, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
+    let mut bound = match contents {
+        Contents::Gguf(metadata) => bind_gguf(metadata, table, options)?,
+        Contents::HuggingFace(folder) => bind_folder(folder, table, options)?,
+    };
+    bound.choose_activations(contents)?;
+    Ok(bound)
+}
+
+/// Binds the keys and tensors of a GGUF. An activation function that is given takes the place of the file's.
+fn bind_gguf(metadata: &mut Metadata, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
+    let (config, mut warnings) = gguf::config(metadata, table, options.hidden_act)?;
+    let architecture = metadata.str("general.architecture")?.unwrap_or_default();
+    warnings.extend(keys::check_gguf(metadata, architecture, config.architecture.info())?);
+    let (graph, graph_warnings) = gguf::graph(table, &config, &options.kernel_config)?;
+    warnings.extend(graph_warnings);
+    if let Some(given) = options.hidden_act {
+        metadata.set(HIDDEN_ACT_KEY, Value::String(given.name().into()));
+    }
+    let named = i2s_layout::named(metadata)?;
+    let i2s_layout = match options.i2s_layout.or(named) {
+        Some(known) => known,
+        None => match i2s_layout::detect(table, &graph) {
+            Detection::Found(layout) => layout,
+            Detection::Unclear { doubtful } => {
+                let doubt = "the weights fit the I2_S layout 64/16 a little better than 128/32, which is assumed";
+                warnings.extend(doubtful.then(|| doubt.to_owned()));
+                i2s_layout::DEFAULT
+            }
+        },
+    };
+    Ok(Bound { config, graph, i2s_layout, activations_reason: "", warnings })
+}
+
+/// Binds the configuration and tensors of a folder. An activation function that is given takes the place of the file's.
+fn bind_folder(folder: &mut hf::Folder, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
+    let (config, graph, warnings) = hf::bind(folder, table, options)?;
+    if let Some(given) = options.hidden_act {
+        folder.config.insert("hidden_act".into(), given.name().into());
+    }
+    let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
+    Ok(Bound { config, graph, i2s_layout, activations_reason: "", warnings })
 }
 
 impl Contents {
@@ -144,7 +227,7 @@ impl Contents {
 }
 
 impl Source {
-    /// Opens a `.gguf` file (the first part of a split one), a `.safetensors` file, or a folder in Hugging Face layout.
+    /// Opens a GGUF file (the first part of a split one), a safetensors file, or a folder in Hugging Face layout.
     ///
     /// Afterwards every tensor the graph needs is known to exist with the right shape, a readable type and bytes in range.
     ///
@@ -152,19 +235,7 @@ impl Source {
     ///
     /// A [`FormatError`] that names the file, the thing in it, what was expected and what was found.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
-        let is_safetensors = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
-        let is_folder = path.is_dir();
-        if is_safetensors
-            && !is_folder
-            && let Some(file) = rotor::open(path, options.no_mmap)?
-        {
-            return Self::from_rotor(file, options).map_err(|e| e.in_file(path));
-        }
-        if is_safetensors || is_folder {
-            return hf::open(path, options).and_then(|opened| Self::from_folder(opened, options));
-        }
-        let file = gguf::open(path, options.no_mmap)?;
-        Self::from_gguf(file, options).map_err(|e| e.in_file(path))
+        ModelFile::open(path, options.no_mmap)?.bind(options).map_err(|unbound| unbound.error)
     }
 
     /// Opens a GGUF or Rotor file that is part of the program.
@@ -186,118 +257,25 @@ impl Source {
     }
 
     fn from_memory(bytes: FileBytes, options: &OpenOptions) -> Result<Self, FormatError> {
-        if rotor::is_safetensors(bytes.as_slice()) {
-            return Self::from_rotor(rotor::single(bytes)?, options);
-        }
-        Self::from_gguf(gguf::single(bytes)?, options)
-    }
-
-    fn from_gguf(file: gguf::File, options: &OpenOptions) -> Result<Self, FormatError> {
-        let gguf::File { mut metadata, table, mut warnings } = file;
-        let (config, config_warnings) = gguf::config(&metadata, &table, options.hidden_act)?;
-        let (graph, graph_warnings) = gguf::graph(&table, &config, &options.kernel_config)?;
-        warnings.extend(config_warnings.into_iter().chain(graph_warnings));
-        if let Some(given) = options.hidden_act {
-            metadata.set(HIDDEN_ACT_KEY, Value::String(given.name().into()));
-        }
-        let named = i2s_layout::named(&metadata)?;
-        let i2s_layout = match options.i2s_layout.or(named) {
-            Some(known) => known,
-            None => match i2s_layout::detect(&table, &graph) {
-                Detection::Found(layout) => layout,
-                Detection::Unclear { doubtful } => {
-                    let doubt = "the weights fit the I2_S layout 64/16 a little better than 128/32, which is assumed";
-                    warnings.extend(doubtful.then(|| doubt.to_owned()));
-                    i2s_layout::DEFAULT
-                }
-            },
-        };
-        let mut source = Self {
-            config,
-            table,
-            graph,
-            contents: Contents::Gguf(metadata),
-            kind: SourceKind::Gguf,
-            i2s_layout,
-            warnings,
-            load: options.load,
-            activations_reason: "",
-        };
-        source.warn_of_odd_scales();
-        source.choose_activations()?;
-        Ok(source)
+        ModelFile::from_memory(bytes)?.bind(options).map_err(|unbound| unbound.error)
     }
 
     /// A Rotor file under whatever name it has.
     pub(crate) fn open_rotor(path: &Path, options: &OpenOptions) -> Result<Self, FormatError> {
-        let missing = || FormatError::missing(format!("{} in {}", rotor::key::VERSION, path.display()));
-        Self::from_rotor(rotor::open(path, options.no_mmap)?.ok_or_else(missing)?, options)
+        ModelFile::open_rotor(path, options.no_mmap)?.bind(options).map_err(|unbound| unbound.error)
     }
 
-    fn from_rotor(file: rotor::File, options: &OpenOptions) -> Result<Self, FormatError> {
-        let rotor::File { table, origin, texts } = file;
-        let source = match origin {
-            Origin::Gguf(metadata) => Self::from_gguf(gguf::File { metadata, table, warnings: Vec::new() }, options)?,
-            Origin::HuggingFace(files) => Self::from_folder(hf::from_files(files, table, texts, options)?, options)?,
-        };
-        Ok(Self { kind: SourceKind::Rotor, ..source })
-    }
-
-    fn from_folder(opened: hf::Opened, options: &OpenOptions) -> Result<Self, FormatError> {
-        let hf::Opened { mut folder, table, config, graph, warnings } = opened;
-        if let Some(given) = options.hidden_act {
-            folder.config.insert("hidden_act".into(), given.name().into());
-        }
-        let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
-        let mut source = Self {
-            config,
-            table,
-            graph,
-            contents: Contents::HuggingFace(folder),
-            kind: SourceKind::HuggingFace,
-            i2s_layout,
-            warnings,
-            load: options.load,
-            activations_reason: "",
-        };
+    pub(super) fn new(file: ModelFile, bound: Bound, options: &OpenOptions) -> Self {
+        let Bound { config, graph, i2s_layout, activations_reason, warnings } = bound;
+        let warnings = file.warnings().iter().cloned().chain(warnings).collect();
+        let mut source = Self { file, config, graph, i2s_layout, warnings, load: options.load, activations_reason };
         source.warn_of_odd_scales();
-        source.choose_activations()?;
-        Ok(source)
+        source
     }
 
-    /// Decides how finely the inputs of ternary linears are kept, where the file does not say, and notes it among the
-    /// model's keys, so that whatever it is converted to says it.
-    fn choose_activations(&mut self) -> Result<(), FormatError> {
-        let linears = self.graph.linears.values().map(|linear| linear.matrix.form);
-        let forms: Vec<_> = linears.chain(self.graph.matrices.values().map(|matrix| matrix.form)).collect();
-        let ternary = || {
-            forms.iter().filter_map(|form| match form {
-                Form::Ternary { form, .. } => Some(*form),
-                Form::Dense(_) => None,
-            })
-        };
-        if ternary().next().is_none() {
-            self.config.activations = None;
-            return Ok(());
-        }
-        let (activations, reason) = match self.config.activations {
-            Some(declared) => (declared, "the file says so"),
-            None => {
-                let norms_in_linears = self.graph.linears.values().any(|linear| linear.input_norm.is_some());
-                let int8_forms = ternary()
-                    .any(|form| matches!(form, TernaryForm::I2S(_) | TernaryForm::Tl1(_) | TernaryForm::Tl2(_)));
-                let traits = Traits { norms_in_linears, int8_forms, is_bitnet: false, is_llama_gguf: false, names: "" };
-                self.contents.with_traits(traits, of_family)?
-            }
-        };
-        (self.config.activations, self.activations_reason) = (Some(activations), reason);
-        match &mut self.contents {
-            Contents::Gguf(metadata) => metadata.set(ACTIVATIONS_KEY, Value::String(activations.name().into())),
-            Contents::HuggingFace(folder) => {
-                folder.config.insert(ACTIVATIONS_JSON_KEY.into(), activations.name().into());
-            }
-        }
-        Ok(())
+    /// The file or folder it is in.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
     }
 
     /// Warns where scales look as if they had been multiplied for divided, or the reverse. docs/formats.md, "Hugging Face packed U8".
@@ -312,7 +290,7 @@ impl Source {
             self.graph.linears.values().filter_map(|linear| Some((linear.matrix.tensor, scale(linear.matrix.form)?)));
         let odd: Vec<_> = scales.filter(odd).collect();
         if let Some(&(tensor, scale)) = odd.first() {
-            let (count, name) = (odd.len(), &self.table.tensor(tensor).name);
+            let (count, name) = (odd.len(), &self.file.table.tensor(tensor).name);
             self.warnings.push(format!(
                 "{count} ternary tensors have an unusual scale, {name:?} for one {scale:e}: is it to be divided by?"
             ));
@@ -326,7 +304,7 @@ impl Source {
 
     /// The container.
     pub fn kind(&self) -> SourceKind {
-        self.kind
+        self.file.kind()
     }
 
     /// The layout that I2_S tensors are read in: given, detected, or the usual one.
@@ -371,7 +349,7 @@ impl Source {
         let Some(linear) = self.graph.linears.get(&role) else {
             return Err(FormatError::missing(format!("linear {role:?}")));
         };
-        let input_norm = linear.input_norm.map(|id| self.table.decode(id)).transpose()?;
+        let input_norm = linear.input_norm.map(|id| self.file.table.decode(id)).transpose()?;
         Ok(SourceLinear { weight: self.weight(&linear.matrix)?, output_scale: linear.output_scale, input_norm })
     }
 
@@ -391,7 +369,7 @@ impl Source {
     /// None for a model that opened; the type leaves room for sources that read lazily.
     pub fn vector(&self, role: Role) -> Result<Option<Vec<f32>>, FormatError> {
         let Some(&id) = self.graph.vectors.get(&role) else { return Ok(None) };
-        let mut weights = self.table.decode(id)?;
+        let mut weights = self.file.table.decode(id)?;
         if self.norms_less_one() {
             weights.iter_mut().for_each(|weight| *weight += 1.0);
         }
@@ -400,7 +378,7 @@ impl Source {
 
     /// Whether the weights of norms, but for those inside linears, are stored less 1.
     pub(crate) fn norms_less_one(&self) -> bool {
-        let is_checkpoint = matches!(self.contents, Contents::HuggingFace(_));
+        let is_checkpoint = matches!(self.file.contents, Contents::HuggingFace(_));
         is_checkpoint && self.config.architecture.info().norms_less_one
     }
 
@@ -432,8 +410,8 @@ impl Source {
         matrix: &Matrix,
         master_scale: impl Fn(&str, DenseType, &[u8]) -> Result<f32, FormatError>,
     ) -> Result<Weight<'_>, FormatError> {
-        let tensor = self.table.tensor(matrix.tensor);
-        let bytes = self.table.bytes(tensor);
+        let tensor = self.file.table.tensor(matrix.tensor);
+        let bytes = self.file.table.bytes(tensor);
         let &Matrix { rows, cols, row_order, .. } = matrix;
         let name = tensor.name.as_str();
         let (form, place, bit1) = match matrix.form {
@@ -449,7 +427,7 @@ impl Source {
             (ScalePlace::Inside | ScalePlace::Absmean, _) => self.inner_scales(form, name, (rows, cols), bytes)?,
             (ScalePlace::Tensor(id), _) => self.scale_tensor(id, (rows, cols))?,
         };
-        let bit1 = bit1.map_or(&[][..], |id| self.table.bytes(self.table.tensor(id)));
+        let bit1 = bit1.map_or(&[][..], |id| self.file.table.bytes(self.file.table.tensor(id)));
         Ok(Weight::Ternary(TernaryTensor { name, rows, cols, form, bytes, bit1, scales, row_order }))
     }
 
@@ -462,7 +440,7 @@ impl Source {
         bytes: &[u8],
     ) -> Result<Scales, FormatError> {
         let stored = forms::inner_scales(form, name, shape, bytes)?;
-        let Contents::Gguf(metadata) = &self.contents else { return Ok(stored) };
+        let Contents::Gguf(metadata) = &self.file.contents else { return Ok(stored) };
         let exact = match metadata.get(&exact_scales_key(name)) {
             Some(Value::F32(scale)) => vec![*scale],
             Some(Value::Array(Array::F32(scales))) => scales.clone(),
@@ -473,8 +451,8 @@ impl Source {
 
     /// Scales in a tensor of their own.
     fn scale_tensor(&self, id: TensorId, (rows, cols): (usize, usize)) -> Result<Scales, FormatError> {
-        let values = self.table.decode(id)?;
-        let what = || format!("scales in tensor {:?}", self.table.tensor(id).name);
+        let values = self.file.table.decode(id)?;
+        let what = || format!("scales in tensor {:?}", self.file.table.tensor(id).name);
         if let Some(bad) = values.iter().find(|scale| !scale.is_finite()) {
             return Err(FormatError::invalid(what(), "finite numbers", bad));
         }
@@ -489,13 +467,7 @@ impl Source {
     ///
     /// [`FormatError::Io`] for a tokenizer file that cannot be read, [`FormatError::Invalid`] for keys of the wrong type.
     pub fn tokenizer(&self) -> Result<Option<TokenizerSource>, FormatError> {
-        match &self.contents {
-            Contents::Gguf(metadata) => {
-                let vocabulary = gguf::vocabulary(metadata)?;
-                Ok(vocabulary.map(|vocabulary| TokenizerSource::Gguf(Box::new(vocabulary))))
-            }
-            Contents::HuggingFace(folder) => hf::tokenizer(folder),
-        }
+        self.file.tokenizer()
     }
 
     /// What the model says about its tokenizer, with every default resolved; `None` where it says nothing.
@@ -512,36 +484,25 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// A template that is not UTF-8, or a file that has one and cannot be read.
+    /// As [`ModelFile::chat_template`].
     pub fn chat_template(&self) -> Result<Option<String>, FormatError> {
-        match &self.contents {
-            Contents::Gguf(metadata) => Ok(metadata.str("tokenizer.chat_template")?.map(str::to_owned)),
-            Contents::HuggingFace(folder) => hf::chat_template(folder),
-        }
+        self.file.chat_template()
     }
 
     /// Tells the system that these bytes of the source need not stay in memory. Reading them again still works.
     ///
     /// Does nothing where the file is not mapped or the bytes are not the source's.
     pub fn release(&self, bytes: &[u8]) {
-        self.table.release(bytes);
+        self.file.table.release(bytes);
     }
 
     /// All tensors in file order, those that no role needs included.
     pub fn tensors(&self) -> impl Iterator<Item = TensorSummary<'_>> {
-        self.table.iter().map(|(_, tensor)| TensorSummary {
-            name: &tensor.name,
-            shape: &tensor.shape,
-            type_name: &tensor.type_name,
-            bytes: self.table.bytes(tensor),
-        })
+        self.file.tensors()
     }
 
     /// What the file says about itself.
     pub fn metadata(&self) -> SourceMetadata<'_> {
-        match &self.contents {
-            Contents::Gguf(metadata) => SourceMetadata::Gguf(metadata),
-            Contents::HuggingFace(folder) => SourceMetadata::HuggingFace(&folder.config),
-        }
+        self.file.metadata()
     }
 }

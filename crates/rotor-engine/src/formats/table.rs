@@ -96,29 +96,53 @@ pub(super) struct TensorTable {
     by_name: HashMap<String, TensorId>,
     /// The files by name, those that have one.
     paths: Vec<PathBuf>,
+    /// What keeps the tensors from being read, the first thing that was found.
+    flaw: Option<FormatError>,
 }
 
 impl TensorTable {
-    /// Adds a file with its tensors, whose `file` is set here.
-    pub(super) fn add_file(&mut self, file: FileBytes, tensors: Vec<Tensor>) -> Result<(), FormatError> {
+    /// Adds a file with its tensors, whose `file` is set here; `path` is where it came from, if it has a name. Of a file that
+    /// is cut short the tensors are there to be listed, with the bytes there are, and the table has a flaw.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Duplicate`] for a name that is there already.
+    pub(super) fn add_file(
+        &mut self,
+        path: Option<&Path>,
+        file: FileBytes,
+        tensors: Vec<Tensor>,
+    ) -> Result<(), FormatError> {
+        let in_file = |error: FormatError| match path {
+            Some(path) => error.in_file(path),
+            None => error,
+        };
         let found = file.as_slice().len();
+        let needed = tensors.iter().map(|tensor| tensor.range.end).max().unwrap_or(0);
+        if needed > found {
+            self.set_flaw(in_file(FormatError::Incomplete { needed: needed as u64, found: found as u64 }));
+        }
         for tensor in tensors {
-            if tensor.range.start > tensor.range.end || tensor.range.end > found {
-                let what = format!("tensor {:?}", tensor.name);
-                return Err(FormatError::Truncated { what, needed: tensor.range.end as u64, found: found as u64 });
-            }
             if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
-                return Err(FormatError::Duplicate { what: "tensor", name: tensor.name });
+                return Err(in_file(FormatError::Duplicate { what: "tensor", name: tensor.name }));
             }
-            self.tensors.push(Tensor { file: self.files.len(), ..tensor });
+            let end = tensor.range.end.min(found);
+            let range = tensor.range.start.min(end)..end;
+            self.tensors.push(Tensor { file: self.files.len(), range, ..tensor });
         }
         self.files.push(file);
+        self.paths.extend(path.map(Path::to_path_buf));
         Ok(())
     }
 
-    /// Notes where a file came from, so that nothing is written over it.
-    pub(super) fn add_path(&mut self, path: &Path) {
-        self.paths.push(path.to_path_buf());
+    /// Notes what keeps the tensors from being read, unless something is known already.
+    pub(super) fn set_flaw(&mut self, flaw: FormatError) {
+        self.flaw.get_or_insert(flaw);
+    }
+
+    /// What keeps the tensors from being read; it is given out once.
+    pub(super) fn take_flaw(&mut self) -> Option<FormatError> {
+        self.flaw.take()
     }
 
     /// The files the tensors are in.
@@ -129,6 +153,12 @@ impl TensorTable {
     /// Looks a tensor up.
     pub(super) fn find(&self, name: &str) -> Option<TensorId> {
         self.by_name.get(name).copied()
+    }
+
+    /// The name of the file that a tensor is in, where there is such a tensor and its file has a name.
+    pub(super) fn file_of(&self, name: &str) -> Option<&str> {
+        let path = self.paths.get(self.tensor(self.find(name)?).file)?;
+        path.file_name()?.to_str()
     }
 
     /// The tensor of an id that this table gave out.

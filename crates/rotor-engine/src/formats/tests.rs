@@ -159,8 +159,11 @@ fn what_the_graph_cannot_do_is_refused_by_name() {
             "it is a mixture of experts; every layer is dense here",
         ),
         (tiny_bitnet().str("general.architecture", "qwen35"), "it is a hybrid of attention and gated delta nets"),
-        (tiny_bitnet().str("general.type", "adapter"), "a file of type \"adapter\" is not supported: it is an adapter"),
-        (tiny_bitnet().str("general.type", "mmproj"), "a file of type \"mmproj\" is not supported: it is a vision"),
+        (
+            tiny_bitnet().str("general.type", "adapter"),
+            "an adapter (LoRA) is not supported: it changes another model's",
+        ),
+        (tiny_bitnet().str("general.type", "mmproj"), "a vision projector (mmproj) is not supported: it reads images"),
         (tiny_llama().u32("llama.expert_count", 8), "a mixture of 8 experts is not supported"),
         (tiny_llama().u32("llama.attention.sliding_window", 32), "a sliding window of 32 tokens is not supported"),
         (tiny_llama().raw("llama.attention.causal", 7, vec![0]), "attention that is not causal is not supported"),

@@ -30,7 +30,7 @@ const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
-    /// The tensors with ranges inside the file, in the order of their descriptions.
+    /// The tensors in the order of their descriptions. Those of a file that is cut short end beyond it.
     pub(super) tensors: Vec<Tensor>,
     pub(super) warnings: Vec<String>,
 }
@@ -217,39 +217,27 @@ fn place(
     alignment: u64,
 ) -> Result<(Vec<Tensor>, Vec<String>), FormatError> {
     let file_type = metadata.usize("general.file_type").ok().flatten().map(|ty| ty as u64);
-    let Some(data_start) = header_end.checked_next_multiple_of(alignment).filter(|&start| start <= file_len) else {
-        if descriptions.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let what = "padding before the tensor data".into();
-        return Err(FormatError::Truncated { what, needed: header_end.next_multiple_of(alignment), found: file_len });
-    };
-    let data_len = file_len - data_start;
-    let starts = sorted_starts(&descriptions, data_len, alignment)?;
+    // Both are far below 2^63: the header has been read from memory.
+    let data_start = header_end.next_multiple_of(alignment);
+    let data_len = file_len.saturating_sub(data_start);
+    let starts = sorted_starts(&descriptions, alignment)?;
     let mut tensors = Vec::with_capacity(descriptions.len());
     for description in descriptions {
         let next = starts.partition_point(|&start| start <= description.offset);
-        let room = starts.get(next).copied().unwrap_or(data_len) - description.offset;
+        let room = starts.get(next).copied().unwrap_or(data_len).saturating_sub(description.offset);
         let len = byte_len(&description, room, alignment, file_type)?;
-        tensors.push(tensor(description, len, data_start)?);
+        tensors.push(tensor(description, len, data_start, data_len)?);
     }
     let warnings = check_apart(&tensors, alignment)?;
     Ok((tensors, warnings))
 }
 
-/// The offsets in increasing order, each aligned and inside the data.
-fn sorted_starts(descriptions: &[Description], data_len: u64, alignment: u64) -> Result<Vec<u64>, FormatError> {
+/// The offsets in increasing order, each aligned.
+fn sorted_starts(descriptions: &[Description], alignment: u64) -> Result<Vec<u64>, FormatError> {
     for Description { name, offset, .. } in descriptions {
         if !offset.is_multiple_of(alignment) {
             let what = format!("offset of tensor {name:?}");
             return Err(FormatError::invalid(what, format!("a multiple of {alignment}"), offset));
-        }
-        if *offset > data_len {
-            return Err(FormatError::Truncated {
-                what: format!("data of tensor {name:?}"),
-                needed: *offset,
-                found: data_len,
-            });
         }
     }
     let mut starts: Vec<u64> = descriptions.iter().map(|description| description.offset).collect();
@@ -275,12 +263,17 @@ fn byte_len(tensor: &Description, room: u64, alignment: u64, file_type: Option<u
     Ok(Sized { storage: ty.storage, type_name: ty.name.into(), bytes: bytes.unwrap_or(0) })
 }
 
-fn tensor(description: Description, sized: Sized, data_start: u64) -> Result<Tensor, FormatError> {
+fn tensor(description: Description, sized: Sized, data_start: u64, data_len: u64) -> Result<Tensor, FormatError> {
     let Description { name, dims, offset, .. } = description;
-    // The offset lies inside the file, so only the size can overflow.
-    let start = data_start + offset;
-    let range =
-        start.checked_add(sized.bytes).and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
+    let end = data_start.checked_add(offset).and_then(|start| start.checked_add(sized.bytes));
+    // An end beyond the file is found when its length is looked at; one beyond every file is nobody's download.
+    let Some(end) = end.filter(|&end| end <= i64::MAX as u64) else {
+        let what = format!("data of tensor {name:?}");
+        let needed = offset.saturating_add(sized.bytes);
+        return Err(FormatError::Truncated { what, needed, found: data_len });
+    };
+    let start = end - sized.bytes;
+    let range = usize::try_from(start).ok().zip(usize::try_from(end).ok()).map(|(start, end)| start..end);
     let shape = dims.iter().rev().map(|&dim| usize::try_from(dim).ok()).collect();
     let (Some(range), Some(shape)) = (range, shape) else {
         return Err(FormatError::invalid(

@@ -82,9 +82,6 @@ pub(in super::super) fn config(
     table: &TensorTable,
     hidden_act: Option<Activation>,
 ) -> Result<(Config, Vec<String>), FormatError> {
-    if let Some((kind, why)) = metadata.str("general.type")?.and_then(part_of_a_model) {
-        return Err(FormatError::unsupported(format!("a file of type {kind:?}"), why));
-    }
     let Some(name) = metadata.str("general.architecture")? else {
         return Err(FormatError::missing("metadata key general.architecture"));
     };
@@ -96,17 +93,6 @@ pub(in super::super) fn config(
         (field.read_gguf)(&mut file, &mut config)?;
     }
     Ok((config.checked()?, file.warnings))
-}
-
-/// What a file is that holds no whole model, by `general.type`.
-fn part_of_a_model(kind: &str) -> Option<(&str, &'static str)> {
-    let why = match kind {
-        "adapter" => "it is an adapter (LoRA), which changes another model's weights; merge it into that model first",
-        "mmproj" => "it is a vision projector, which reads images for another model; name the language model's file",
-        "imatrix" => "it holds statistics for quantising another model, and no weights",
-        _ => return None,
-    };
-    Some((kind, why))
 }
 
 /// Features that a file of a known architecture may ask for and that no graph here has.

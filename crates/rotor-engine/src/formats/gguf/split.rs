@@ -25,7 +25,7 @@ pub(in super::super) fn single(bytes: FileBytes) -> Result<File, FormatError> {
         return Err(FormatError::unsupported("one part of a split model", "open its first file by name"));
     }
     let mut table = TensorTable::default();
-    table.add_file(bytes, header.tensors)?;
+    table.add_file(None, bytes, header.tensors)?;
     Ok(File { metadata: header.metadata, table, warnings: header.warnings })
 }
 
@@ -35,17 +35,31 @@ pub(in super::super) fn open(path: &Path, in_memory: bool) -> Result<File, Forma
     let Header { metadata, tensors, mut warnings } = Header::parse(bytes.as_slice()).map_err(|e| e.in_file(path))?;
     let count = part_count(&metadata).map_err(|e| e.in_file(path))?;
     let mut table = TensorTable::default();
-    table.add_path(path);
-    table.add_file(bytes, tensors).map_err(|e| e.in_file(path))?;
-    if count > 1 {
-        let names = PartNames::of(path, &metadata, count).map_err(|e| e.in_file(path))?;
-        for number in 1..count {
-            let part = names.path(number);
-            add_part(&mut table, &mut warnings, &part, in_memory, number, count).map_err(|e| e.in_file(&part))?;
-        }
-        check_tensor_count(&metadata, &table).map_err(|e| e.in_file(path))?;
+    table.add_file(Some(path), bytes, tensors)?;
+    // What is wrong with the other parts keeps the model from running, and not this one from being shown.
+    if count > 1
+        && let Err(flaw) = add_parts(&mut table, &mut warnings, path, &metadata, in_memory, count)
+    {
+        table.set_flaw(flaw);
     }
     Ok(File { metadata, table, warnings })
+}
+
+/// Adds the parts after the first.
+fn add_parts(
+    table: &mut TensorTable,
+    warnings: &mut Vec<String>,
+    path: &Path,
+    metadata: &Metadata,
+    in_memory: bool,
+    count: usize,
+) -> Result<(), FormatError> {
+    let names = PartNames::of(path, metadata, count).map_err(|e| e.in_file(path))?;
+    for number in 1..count {
+        let part = names.path(number);
+        add_part(table, warnings, &part, in_memory, number, count).map_err(|e| e.in_file(&part))?;
+    }
+    check_tensor_count(metadata, table).map_err(|e| e.in_file(path))
 }
 
 fn add_part(
@@ -65,8 +79,7 @@ fn add_part(
         }
     }
     warnings.extend(header.warnings);
-    table.add_path(path);
-    table.add_file(bytes, header.tensors)
+    table.add_file(Some(path), bytes, header.tensors)
 }
 
 /// `split.count`, 1 where the file is whole.

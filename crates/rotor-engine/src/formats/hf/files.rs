@@ -1,5 +1,7 @@
 //! The small files of a model folder, read with a cap on their size.
 
+use super::super::foreign::{self, without_byte_order_mark};
+use super::super::map::kind_of;
 use crate::error::FormatError;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -41,7 +43,7 @@ impl Files {
     }
 }
 
-/// Reads a file whole; `None` where there is none.
+/// Reads a file whole, without a byte order mark in front of it; `None` where there is none.
 pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
     let failed = |action| move |source| FormatError::Io { action, path: path.to_path_buf(), source };
     // Looked at by name first: opening a pipe would wait for its writer.
@@ -49,7 +51,8 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open")(error)),
         Ok(metadata) if !metadata.is_file() => {
-            return Err(FormatError::invalid("path", "a regular file", "something else").in_file(path));
+            let found = kind_of(metadata.file_type());
+            return Err(FormatError::invalid("path", "a regular file", found).in_file(path));
         }
         Ok(_) => {}
     }
@@ -59,7 +62,9 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError>
     if bytes.len() as u64 > MAX_FILE {
         return Err(FormatError::invalid("file size", format!("at most {MAX_FILE} bytes"), "more").in_file(path));
     }
-    Ok(Some(bytes))
+    // A byte order mark is an editor's, not a part of the text; it is copied where there is none.
+    let is_marked = without_byte_order_mark(&bytes).len() < bytes.len();
+    Ok(Some(if is_marked { without_byte_order_mark(&bytes).to_vec() } else { bytes }))
 }
 
 /// A JSON object, where the file exists.
@@ -71,7 +76,12 @@ fn parse_object(path: &Path, bytes: &[u8]) -> Result<Map<String, Value>, FormatE
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(FormatError::invalid("file", "a JSON object", "another JSON value").in_file(path)),
-        Err(error) => Err(FormatError::invalid("file", "JSON", error).in_file(path)),
+        Err(error) => {
+            // A JSON text that is broken is no surprise; anything else is called what it is.
+            let begins = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+            let foreign = foreign::recognised(bytes).filter(|_| !matches!(begins, Some(b'{' | b'[')));
+            Err(foreign.unwrap_or_else(|| FormatError::invalid("file", "JSON", error)).in_file(path))
+        }
     }
 }
 

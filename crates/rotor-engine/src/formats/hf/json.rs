@@ -1,5 +1,6 @@
 //! Reading JSON objects whose fields may be absent, null, or of another type than expected.
 
+use super::super::metadata::differs_by_layer;
 use crate::error::FormatError;
 use serde_json::{Map, Value};
 
@@ -33,16 +34,14 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A count; `30.0` is one too.
+    /// A count; `30.0` is one too, and so is a list of counts, one for each layer, that are all the same.
     pub(crate) fn usize(&self, key: &str) -> Result<Option<usize>, FormatError> {
-        self.cast(key, "a whole number that is not negative", |value| {
-            let exact = value.as_u64().or_else(|| {
-                let float = value.as_f64()?;
-                // Below 2^53 every whole f64 is the integer it shows.
-                (float.fract() == 0.0 && (0.0..9e15).contains(&float)).then_some(float as u64)
-            })?;
-            usize::try_from(exact).ok()
-        })
+        let counts = |value: &Value| value.as_array()?.iter().map(count).collect::<Option<Vec<_>>>();
+        match self.get(key).and_then(counts).as_deref() {
+            Some(&[first, ref others @ ..]) if others.iter().all(|&other| other == first) => Ok(Some(first)),
+            Some(counts @ [_, ..]) => Err(differs_by_layer(&format!("{key} in {}", self.what), counts)),
+            _ => self.cast(key, "a whole number that is not negative", count),
+        }
     }
 
     /// A count that must be there.
@@ -106,6 +105,16 @@ impl<'a> Object<'a> {
         };
         values.iter().filter_map(id).collect()
     }
+}
+
+/// A whole number that is not negative, written as an integer or as a float.
+fn count(value: &Value) -> Option<usize> {
+    let exact = value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        // Below 2^53 every whole f64 is the integer it shows.
+        (float.fract() == 0.0 && (0.0..9e15).contains(&float)).then_some(float as u64)
+    })?;
+    usize::try_from(exact).ok()
 }
 
 /// The value for people, cut after 60 characters.

@@ -1,6 +1,7 @@
 //! Models in Hugging Face layout: `config.json` beside one safetensors file or a sharded set of them.
 
 mod files;
+mod hints;
 mod hyper;
 mod json;
 mod quantization;
@@ -11,12 +12,12 @@ mod tokenizer;
 
 pub(super) use files::Files;
 pub(crate) use json::Object as JsonObject;
-pub(super) use safetensors::{Texts, contents};
+pub(super) use safetensors::{Texts, contents, looks_sound};
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
 use super::table::{Storage, TensorTable};
-use super::{OpenOptions, Part, Role, RowOrder};
+use super::{OpenOptions, Part, Role, RowOrder, keys};
 use crate::architectures::ArchitectureInfo;
 use crate::config::Config;
 use crate::error::FormatError;
@@ -28,92 +29,121 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const SINGLE_FILE: &str = "model.safetensors";
+
+/// The files beside a folder's weights and its config.json that are read, or copied with the model.
+pub(crate) const COPIED: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+];
 
 /// A folder's contents.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) files: Files,
-    /// `config.json` as it is.
+    /// `config.json` as it is; empty where the folder has none, which is a flaw of its table.
     pub(super) config: Map<String, Value>,
     /// `__metadata__` of the safetensors files.
     pub(super) texts: Texts,
+}
+
+impl Folder {
+    /// A folder whose files are in memory.
+    pub(super) fn in_memory(files: BTreeMap<String, Vec<u8>>, texts: Texts) -> Result<Self, FormatError> {
+        let files = Files::Memory(files);
+        let Some(config) = files.read_json(CONFIG)? else { return Err(FormatError::missing(CONFIG)) };
+        Ok(Self { files, config, texts })
+    }
+
+    /// Tokens of the vocabulary, where config.json has their number.
+    pub(super) fn vocab_size(&self) -> Option<usize> {
+        Object::new(&self.config, CONFIG).usize("vocab_size").ok().flatten()
+    }
+
+    /// Names config.json in an error about it, where it is a file.
+    fn in_config(&self) -> impl Fn(FormatError) -> FormatError + '_ {
+        |error| match &self.files {
+            Files::Folder(_) => error.in_file(self.files.name(CONFIG)),
+            Files::Memory(_) => error,
+        }
+    }
 }
 
 /// Everything that opening a folder finds.
 pub(super) struct Opened {
     pub(super) folder: Folder,
     pub(super) table: TensorTable,
-    pub(super) config: Config,
-    pub(super) graph: Graph,
-    pub(super) warnings: Vec<String>,
 }
 
-/// Opens a folder, or one safetensors file with the `config.json` beside it.
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, FormatError> {
+/// Opens a folder, or one safetensors file with the `config.json` beside it. What the folder lacks is a flaw of its table,
+/// unless it has nothing that could be shown.
+pub(super) fn open(path: &Path, no_mmap: bool) -> Result<Opened, FormatError> {
     let is_folder = path.is_dir();
     let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+    let files = Files::Folder(folder.to_path_buf());
     let mut table = TensorTable::default();
-    let config_path = folder.join(CONFIG);
-    let Some(file) = files::read_optional_json(&config_path)? else {
-        return Err(no_config(folder));
-    };
-    let in_config = |e: FormatError| e.in_file(&config_path);
-    let object = Object::new(&file, CONFIG);
-    let (config, quantization) = hyper_parameters(&object, options).map_err(in_config)?;
-    let tied = object.bool("tie_word_embeddings").map_err(in_config)?;
-    let texts = if !is_folder {
-        safetensors::add_file(&mut table, path, options.no_mmap)?
-    } else if folder.join(SINGLE_FILE).exists() {
-        safetensors::add_file(&mut table, &folder.join(SINGLE_FILE), options.no_mmap)?
-    } else if folder.join(safetensors::INDEX).exists() {
-        safetensors::add_shards(&mut table, folder, options.no_mmap)?
+    let config = files.read_json(CONFIG)?;
+    if config.is_none() {
+        let flaw = hints::no_config(folder);
+        if is_folder && !hints::has_parts_of_a_model(folder) {
+            return Err(flaw);
+        }
+        table.set_flaw(flaw);
+    }
+    let texts = if is_folder {
+        add_weights(&mut table, folder, no_mmap)
     } else {
-        let what = format!("{SINGLE_FILE} or {} in {}", safetensors::INDEX, folder.display());
-        return Err(FormatError::missing(what));
+        safetensors::add_file(&mut table, path, no_mmap)?
     };
-    let (graph, warnings) = graph(&table, &config, &quantization, tied).map_err(|e| e.in_file(path))?;
-    let folder = Folder { files: Files::Folder(folder.to_path_buf()), config: file, texts };
-    Ok(Opened { folder, table, config, graph, warnings })
+    Ok(Opened { folder: Folder { files, config: config.unwrap_or_default(), texts }, table })
 }
 
-/// A folder whose files are in memory and whose tensors have been found.
-pub(super) fn from_files(
-    files: BTreeMap<String, Vec<u8>>,
-    table: TensorTable,
-    texts: Texts,
+/// Adds the weights of a folder. What is wrong with them is a flaw of the table.
+fn add_weights(table: &mut TensorTable, folder: &Path, no_mmap: bool) -> Texts {
+    let single = folder.join(SINGLE_FILE);
+    let added = if single.exists() {
+        safetensors::add_file(table, &single, no_mmap)
+    } else if folder.join(safetensors::INDEX).exists() {
+        safetensors::add_shards(table, folder, no_mmap)
+    } else {
+        Err(hints::no_weights(folder))
+    };
+    added.unwrap_or_else(|flaw| {
+        table.set_flaw(flaw);
+        Texts::new()
+    })
+}
+
+/// The hyper-parameters and the graph of an opened folder, and warnings.
+pub(super) fn bind(
+    folder: &Folder,
+    table: &TensorTable,
     options: &OpenOptions,
-) -> Result<Opened, FormatError> {
-    let files = Files::Memory(files);
-    let Some(file) = files.read_json(CONFIG)? else { return Err(FormatError::missing(CONFIG)) };
-    let object = Object::new(&file, CONFIG);
-    let (config, quantization) = hyper_parameters(&object, options)?;
-    let tied = object.bool("tie_word_embeddings")?;
-    let (graph, warnings) = graph(&table, &config, &quantization, tied)?;
-    Ok(Opened { folder: Folder { files, config: file, texts }, table, config, graph, warnings })
+) -> Result<(Config, Graph, Vec<String>), FormatError> {
+    let object = Object::new(&folder.config, CONFIG);
+    let (config, quantization) = hyper_parameters(&object, options).map_err(folder.in_config())?;
+    let tied = object.bool("tie_word_embeddings").map_err(folder.in_config())?;
+    let unknown = keys::check_config(&object, config.architecture.info()).map_err(folder.in_config())?;
+    let (graph, mut warnings) = graph(table, &config, &quantization, tied)?;
+    warnings.extend(unknown);
+    Ok((config, graph, warnings))
 }
 
 fn hyper_parameters(file: &Object<'_>, options: &OpenOptions) -> Result<(Config, Quantization), FormatError> {
     let config = hyper::config(file, options.hidden_act)?;
     let quantization = Quantization::read(file, config.architecture.info().master_weights)?;
     Ok((config, quantization))
-}
-
-/// The error for a folder that is no model, with a hint where it holds a GGUF file.
-fn no_config(folder: &Path) -> FormatError {
-    if folder.join("adapter_config.json").exists() {
-        let what = format!("{}: an adapter (LoRA)", folder.display());
-        return FormatError::unsupported(what, "it changes another model's weights; merge it into that model first");
-    }
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let gguf = names.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".gguf")).min();
-    let what = format!("file {}", folder.join(CONFIG).display());
-    let hint = gguf.map_or_else(
-        || ": a model is a .gguf file or a folder with config.json and safetensors files".into(),
-        |name| format!(": the folder holds {name}, name that file"),
-    );
-    FormatError::Missing { what, hint }
 }
 
 /// What the names of a model's tensors begin with: nothing in a class without a head.
@@ -295,5 +325,11 @@ fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
 /// The tensor names and types in the header of a safetensors file; what a fuzzer calls.
 pub(super) fn header(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
     let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
-    Ok(safetensors::contents(bytes)?.0.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect())
+    let (tensors, _) = safetensors::contents(bytes)?;
+    match tensors.iter().map(|tensor| tensor.range.end).max() {
+        Some(needed) if needed > bytes.len() => {
+            Err(FormatError::Incomplete { needed: needed as u64, found: bytes.len() as u64 })
+        }
+        _ => Ok(tensors.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect()),
+    }
 }

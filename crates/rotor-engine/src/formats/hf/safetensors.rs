@@ -1,8 +1,9 @@
 //! Safetensors files: the header is checked by the format's own crate, shards and their index are handled here.
 //!
 //! Two things are checked before the crate sees the header: names occur once (a JSON map would keep the last), and offsets
-//! end inside the file (their sum could otherwise overflow).
+//! are ones that this machine can address (their sum could otherwise overflow).
 
+use super::super::foreign;
 use super::super::map::FileBytes;
 use super::super::table::{Storage, Tensor, TensorTable};
 use super::files::read_json;
@@ -27,17 +28,27 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The pairs in a file's `__metadata__`.
 pub(in super::super) type Texts = BTreeMap<String, String>;
 
-/// The tensors of one file, in the order of their bytes, and its `__metadata__`.
+/// The tensors of one file, in the order of their bytes, and its `__metadata__`. The last tensors of a file that is cut short
+/// end beyond it.
 pub(in super::super) fn contents(bytes: &[u8]) -> Result<(Vec<Tensor>, Texts), FormatError> {
-    let header_len = check_front(bytes)?;
+    if !looks_sound(bytes)
+        && let Some(known) = foreign::recognised(bytes)
+    {
+        return Err(known);
+    }
     let broken = |found: &dyn std::fmt::Display| FormatError::invalid("safetensors header", "a sound header", found);
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
-    let data_start = LENGTH_BYTES + header_len;
+    let (header, is_cut_short) = check_front(bytes)?;
+    let metadata = if is_cut_short {
+        serde_json::from_slice::<safetensors::tensor::Metadata>(header).map_err(|e| broken(&e))?
+    } else {
+        SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?.1
+    };
+    let data_start = LENGTH_BYTES + header.len();
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
         let (begin, end) = info.data_offsets;
-        // Both were held against the file in `check_front`.
+        // Neither sum overflows: `check_front` has capped the ends.
         let range = data_start + begin..data_start + end;
         let (storage, type_name) = storage(info.dtype);
         tensors.push(Tensor { name, shape: info.shape.clone(), storage, type_name: type_name.into(), file: 0, range });
@@ -57,8 +68,8 @@ fn storage(dtype: Dtype) -> (Storage, String) {
     (storage, dtype.to_string().to_lowercase())
 }
 
-/// Checks length, uniqueness of names and ends of tensors; returns the length of the header.
-fn check_front(bytes: &[u8]) -> Result<usize, FormatError> {
+/// Checks length, uniqueness of names and ends of tensors; returns the header, and whether the file ends before a tensor.
+fn check_front(bytes: &[u8]) -> Result<(&[u8], bool), FormatError> {
     let found = bytes.len() as u64;
     let Some((&length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(FormatError::Truncated { what: "header length".into(), needed: LENGTH_BYTES as u64, found });
@@ -73,11 +84,13 @@ fn check_front(bytes: &[u8]) -> Result<usize, FormatError> {
     };
     let entries: Entries = serde_json::from_slice(header)
         .map_err(|e| FormatError::invalid("safetensors header", "a JSON object of tensors", e))?;
-    match entries.ends.into_iter().find(|(_, end)| *end > data.len() as u64) {
+    let is_cut_short = entries.ends.iter().any(|(_, end)| *end > data.len() as u64);
+    // Ends beyond the file are found where its length is looked at; these could not even be added to.
+    match entries.ends.into_iter().find(|(_, end)| *end > isize::MAX as u64 - MAX_HEADER - LENGTH_BYTES as u64) {
         Some((name, end)) => {
             Err(FormatError::Truncated { what: format!("tensor {name:?}"), needed: end, found: data.len() as u64 })
         }
-        None => Ok(header.len()),
+        None => Ok((header, is_cut_short)),
     }
 }
 
@@ -122,13 +135,17 @@ impl<'de> Deserialize<'de> for Entries {
 pub(super) fn add_file(table: &mut TensorTable, path: &Path, in_memory: bool) -> Result<Texts, FormatError> {
     let bytes = FileBytes::open(path, in_memory)?;
     let (tensors, texts) = contents(bytes.as_slice()).map_err(|e| e.in_file(path))?;
-    table.add_path(path);
-    table.add_file(bytes, tensors).map_err(|e| e.in_file(path))?;
+    table.add_file(Some(path), bytes, tensors)?;
     Ok(texts)
 }
 
-/// Adds every shard that the index in `folder` names, and checks that each tensor is where the index says. Returns the
-/// shards' `__metadata__`.
+/// Whether bytes begin as a safetensors file does: eight bytes of length, then a JSON object.
+pub(in super::super) fn looks_sound(bytes: &[u8]) -> bool {
+    bytes.get(LENGTH_BYTES) == Some(&b'{') && !bytes.starts_with(b"GGUF")
+}
+
+/// Adds every shard that the index in `folder` names, and checks that each tensor is in the shard that the index says. What
+/// is wrong with a shard is a flaw of the table. Returns the shards' `__metadata__`.
 pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool) -> Result<Texts, FormatError> {
     let path = folder.join(INDEX);
     let index = read_json(&path)?;
@@ -141,22 +158,18 @@ pub(super) fn add_shards(table: &mut TensorTable, folder: &Path, in_memory: bool
     }
     let mut texts = Texts::new();
     for shard in shards {
-        let before = table.iter().count();
-        texts.append(&mut add_file(table, &folder.join(shard), in_memory)?);
-        let added = table.iter().skip(before).map(|(_, tensor)| tensor.name.as_str());
-        for name in added {
-            if let Some(&named) = weight_map.get(name).filter(|&&named| named != shard) {
-                let what = format!("file of tensor {name:?} in the index");
-                return Err(
-                    FormatError::invalid(what, format!("{shard:?}, which has it"), format!("{named:?}")).in_file(path)
-                );
-            }
+        match add_file(table, &folder.join(shard), in_memory) {
+            Ok(mut others) => texts.append(&mut others),
+            Err(flaw) => table.set_flaw(flaw),
         }
     }
-    match weight_map.keys().find(|name| table.find(name).is_none()) {
-        Some(absent) => Err(FormatError::missing(format!("tensor {absent:?}, which the index names,")).in_file(path)),
-        None => Ok(texts),
+    let misplaced = weight_map.iter().find(|(name, shard)| table.file_of(name) != Some(**shard));
+    if let Some((name, shard)) = misplaced {
+        let what = format!("tensor {name:?}, which the index puts in {shard},");
+        let hint = table.file_of(name).map_or(String::new(), |found| format!(": it is in {found}"));
+        table.set_flaw(FormatError::Missing { what, hint }.in_file(path));
     }
+    Ok(texts)
 }
 
 /// Tensor names and the shards that hold them. A shard is a plain file name: a path could lead out of the folder.
