@@ -82,7 +82,7 @@ fn a_chosen_seed_is_told_and_repeats_the_text() {
 #[test]
 fn a_stop_string_ends_the_text_before_it() {
     let model = tiny();
-    let arguments = ["run", path_text(&model), "-p", "Hello", "-n", "24"];
+    let arguments = ["run", path_text(&model), "-p", "42", "-n", "24"];
     let whole = rotor(arguments).stdout;
     let stop: String = whole.chars().skip(4).take(3).collect();
     let cut = json(&rotor(arguments.iter().chain(&["--stop", &stop, "--json"])));

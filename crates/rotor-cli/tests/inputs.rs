@@ -126,7 +126,8 @@ mod signals {
         for (name, form) in [("m.gguf", "tq2_0"), ("hf", "hf")] {
             let whole = fs::metadata(&model).unwrap().len();
             let out = outputs.join(name);
-            let mut convert = command(["convert", path_text(&model), path_text(&out), "--type", form]);
+            let arguments = ["convert", path_text(&model), path_text(&out), "--type", form, "--head", "f16"];
+            let mut convert = command(arguments);
             let mut child = convert.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             while fs::read_dir(&outputs).unwrap().next().is_none() {
                 assert!(child.try_wait().unwrap().is_none(), "it ended before anything was written");

@@ -317,9 +317,9 @@ mod tests {
             let source = Source::open(&path, &OpenOptions::default()).unwrap();
             let engine = Engine::from_source(&source, &Runtime::new(1).unwrap(), &mut |_| {}).unwrap();
             let session = engine.session(context, KvType::F16);
-            // Noise is to be visible: control tokens are forbidden.
-            let control = (768..1024).map(|id| (id, f32::NEG_INFINITY)).collect();
-            let sampling = SamplingOptions { logit_bias: control, ..SamplingOptions::default() };
+            // Noise is to be visible: control tokens, line ends and spaces are forbidden.
+            let unseen = (768..1024).chain([198, 220]).map(|id| (id, f32::NEG_INFINITY)).collect();
+            let sampling = SamplingOptions { logit_bias: unseen, ..SamplingOptions::default() };
             let options = GenerateOptions { max_tokens: Some(8), sampling, ..GenerateOptions::default() };
             let run = Run { engine, session, options, load_time: Duration::ZERO };
             Talk { chat: Chat::new(run, None, true).unwrap(), folder, patience: Cell::new(usize::MAX) }
