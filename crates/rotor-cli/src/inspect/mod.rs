@@ -7,6 +7,7 @@ use crate::load;
 use crate::outcome::sentence;
 use crate::terminal::{print, print_json, printable};
 use clap::builder::FalseyValueParser;
+use rotor::config::Activations;
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::{DenseActivations, ModelFile, Source, TensorSummary, Unbound};
 use rotor::plan::MemoryPlan;
@@ -52,6 +53,8 @@ struct Inspection<'a> {
 /// What is known of a model that runs.
 struct Model<'a> {
     config: &'a Config,
+    /// How finely the inputs of ternary linears are kept, and why.
+    activations: Option<(Activations, &'static str)>,
     memory: MemoryPlan,
     context: usize,
     kv_bytes_per_token: u64,
@@ -87,6 +90,7 @@ impl<'a> Inspection<'a> {
         let (config, choice) = (source.config(), Runtime::new(0)?.tuned_earlier(source).choice);
         let model = Model {
             config,
+            activations: source.activations(),
             memory: MemoryPlan::of(source, &choice)?,
             context: config.max_position_embeddings.min(DEFAULT_CONTEXT),
             kv_bytes_per_token: MemoryPlan::kv(config, 1, KvType::F16),

@@ -70,7 +70,7 @@ fn hyper_parameters(page: &mut Page, model: &Model<'_>) {
     page.line("context", config.max_position_embeddings);
     page.line("RoPE base", format!("{}{}", config.rope_theta, scaling(&config.rope_scaling)));
     page.line("norm epsilon", format!("{:e}", config.rms_norm_eps));
-    if let Some((activations, reason)) = inspection.source.activations() {
+    if let Some((activations, reason)) = model.activations {
         page.line("activations", format!("{}: {reason}", activations.name()));
     }
     if let Some(window) = config.sliding_window {
