@@ -57,7 +57,8 @@ fn a_model_cut_short() {
     let path = folder.path().join("m.gguf");
     let whole = fs::read(tiny()).unwrap();
     // What still has its keys and tensors can be shown; `any_file.rs` has that.
-    let cases: [(usize, fn(&Path) -> String); 3] =
+    type Say = fn(&Path) -> String;
+    let cases: [(usize, Say); 3] =
         [(whole.len() / 100, refused), (whole.len() / 2, does_not_run), (whole.len() - 1, does_not_run)];
     for (length, refused) in cases {
         fs::write(&path, &whole[..length]).unwrap();

@@ -168,7 +168,7 @@ impl Cache {
         let blob = fs::canonicalize(&path).ok()?;
         let root = fs::canonicalize(&self.root).ok()?;
         let found = fs::metadata(&blob).ok()?;
-        (found.is_file() && blob.starts_with(root)).then(|| CachedFile { name, path, size: found.len(), blob })
+        (found.is_file() && blob.starts_with(root)).then_some(CachedFile { name, path, size: found.len(), blob })
     }
 
     /// Lets a snapshot have a blob under a name. Where the system has no links the blob moves there.

@@ -1,5 +1,7 @@
 //! Pulling from a hub that misbehaves in every way a network can.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 mod hub;
 
 use hub::{Fault, Kind, Options, Place, TestHub};

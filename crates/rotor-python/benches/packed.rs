@@ -18,7 +18,7 @@ const PRODUCTS: usize = 100;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).ok_or("expected the number of threads")?.parse()?;
-    let Runtime { kernels, choice, pool } = Runtime::new(threads)?;
+    let Runtime { kernels, choice, pool, .. } = Runtime::new(threads)?;
     let ((rows, cols), kernel) = (SHAPE, choice.kernel_for(SHAPE, None));
     let memory = |error: Error| error;
     let matrix = TernaryMatrix::pack(SHAPE, kernels, kernel, &pool, memory, |row, trits| {
