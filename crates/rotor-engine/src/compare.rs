@@ -178,7 +178,10 @@ pub(crate) fn compare_allowing(
     roles.sort_unstable();
     roles.dedup();
     let mut config = config_differences(first.config(), second.config());
-    config.extend(template_difference(template(first).as_deref(), template(second).as_deref()));
+    if !allowed.tokenizer {
+        // A template goes with its tokenizer: without one it cannot be used.
+        config.extend(template_difference(template(first).as_deref(), template(second).as_deref()));
+    }
     let tokenizer = if allowed.tokenizer { Vec::new() } else { tokenizer_differences(first, second) };
     let mut found = Comparison { config, tokenizer, tensors: Vec::new(), compared: 0, trits: 0 };
     let total = roles.len() as u64;

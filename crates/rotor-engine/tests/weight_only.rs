@@ -4,6 +4,8 @@
 //! the others, as trained models have. `logits_int8` in the files is what BitNet's quantiser makes of the same models: the
 //! size of an error, not a target.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 mod common;
 
 use common::{Expected, logits, runtimes};
