@@ -3,28 +3,18 @@
 # in what was built. Skipped, by name, where the toolchain is not there and cannot be installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source tools/targets.sh
 target=aarch64-unknown-linux-gnu
-debian_rustc=/usr/bin/rustc
 
 complete() {
     command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null &&
-        [ -d "/usr/lib/rustlib/$target/lib" ] && [ -e /lib/ld-linux-aarch64.so.1 ] && new_enough
-}
-
-# The release that the workspace asks for, 1.x, or a later one.
-new_enough() {
-    local wanted found
-    wanted=$(sed -n 's/^rust-version = "1\.\([0-9]*\)"/\1/p' Cargo.toml)
-    found=$("$debian_rustc" --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\).*/\1/p')
-    [ "${found:-0}" -ge "$wanted" ]
+        [ -d "/usr/lib/rustlib/$target/lib" ] && [ -e /lib/ld-linux-aarch64.so.1 ] && debian_rustc_is_new_enough
 }
 
 # Debian has a standard library for another architecture, which rustup may not offer here.
 install() {
-    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
-    dpkg --add-architecture arm64 && apt-get -qq update &&
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
-            rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user >/dev/null
+    [ "$(id -u)" -eq 0 ] && dpkg --add-architecture arm64 &&
+        debian_install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 }
 
 if ! complete && ! { install && complete; }; then

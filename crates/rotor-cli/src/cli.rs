@@ -2,9 +2,11 @@
 
 #[cfg(feature = "hub")]
 use crate::models;
-use crate::{
-    bench, completions, convert, diff, doctor, extract, inspect, logits, perplexity, run, serve, synth, tokenize,
-};
+#[cfg(feature = "serve")]
+use crate::serve;
+use crate::{bench, completions, doctor, inspect, perplexity, run, tokenize};
+#[cfg(feature = "convert")]
+use crate::{convert, diff, extract, logits, synth};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -104,6 +106,7 @@ fn empty_value(argument: &str) -> String {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Args>),
+    #[cfg(feature = "serve")]
     Serve(Box<serve::Args>),
     #[cfg(feature = "hub")]
     Pull(models::pull::Args),
@@ -116,14 +119,19 @@ pub(crate) enum Command {
     #[cfg(feature = "hub")]
     Verify(Box<models::verify::Args>),
     Inspect(inspect::Args),
+    #[cfg(feature = "convert")]
     Convert(convert::Args),
+    #[cfg(feature = "convert")]
     Extract(extract::Args),
+    #[cfg(feature = "convert")]
     Diff(diff::Args),
     Tokenize(tokenize::Args),
+    #[cfg(feature = "convert")]
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(Box<bench::Args>),
     Doctor(doctor::Args),
+    #[cfg(feature = "convert")]
     Synth(synth::Args),
     Completions(completions::Args),
 }
@@ -133,6 +141,7 @@ impl Command {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Run(args) => run::execute(*args),
+            #[cfg(feature = "serve")]
             Command::Serve(args) => serve::execute(&args),
             #[cfg(feature = "hub")]
             Command::Pull(args) => models::pull::execute(&args),
@@ -145,14 +154,19 @@ impl Command {
             #[cfg(feature = "hub")]
             Command::Verify(args) => models::verify::execute(&args),
             Command::Inspect(args) => inspect::execute(&args),
+            #[cfg(feature = "convert")]
             Command::Convert(args) => convert::execute(&args),
+            #[cfg(feature = "convert")]
             Command::Extract(args) => extract::execute(&args),
+            #[cfg(feature = "convert")]
             Command::Diff(args) => diff::execute(&args),
             Command::Tokenize(args) => tokenize::execute(&args),
+            #[cfg(feature = "convert")]
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),
             Command::Bench(args) => bench::execute(&args),
             Command::Doctor(args) => doctor::execute(&args),
+            #[cfg(feature = "convert")]
             Command::Synth(args) => synth::execute(&args),
             Command::Completions(args) => completions::execute(&args),
         }

@@ -5,6 +5,8 @@
 //! processor time always do. The limit on the size of files ends nothing by itself: the write fails, as on a full disk, and
 //! that is told. A signal that the program was started to ignore (`nohup`, a background job of a script) stays ignored.
 
+#![cfg_attr(not(any(unix, windows)), expect(dead_code, reason = "nothing interrupts a program there"))]
+
 use crate::outcome::INTERRUPTED;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -28,7 +30,7 @@ static TERMINATION_ASKS: AtomicBool = AtomicBool::new(false);
 pub(crate) fn install() {
     #[cfg(unix)]
     unix::install();
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     let _ = ctrlc::set_handler(interrupted);
 }
 
@@ -97,6 +99,7 @@ impl Catch {
     }
 
     /// For a program that goes on afterwards.
+    #[cfg(feature = "interactive")]
     pub(crate) fn always() -> Self {
         STATE.store(ASK_ONLY, Ordering::SeqCst);
         Self(())
@@ -109,6 +112,7 @@ impl Catch {
     }
 
     /// Forgets what was asked before.
+    #[cfg(feature = "interactive")]
     pub(crate) fn reset(&self) {
         let forget = |state| match state {
             ASKED => Some(ASK),

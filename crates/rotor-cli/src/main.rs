@@ -11,13 +11,17 @@ mod bench;
 mod changed;
 mod cli;
 mod completions;
+#[cfg(feature = "convert")]
 mod convert;
+#[cfg(feature = "convert")]
 mod diff;
 mod doctor;
+#[cfg(feature = "convert")]
 mod extract;
 mod inspect;
 mod interrupt;
 mod load;
+#[cfg(feature = "convert")]
 mod logits;
 #[cfg(feature = "hub")]
 mod models;
@@ -25,7 +29,9 @@ mod outcome;
 mod perplexity;
 mod progress;
 mod run;
+#[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "convert")]
 mod synth;
 mod terminal;
 mod tokenize;

@@ -6,6 +6,7 @@ mod common;
 
 use common::{Ran, path_text, rotor, tiny};
 use serde_json::Value;
+#[cfg(unix)]
 use std::fs;
 
 fn json(run: &Ran) -> Value {
@@ -52,6 +53,8 @@ fn a_model_as_json() {
     assert!(bytes(2) < bytes(6) && bytes(3) < bytes(2));
 }
 
+/// The programs are those that every Unix has.
+#[cfg(unix)]
 #[test]
 fn other_programs_take_turns_with_it() {
     let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
@@ -80,6 +83,8 @@ fn other_programs_take_turns_with_it() {
     assert!(page.contains(" /     2.00 = ") && page.contains("it alone: 3.00"), "{page}");
 }
 
+/// The programs are those that every Unix has.
+#[cfg(unix)]
 #[test]
 fn programs_that_do_not_measure_are_refused() {
     let model = tiny();

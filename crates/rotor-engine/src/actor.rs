@@ -38,12 +38,13 @@
 use crate::batch::{Batch, BatchOptions, Incoming, Intake, RequestId, Statistics};
 use crate::engine::Engine;
 use crate::request::{EmbedRequest, Event, GenerateError, Request};
+use rotor_kernels::clock::Instant;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 

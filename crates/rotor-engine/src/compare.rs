@@ -9,6 +9,7 @@ use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
 use crate::forms::TernaryTensor;
 use crate::rope::Rotations;
+use crate::threads::over_rows;
 use crate::tokenizer::{TokenizerDescription, TokenizerDifference, TokenizerError};
 use crate::write::names;
 use rotor_kernels::DenseType;
@@ -16,9 +17,7 @@ use rotor_kernels::encode::encode_row;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::thread;
 
 /// Bytes of numbers that are compared before their pages are let go.
 const RELEASE_AFTER: usize = 16 << 20;
@@ -528,25 +527,6 @@ fn read_numbers(tensor: &DenseTensor<'_>, row: usize, out: &mut [f32]) -> Result
     };
     tensor.dtype.decode(bytes, out);
     Ok(())
-}
-
-/// Shares rows out among the cores; the results are in the order of the rows.
-pub(crate) fn over_rows<T: Send>(
-    rows: Range<usize>,
-    work: impl Fn(Range<usize>) -> Result<T, FormatError> + Sync,
-) -> Result<Vec<T>, FormatError> {
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = rows.len().div_ceil(threads).max(1);
-    let end = rows.end;
-    thread::scope(|scope| {
-        let work = &work;
-        let workers: Vec<_> =
-            rows.clone().step_by(share).map(|first| scope.spawn(move || work(first..end.min(first + share)))).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
 }
 
 #[cfg(test)]

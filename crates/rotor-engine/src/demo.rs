@@ -9,7 +9,7 @@ use crate::formats::{OpenOptions, Source};
 pub const NAME: &str = "rotor-tiny";
 
 /// The GGUF file.
-pub static BYTES: &[u8] = include_bytes!("../../../models/rotor-tiny.gguf");
+pub static BYTES: &[u8] = include_bytes!("../models/rotor-tiny.gguf");
 
 /// Temperature and seed of a text that nobody chose them for. Without sampling the model repeats itself after a sentence or
 /// two; with this seed its first words are the same each time.

@@ -13,6 +13,7 @@ use crate::formats::{OpenOptions, Source};
 use crate::model::{Model, Step, Wanted};
 use crate::request::{Event, Finished, Request};
 use crate::runtime::Runtime;
+use crate::threads;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rotor_kernels::Pool;
 use rotor_kernels::attention::KvType;
@@ -95,15 +96,11 @@ impl Engine {
     /// As [`Engine::load`].
     pub fn from_source(source: &Source, runtime: &Runtime, progress: &mut dyn FnMut(u64)) -> Result<Engine, LoadError> {
         // A vocabulary of 128,256 tokens and 280,147 merges takes a while: it is built beside the packing.
-        let (model, tokenizer) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| {
-                let description = source.tokenizer_description()?;
-                description.map(|description| Tokenizer::from_description(&description)).transpose()
-            });
-            let model = Model::load(source, runtime, progress);
-            let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (model, tokenizer)
-        });
+        let tokenizer = || -> Result<Option<Tokenizer>, TokenizerError> {
+            let description = source.tokenizer_description()?;
+            description.map(|description| Tokenizer::from_description(&description)).transpose()
+        };
+        let (model, tokenizer) = threads::both(|| Model::load(source, runtime, progress), tokenizer);
         let model = model?;
         let mut warnings = source.warnings().to_vec();
         // A tokenizer that cannot be used stops those who need text, and nobody else.

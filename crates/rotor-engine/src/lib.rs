@@ -1,6 +1,10 @@
 //! Runs ternary (BitNet b1.58) language models.
 
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(feature = "convert"),
+    expect(dead_code, unused_imports, reason = "readers share tables with the writers that the feature leaves out")
+)]
 
 pub mod actor;
 pub mod architectures;
@@ -8,18 +12,22 @@ pub mod batch;
 pub mod bench;
 pub mod cache;
 pub mod chat;
+#[cfg(feature = "convert")]
 pub mod compare;
 pub mod config;
 pub mod constraint;
+#[cfg(feature = "convert")]
 pub mod convert;
 pub mod cost;
 pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod eval;
+#[cfg(feature = "convert")]
 pub mod extract;
 pub mod formats;
 pub mod forms;
+#[cfg(feature = "grammar")]
 pub mod grammar;
 pub mod linear;
 pub mod machine;
@@ -33,7 +41,9 @@ pub mod sample;
 pub mod sequence;
 pub mod statistics;
 mod stop;
+#[cfg(feature = "convert")]
 pub mod synth;
+mod threads;
 pub mod tokenizer;
 mod tune;
 pub mod verify;

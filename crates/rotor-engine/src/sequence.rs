@@ -16,7 +16,7 @@ use crate::request::{
 use crate::sample::{Sampler, StopMatcher};
 use crate::stop::Stops;
 use crate::tokenizer::{TextStream, Tokenizer};
-use std::time::Instant;
+use rotor_kernels::clock::Instant;
 
 /// A prompt and its continuation, or a text that is embedded.
 #[derive(Debug)]

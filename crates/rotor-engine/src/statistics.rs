@@ -1,10 +1,10 @@
 //! What the ternary weights of a model look like: how many are -1, 0 and +1, and how large their scales are.
 
-use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{Role, Source, Weight};
 use crate::forms::TernaryTensor;
 use crate::planes::kernels;
+use crate::threads::over_rows;
 use serde::Serialize;
 
 /// The weights of one ternary tensor, or of several together.

@@ -3,6 +3,10 @@
 use rotor::write::{AtomicFile, AtomicFolder, remove_temporaries};
 
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "Wine 8 keeps the name of a file that is open until it is closed, as Windows before 10 did"
+)]
 fn an_interrupt_removes_every_temporary_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     AtomicFile::create(&folder.path().join("done.gguf")).unwrap().commit().unwrap();

@@ -1,9 +1,14 @@
 //! Large zeroed memory: packed weights, the KV cache.
 //!
 //! Both are streamed once per token, so they want huge pages (one TLB entry per 2 MiB); and the KV cache is reserved for the
-//! whole context and must cost nothing until it is used. Anonymous mappings give both.
+//! whole context and must cost nothing until it is used. Anonymous mappings give both. Without the feature `mmap`, and on
+//! systems other than Unix, memory comes from the allocator: on Windows its large pieces cost nothing until they are used either,
+//! and WebAssembly has nothing else.
 
-use memmap2::MmapMut;
+#[cfg(not(all(feature = "mmap", unix)))]
+use crate::lines::Lines as Memory;
+#[cfg(all(feature = "mmap", unix))]
+use memmap2::MmapMut as Memory;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -25,9 +30,9 @@ impl Plain for u16 {}
 impl Plain for i32 {}
 impl Plain for f32 {}
 
-/// Zeroed, page-aligned memory for `len` numbers.
+/// Zeroed memory for `len` numbers that begins at a page or, without a mapping, at a cache line.
 pub struct Buffer<T> {
-    map: MmapMut,
+    memory: Memory,
     len: usize,
     element: PhantomData<T>,
 }
@@ -39,26 +44,36 @@ impl<T: Plain> Buffer<T> {
     /// Where the system refuses the memory.
     pub fn zeroed(len: usize) -> std::io::Result<Buffer<T>> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        let map = MmapMut::map_anon(bytes.max(1))?;
-        // Advice: a system without huge pages is slower, not wrong.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Buffer { map, len, element: PhantomData })
+        Ok(Buffer { memory: zeroed_bytes(bytes.max(1))?, len, element: PhantomData })
     }
+}
+
+#[cfg(all(feature = "mmap", unix))]
+fn zeroed_bytes(bytes: usize) -> std::io::Result<Memory> {
+    let map = Memory::map_anon(bytes)?;
+    // Advice: a system without huge pages is slower, not wrong.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
+}
+
+#[cfg(not(all(feature = "mmap", unix)))]
+fn zeroed_bytes(bytes: usize) -> std::io::Result<Memory> {
+    Memory::zeroed(bytes)
 }
 
 impl<T: Plain> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping is page-aligned and holds at least `len` elements, of which any bits are a value (`Plain`).
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.len) }
+        // SAFETY: the memory begins at a page or a cache line and holds at least `len` elements, of which any bits are a value (`Plain`).
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
     }
 }
 
 impl<T: Plain> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; the borrow of `self` is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
     }
 }
 

@@ -7,8 +7,14 @@
 //! - **One dispatch point.** [`Kernels`] is the table of what an ISA has; holding one proves the CPU can run it.
 //! - **Numbers do not depend on company.** A token's result is the same alone, in a batch, and on any number of threads.
 
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, unused_macros, reason = "other architectures have the scalar kernels alone")
+)]
+
 pub mod attention;
 mod buffer;
+pub mod clock;
 mod cpu;
 pub mod dense;
 mod dispatch;

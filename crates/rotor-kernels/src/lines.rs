@@ -11,13 +11,30 @@ struct Line([u8; 64]);
 
 /// A vector of numbers that begins at a cache line.
 #[derive(Default)]
-pub(crate) struct Lines<T> {
+pub(crate) struct Lines<T = u8> {
     lines: Vec<Line>,
     len: usize,
     element: PhantomData<T>,
 }
 
 impl<T: Plain> Lines<T> {
+    /// `len` zeros; an error where there is no memory for them.
+    #[cfg(any(test, not(all(feature = "mmap", unix))))]
+    pub(crate) fn zeroed(len: usize) -> std::io::Result<Lines<T>> {
+        let failed = std::io::ErrorKind::OutOfMemory;
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(failed)?;
+        let count = bytes.div_ceil(size_of::<Line>()).max(1);
+        let layout = std::alloc::Layout::array::<Line>(count).map_err(|_| failed)?;
+        // SAFETY: the layout is not empty.
+        let lines = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Line>();
+        if lines.is_null() {
+            return Err(failed.into());
+        }
+        // SAFETY: the global allocator gave memory for `count` lines by their layout, and zeros are lines.
+        let lines = unsafe { Vec::from_raw_parts(lines, count, count) };
+        Ok(Lines { lines, len, element: PhantomData })
+    }
+
     /// Makes it `len` numbers. Those that were not there before are zeros, or what a longer vector left in their place.
     pub(crate) fn resize(&mut self, len: usize) {
         let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
@@ -51,6 +68,16 @@ impl<T> std::fmt::Debug for Lines<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_are_zeros_and_too_many_are_an_error() {
+        let zeros = Lines::<f32>::zeroed(1000).unwrap();
+        assert_eq!((zeros.len(), zeros.as_ptr() as usize % 64), (1000, 0));
+        assert!(zeros.iter().all(|&zero| zero == 0.0));
+        for too_many in [usize::MAX, usize::MAX / 8] {
+            assert_eq!(Lines::<f32>::zeroed(too_many).unwrap_err().kind(), std::io::ErrorKind::OutOfMemory);
+        }
+    }
 
     #[test]
     fn numbers_begin_at_a_line_and_stay() {

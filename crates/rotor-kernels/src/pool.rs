@@ -139,10 +139,14 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A pool of `threads` threads, the calling one included; 0 means one per core.
     ///
-    /// Where the system refuses a thread, the pool makes do with those it got.
+    /// Where the system refuses a thread, the pool makes do with those it got. Without the feature `threads` it has one.
     pub fn new(threads: usize) -> Pool {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = if threads == 0 { cores } else { threads };
+        let threads = match threads {
+            _ if cfg!(not(feature = "threads")) => 1,
+            0 => cores,
+            _ => threads,
+        };
         let shared = Arc::new(Shared {
             state: Padded(AtomicU64::new(0)),
             next: Padded(AtomicUsize::new(0)),

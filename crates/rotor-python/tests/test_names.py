@@ -36,7 +36,7 @@ def keep(cache: Path, name: str, *sources: Path) -> Path:
 
 
 def test_the_model_inside_the_package_is_the_repositorys(cache: Path):
-    published = REPOSITORY / "models" / "rotor-tiny.gguf"
+    published = REPOSITORY / "crates" / "rotor-engine" / "models" / "rotor-tiny.gguf"
     with rotor.Model.load() as model, rotor.Model.load("rotor-tiny") as named, rotor.Model.load(published) as opened:
         assert model.path is None and "rotor-tiny" in repr(model)
         text = model.generate("Once upon a time", max_tokens=16)

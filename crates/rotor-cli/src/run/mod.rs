@@ -1,7 +1,10 @@
 //! `rotor run`: complete a text, or chat.
 
+#[cfg(feature = "interactive")]
 mod chat;
+#[cfg(feature = "interactive")]
 mod command;
+#[cfg(feature = "interactive")]
 mod interactive;
 mod once;
 mod options;
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 const COMPLETION_TOKENS: usize = 256;
 
 /// Temperature of a chat on a terminal; one-shot runs are greedy, so that they can be repeated.
+#[cfg(feature = "interactive")]
 const CHAT_TEMPERATURE: f32 = 0.8;
 
 /// Tokens of an answer of the built-in model, which never ends its text: a few turns fit into its context.
@@ -111,6 +115,9 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
             let options = args.options(0.0, (!args.is_chat()).then_some(COMPLETION_TOKENS))?;
             once::execute(Run::load(&args, options)?, &args, &text)
         }
+        #[cfg(not(feature = "interactive"))]
+        Task::Interactive => bail!("this build of rotor has no chat on a terminal: give -p, or pipe a text to stdin"),
+        #[cfg(feature = "interactive")]
         Task::Interactive => {
             let options = args.options(CHAT_TEMPERATURE, None)?;
             interactive::execute(Run::load(&args, options)?, args.system, args.max_tokens.is_some())

@@ -5,9 +5,10 @@
 //! turns.
 
 use crate::runtime::Runtime;
+use rotor_kernels::clock::Instant;
 use rotor_kernels::ternary::{Activations, Scratch, TernaryKernel, TernaryMatrix};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Trits that rows are cut from.
 const NOISE: usize = 1 << 16;

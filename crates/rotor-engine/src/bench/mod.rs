@@ -11,8 +11,9 @@ pub use crate::cost::{Cost, Test};
 use crate::engine::{Engine, GenerateError, PREFILL_CHUNK};
 use crate::model::{ForwardError, Model, Step, Wanted, Workspace};
 use rotor_kernels::attention::KvType;
+use rotor_kernels::clock::Instant;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Sequences on which tests are run.
 #[derive(Debug)]

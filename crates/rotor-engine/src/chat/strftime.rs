@@ -4,7 +4,6 @@
 //! does not know would reach the prompt as it is written; here it is an error.
 
 use minijinja::{Error, ErrorKind};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
@@ -24,8 +23,7 @@ const MONTHS: [&str; 12] = [
 
 /// The current time in a format of strftime.
 pub(super) fn now(format: &str) -> Result<String, Error> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    at(seconds, format)
+    at(rotor_kernels::clock::unix_seconds(), format)
 }
 
 /// A time, in seconds since 1970, in a format of strftime.

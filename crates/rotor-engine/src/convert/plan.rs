@@ -2,11 +2,11 @@
 
 use super::Target;
 use super::pieces::{Content, Piece};
-use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, RowOrder, Source};
 use crate::forms::{Encoder, Scales, TernaryForm, TernaryTensor};
 use crate::planes;
+use crate::threads::over_rows;
 use crate::write::{Progress, TensorFile, write_strips};
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::{ENCODABLE, encode_row};

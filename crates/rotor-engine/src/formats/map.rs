@@ -4,23 +4,34 @@
 //! given back ([`FileBytes::release`]). The price is that another process can shrink the file underneath us: touching a page
 //! past its new end then kills the process (SIGBUS). A file that may change while it is open is read into memory instead
 //! (`no_mmap`), and a program that owns its process can have the fault told as the error it is ([`on_changed_file`]).
+//! Every file is read where the feature `mmap` is off, and on systems without mappings.
 
-#![expect(unsafe_code, reason = "mapping a file is the one thing here that the compiler cannot check")]
+#![cfg_attr(
+    feature = "mmap",
+    expect(unsafe_code, reason = "mapping a file is the one thing here that the compiler cannot check")
+)]
 
 use crate::error::FormatError;
+#[cfg(feature = "mmap")]
 use memmap2::Mmap;
-use std::fs::{File, FileType};
+use std::fs::FileType;
+#[cfg(feature = "mmap")]
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "mmap")]
+use std::path::PathBuf;
+#[cfg(feature = "mmap")]
 use std::sync::{Mutex, PoisonError};
 
 /// Where which file is mapped, for whoever has to say in which of them a fault lies.
+#[cfg(feature = "mmap")]
 static MAPPINGS: Mutex<Vec<(Range<usize>, PathBuf)>> = Mutex::new(Vec::new());
 
 /// The bytes of a file, wherever they live. They do not move as long as the value lives.
 #[derive(Debug)]
 pub(crate) enum FileBytes {
     /// Pages of the file itself.
+    #[cfg(feature = "mmap")]
     Mapped(Mapping),
     /// A copy in memory.
     Owned(Vec<u8>),
@@ -29,11 +40,13 @@ pub(crate) enum FileBytes {
 }
 
 /// A mapped file, listed in [`MAPPINGS`] for as long as it lives.
+#[cfg(feature = "mmap")]
 #[derive(Debug)]
 pub(crate) struct Mapping {
     map: Mmap,
 }
 
+#[cfg(feature = "mmap")]
 impl Mapping {
     fn new(map: Mmap, path: &Path) -> Self {
         let mapping = Self { map };
@@ -48,6 +61,7 @@ impl Mapping {
     }
 }
 
+#[cfg(feature = "mmap")]
 impl Drop for Mapping {
     fn drop(&mut self) {
         let range = self.range();
@@ -65,20 +79,23 @@ impl FileBytes {
             let found = kind_of(metadata.file_type());
             return Err(FormatError::invalid("path", "a regular file", found).in_file(path));
         }
-        let file = File::open(path).map_err(failed("open"))?;
-        if in_memory || metadata.len() == 0 {
-            return std::fs::read(path).map(Self::Owned).map_err(failed("read"));
+        #[cfg(feature = "mmap")]
+        if cfg!(any(unix, windows)) && !in_memory && metadata.len() > 0 {
+            let file = std::fs::File::open(path).map_err(failed("open"))?;
+            // SAFETY: the mapping is read-only and private to this value, and every access goes through a slice of the
+            // length the file had when it was mapped. What the type system cannot see is another process that writes or
+            // truncates the file meanwhile; the module documentation says what then happens and how to avoid it.
+            let map = unsafe { Mmap::map(&file) }.map_err(failed("map"))?;
+            return Ok(Self::Mapped(Mapping::new(map, path)));
         }
-        // SAFETY: the mapping is read-only and private to this value, and every access goes through a slice of the
-        // length the file had when it was mapped. What the type system cannot see is another process that writes or
-        // truncates the file meanwhile; the module documentation says what then happens and how to avoid it.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed("map"))?;
-        Ok(Self::Mapped(Mapping::new(map, path)))
+        let _ = in_memory;
+        std::fs::read(path).map(Self::Owned).map_err(failed("read"))
     }
 
     /// The whole file.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
+            #[cfg(feature = "mmap")]
             Self::Mapped(mapping) => &mapping.map,
             Self::Owned(bytes) => bytes,
             Self::Static(bytes) => bytes,
@@ -97,7 +114,7 @@ impl FileBytes {
     /// Pages at the two ends may hold a neighbour's bytes too: they are read again when someone needs them.
     pub(crate) fn release(&self, part: &[u8]) -> bool {
         let Some(offset) = self.offset_of(part) else { return false };
-        #[cfg(unix)]
+        #[cfg(all(feature = "mmap", unix))]
         if let Self::Mapped(Mapping { map }) = self {
             // SAFETY: the range lies inside the mapping. It is a read-only mapping of a file, so a page that is dropped
             // comes back from the file with the same bytes on its next access and no slice into it becomes invalid.
@@ -105,7 +122,7 @@ impl FileBytes {
             // Advice may be refused; then the pages merely stay.
             drop(advised);
         }
-        #[cfg(not(unix))]
+        #[cfg(not(all(feature = "mmap", unix)))]
         let _ = offset;
         true
     }
@@ -138,11 +155,11 @@ pub(super) fn kind_of(file: FileType) -> &'static str {
 ///
 /// The system's answer where it refuses the handler, the pipe or the thread; faults then kill the process as before.
 pub fn on_changed_file(changed: impl Fn(&Path) -> std::convert::Infallible + Send + 'static) -> std::io::Result<()> {
-    #[cfg(unix)]
+    #[cfg(all(feature = "mmap", unix))]
     {
         fault::install(changed)
     }
-    #[cfg(not(unix))]
+    #[cfg(not(all(feature = "mmap", unix)))]
     {
         drop(changed);
         Ok(())
@@ -151,7 +168,7 @@ pub fn on_changed_file(changed: impl Fn(&Path) -> std::convert::Infallible + Sen
 
 /// The handler of SIGBUS, which does what a signal handler may do and no more: it tells the address to a thread that can look
 /// it up, take locks and print, and waits for that thread's verdict.
-#[cfg(unix)]
+#[cfg(all(feature = "mmap", unix))]
 mod fault {
     use super::{MAPPINGS, PoisonError};
     use std::convert::Infallible;

@@ -5,11 +5,11 @@
 //! scales and norms are finite and neither vanishing nor huge.
 
 use super::{Check, Outcome};
-use crate::compare::over_rows;
 use crate::error::FormatError;
 use crate::formats::{Role, Source, Weight};
 use crate::forms::TernaryTensor;
 use crate::planes::kernels;
+use crate::threads::over_rows;
 
 /// The least share of zeros, and the largest, that trained tensors were found to have, with room on both sides.
 const ZEROS: std::ops::RangeInclusive<f64> = 0.02..=0.95;

@@ -161,7 +161,7 @@ impl AtomicFile {
             Err(error) => return Err(failed(error.into_error())),
         };
         file.as_file().sync_all().map_err(&failed)?;
-        file.persist(&self.target).map_err(|error| failed(error.error))?;
+        file.persist(&self.target).map_err(|error| failed(not_replaced(error.error)))?;
         sync_folder_of(&self.target);
         Ok(())
     }
@@ -282,6 +282,19 @@ fn permissions(_: &mut tempfile::Builder<'_, '_>, _: u32) {}
 fn sync_folder_of(target: &Path) {
     if let Ok((folder, _)) = place(target) {
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+/// Says what Windows means where it does not let a file be replaced: its own words are "Access is denied".
+fn not_replaced(error: io::Error) -> io::Error {
+    const ACCESS_DENIED: i32 = 5;
+    const SHARING_VIOLATION: i32 = 32;
+    const USER_MAPPED_FILE: i32 = 1224;
+    match error.raw_os_error() {
+        Some(ACCESS_DENIED | SHARING_VIOLATION | USER_MAPPED_FILE) if cfg!(windows) => {
+            io::Error::new(error.kind(), "it is read-only, or a program has it open")
+        }
+        _ => error,
     }
 }
 

@@ -22,11 +22,12 @@ mod scalar;
 mod vnni;
 
 use crate::buffer::Buffer;
+use crate::clock::Instant;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
 use crate::pool::{Pool, SharedMut};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Streams that a thread reads at once.
 const STREAMS: usize = 8;

@@ -9,7 +9,7 @@
 use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels};
 use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
-use crate::float::neon::{load, sum_lanes};
+use crate::float::neon::sum_lanes;
 use crate::float::neon_rows::{Codes, bits, fifth_bits, half_at, load_bytes, nibbles, or, q6_k_codes, sub_block};
 use std::arch::aarch64::*;
 

@@ -9,11 +9,11 @@ use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
 use crate::buffer::Buffer;
+use crate::clock::Instant;
 use crate::dispatch::Kernels;
 use crate::noise::Noise;
 use crate::pool::Pool;
 use std::fmt;
-use std::time::Instant;
 
 /// Packed weights of a trial: more than the caches of most machines hold.
 const TRIAL_BYTES: usize = 128 << 20;

@@ -66,6 +66,10 @@ pub(crate) struct PanelTokens<'a> {
     /// int8 values.
     pub x: &'a [i8],
     /// From one token's values to the next one's, where tokens are rows.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "only AMX, which has kernels on Linux alone, takes rows")
+    )]
     pub stride: usize,
 }
 
@@ -86,6 +90,10 @@ pub(crate) enum Arrangement {
     /// `x[columns / 4][tokens][4]`: read from first byte to last, as a panel is.
     SideBySide,
     /// `x[tokens][columns]`, as they were quantised.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "only AMX, which has kernels on Linux alone, takes rows")
+    )]
     Rows,
 }
 

@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# Builds what is released into dist/: archives for each system, wheels and a source distribution, bills of materials,
+# checksums, and deploy/ with its placeholders filled.
+#
+# Usage: tools/release.sh [--no-wheels] [NAME...]
+#        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
+#
+# ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to write to. Needs root for Debian's packages, or
+# those packages; Python 3; and the package registries. Two runs from the same commit with the same tools give the same bytes:
+# paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/targets.sh
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+release_url=${ROTOR_RELEASE_URL:-https://example.invalid/rotor}
+contact=${ROTOR_CONTACT:-security@example.invalid}
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C PYTHONHASHSEED=0
+dist=$PWD/dist
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python="$cache/release/bin/python"
+declare -A outcome
+
+main() {
+    local wheels=yes names=()
+    for argument in "$@"; do
+        case $argument in
+            --no-wheels) wheels=no ;;
+            linux-amd64 | linux-arm64 | windows-amd64 | macos-arm64 | macos-amd64) names+=("$argument") ;;
+            *) echo "release.sh: unknown name $argument" >&2 && exit 2 ;;
+        esac
+    done
+    [ ${#names[@]} -gt 0 ] || names=(linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64)
+    rm -rf "$dist" && mkdir -p "$dist"
+    tools
+    completions
+    for name in "${names[@]}"; do
+        try "archive $name" archive "$name"
+        [ $wheels = no ] || for wheel in $(wheels_of "$name"); do try "wheel $wheel" wheel "$wheel"; done
+    done
+    [ $wheels = no ] || try "source distribution" source_distribution
+    (cd "$dist" && sha256sum -- *.tar.gz *.zip *.whl *.cdx.json 2>/dev/null >SHA256SUMS || true)
+    fill_deploy
+    report
+}
+
+# Runs a step, and goes on to the next where it fails: what could not be built is said at the end.
+try() {
+    local what=$1
+    shift
+    printf '\n== %s (%ss)\n' "$what" "$SECONDS"
+    # In a condition, `set -e` would hold in nothing that the step calls.
+    set +e
+    (set -e; "$@")
+    local code=$?
+    set -e
+    if [ $code -eq 0 ]; then outcome[$what]=built; else outcome[$what]=FAILED; fi
+}
+
+# Zig links for other systems and other releases of glibc than this one's; maturin makes wheels.
+tools() {
+    have_standard_library_sources || { echo "needs rustc-web and rust-web-src (Debian packages)" >&2 && exit 1; }
+    have_mingw || true
+    [ -x "$python" ] || python3 -m venv "$cache/release"
+    "$python" -m pip install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.1 maturin==1.16.0
+    PATH="$cache/release/bin:$PATH"
+    # No path of this machine ends up in a binary.
+    rustflags="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+    rustflags+=" --remap-path-prefix=/usr/lib/rustlib/src/rust=rust"
+}
+
+# The target that cargo is asked for.
+target_of() {
+    case $1 in
+        linux-amd64) echo x86_64-unknown-linux-musl ;;
+        linux-arm64) echo aarch64-unknown-linux-musl ;;
+        windows-amd64) echo $windows ;;
+        macos-arm64) echo aarch64-apple-darwin ;;
+        macos-amd64) echo x86_64-apple-darwin ;;
+    esac
+}
+
+# The targets that wheels are made for: each has its own C library.
+wheels_of() {
+    case $1 in
+        linux-amd64) echo x86_64-unknown-linux-gnu x86_64-unknown-linux-musl ;;
+        linux-arm64) echo aarch64-unknown-linux-gnu aarch64-unknown-linux-musl ;;
+        *) target_of "$1" ;;
+    esac
+}
+
+# What all release builds have in common. Panics unwind: the thread pool carries one to its caller, and a server goes on after
+# it. Symbols are stripped: they are a third of the file, and messages name what went wrong without them.
+release_options=(--release --config 'profile.release.strip="symbols"')
+
+archive() {
+    local name=$1 target folder
+    target=$(target_of "$name")
+    build_binary "$target"
+    folder="$work/$name/rotor-$version"
+    mkdir -p "$folder/completions"
+    local binary=rotor
+    [ "$target" != $windows ] || binary=rotor.exe
+    install -m 755 "target/release-builds/debian/$target/release/$binary" "$folder/$binary"
+    cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md "$folder/"
+    cp "$work"/completions/* "$folder/completions/"
+    "$python" tools/sbom.py rotor-cli "$target" "$dist/rotor-$version-$name.cdx.json" "$folder/THIRD-PARTY.txt"
+    fill <SECURITY.md >"$folder/SECURITY.md"
+    find "$folder" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+    if [ "$target" = $windows ]; then
+        zip_folder "$folder" "$dist/rotor-$version-$name.zip"
+    else
+        tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --directory "$work/$name" "rotor-$version" |
+            gzip --no-name --best >"$dist/rotor-$version-$name.tar.gz"
+    fi
+}
+
+build_binary() {
+    local target=$1 flags=$rustflags cargo=zigbuild
+    case $target in
+        # mingw's linker writes the time into the file unless told not to.
+        "$windows") cargo=build flags+=" -Clink-arg=-Wl,--no-insert-timestamp" ;;
+        # Zig brings the start files and the C library.
+        *musl) flags+=" -Ctarget-feature=+crt-static -Clink-self-contained=no" ;;
+    esac
+    RUSTFLAGS=$flags CARGO_TARGET_DIR=target/release-builds \
+        build_std $cargo --target "$target" --package rotor-cli "${release_options[@]}"
+}
+
+# One wheel for every Python from 3.10 on.
+wheel() {
+    local target=$1 compatibility=() flags=$rustflags
+    case $target in
+        *linux-gnu) compatibility=(--compatibility manylinux_2_28 --zig) ;;
+        *linux-musl) compatibility=(--compatibility musllinux_1_2 --zig) flags+=" -Ctarget-feature=-crt-static -Clink-self-contained=no" ;;
+        *apple-darwin) compatibility=(--zig) ;;
+        "$windows") flags+=" -Clink-arg=-Wl,--no-insert-timestamp" ;;
+    esac
+    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags CARGO_TARGET_DIR=target/release-builds/debian \
+        maturin build --locked --target "$target" "${release_options[@]}" -Zbuild-std=std,panic_unwind \
+        "${compatibility[@]}" --out "$dist"
+}
+
+source_distribution() { maturin sdist --out "$dist"; }
+
+# Made by the command itself, once, on this machine.
+completions() {
+    cargo build --quiet --release --locked --bin rotor
+    mkdir -p "$work/completions"
+    local rotor="${CARGO_TARGET_DIR:-target}/release/rotor"
+    "$rotor" completions bash >"$work/completions/rotor.bash"
+    "$rotor" completions zsh >"$work/completions/_rotor"
+    "$rotor" completions fish >"$work/completions/rotor.fish"
+    "$rotor" completions powershell >"$work/completions/rotor.ps1"
+}
+
+# A zip of a folder: names in order, the commit's time, nothing of this machine.
+zip_folder() {
+    "$python" - "$1" "$2" <<'PY'
+import os, sys, time, zipfile
+from pathlib import Path
+
+folder, out = Path(sys.argv[1]), sys.argv[2]
+moment = time.gmtime(int(os.environ["SOURCE_DATE_EPOCH"]))[:6]
+with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), moment)
+        entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+        archive.writestr(entry, path.read_bytes())
+PY
+}
+
+# Replaces placeholders. A checksum of what was not built stays one, so that nobody publishes it.
+fill() {
+    local script="s|@VERSION@|$version|g;s|@ROTOR_RELEASE_URL@|$release_url|g;s|@ROTOR_CONTACT@|$contact|g"
+    local name file sum placeholder
+    for name in linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; do
+        for file in "$dist/rotor-$version-$name".{tar.gz,zip}; do
+            [ -e "$file" ] || continue
+            sum=$(sha256sum "$file" | cut -d ' ' -f 1)
+            placeholder=SHA256_${name//-/_}
+            script+=";s|@${placeholder^^}@|$sum|g"
+        done
+    done
+    sed "$script"
+}
+
+fill_deploy() {
+    local file
+    git ls-files deploy SECURITY.md .github | while read -r file; do
+        mkdir -p "$dist/$(dirname "$file")"
+        # This one is about the placeholders.
+        if [ "$file" = deploy/README.md ]; then cp "$file" "$dist/$file"; else fill <"$file" >"$dist/$file"; fi
+        [ ! -x "$file" ] || chmod +x "$dist/$file"
+    done
+}
+
+report() {
+    printf '\n== dist/ (%ss)\n' "$SECONDS"
+    (cd "$dist" && find . -maxdepth 1 -type f -printf '%s %f\n' | sort -k 2 | awk '{ printf "%12d  %s\n", $1, $2 }')
+    printf '\n'
+    local what
+    for what in "${!outcome[@]}"; do printf '%-45s %s\n' "$what" "${outcome[$what]}"; done | sort
+    [[ " ${outcome[*]} " != *" FAILED "* ]]
+}
+
+main "$@"
