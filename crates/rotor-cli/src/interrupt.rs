@@ -106,6 +106,7 @@ impl Catch {
     }
 
     /// For a server, which finishes its answers: a request to terminate asks too, and a second one does not wait.
+    #[cfg(feature = "serve")]
     pub(crate) fn server() -> Self {
         TERMINATION_ASKS.store(true, Ordering::SeqCst);
         Self::once()

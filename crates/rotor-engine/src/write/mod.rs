@@ -4,13 +4,10 @@
 //! the program before that (an error, Ctrl-C, a full disk) leaves what was there untouched.
 
 mod atomic;
-#[cfg(feature = "convert")]
 mod background;
-#[cfg(feature = "convert")]
 pub mod gguf;
 #[cfg(feature = "convert")]
 mod hugging_face;
-#[cfg(feature = "convert")]
 mod hyper;
 #[cfg(feature = "convert")]
 pub mod names;
@@ -18,7 +15,6 @@ pub mod names;
 mod parallel;
 #[cfg(feature = "convert")]
 pub mod safetensors;
-#[cfg(feature = "convert")]
 mod tensors;
 #[cfg(feature = "convert")]
 pub mod vocabulary;
@@ -26,11 +22,8 @@ pub mod vocabulary;
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
 #[cfg(feature = "convert")]
 pub use hugging_face::{PackedWeights, config_json};
-#[cfg(feature = "convert")]
 pub(crate) use hyper::GgufKeys;
-#[cfg(feature = "convert")]
 pub use hyper::put_config_keys;
 #[cfg(feature = "convert")]
 pub use parallel::{FillStrip, Progress, write_strips};
-#[cfg(feature = "convert")]
 pub use tensors::TensorFile;
