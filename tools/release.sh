@@ -5,16 +5,17 @@
 # Usage: tools/release.sh [--no-wheels] [NAME...]
 #        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
 #
-# ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to write to. Needs root for Debian's packages, or
-# those packages; Python 3; and the package registries. Two runs from the same commit with the same tools give the same bytes:
-# paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
+# Not run to its end yet: what it makes is what it is written to make, and nobody has compared two runs.
+#
+# ROTOR_RELEASE_URL says where the archives will be. Needs root for Debian's packages, or
+# those packages; Python 3; and the package registries. Two runs from the same commit with the same tools are meant to give the same
+# bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 release_url=${ROTOR_RELEASE_URL:-https://example.invalid/rotor}
-contact=${ROTOR_CONTACT:-security@example.invalid}
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C PYTHONHASHSEED=0
 dist=$PWD/dist
@@ -104,10 +105,9 @@ archive() {
     local binary=rotor
     [ "$target" != $windows ] || binary=rotor.exe
     install -m 755 "target/release-builds/debian/$target/release/$binary" "$folder/$binary"
-    cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md "$folder/"
+    cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md SECURITY.md "$folder/"
     cp "$work"/completions/* "$folder/completions/"
     "$python" tools/sbom.py rotor-cli "$target" "$dist/rotor-$version-$name.cdx.json" "$folder/THIRD-PARTY.txt"
-    fill <SECURITY.md >"$folder/SECURITY.md"
     find "$folder" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     if [ "$target" = $windows ]; then
         zip_folder "$folder" "$dist/rotor-$version-$name.zip"
@@ -174,7 +174,7 @@ PY
 
 # Replaces placeholders. A checksum of what was not built stays one, so that nobody publishes it.
 fill() {
-    local script="s|@VERSION@|$version|g;s|@ROTOR_RELEASE_URL@|$release_url|g;s|@ROTOR_CONTACT@|$contact|g"
+    local script="s|@VERSION@|$version|g;s|@ROTOR_RELEASE_URL@|$release_url|g"
     local name file sum placeholder
     for name in linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; do
         for file in "$dist/rotor-$version-$name".{tar.gz,zip}; do
@@ -189,7 +189,7 @@ fill() {
 
 fill_deploy() {
     local file
-    git ls-files deploy SECURITY.md .github | while read -r file; do
+    git ls-files deploy | while read -r file; do
         mkdir -p "$dist/$(dirname "$file")"
         # This one is about the placeholders.
         if [ "$file" = deploy/README.md ]; then cp "$file" "$dist/$file"; else fill <"$file" >"$dist/$file"; fi

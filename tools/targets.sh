@@ -1,5 +1,5 @@
 # How rotor is built for systems other than this one, and run where that can be done. Sourced by ci_aarch64.sh, ci_targets.sh,
-# nightly_windows.sh and release.sh, from the root of the repository.
+# nightly_windows.sh, release.sh and try_release.sh, from the root of the repository.
 #
 # rustup may not offer other targets' standard libraries, so they are built from Debian's copy of the sources, by Debian's
 # rustc: a compiler and the sources of its library must be of one release.
@@ -8,6 +8,9 @@ debian_rustc=/usr/bin/rustc
 debian_sources=/usr/lib/rustlib/src/rust/library
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/rotor-ci"
 windows=x86_64-pc-windows-gnu
+built="${CARGO_TARGET_DIR:-target}/debian"
+# The crates we depend on are not worth optimising where only our own code is tested.
+quick=(--config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.debug=false')
 mkdir -p "$cache"
 
 # Whether Debian's rustc is the release that the workspace asks for, 1.x, or a later one.
@@ -103,4 +106,21 @@ build_wasi() {
     local wasi="$cache/wasi"
     CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-Clinker=$wasi/wasm-ld -Clink-self-contained=no -Clink-arg=$wasi/crt1-command.o \
 -Clink-arg=-L$wasi -Clink-arg=-lc -Clink-arg=-lzigc" debian_cargo "$@" -Zbuild-std=std,panic_abort --target wasm32-wasip1
+}
+
+# A type check for macOS. No C is compiled: the objects of the crates that have some are needed by a linker only.
+check_macos() {
+    SDKROOT=/ CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true \
+        build_std check --target aarch64-apple-darwin "${quick[@]}" "$@"
+}
+
+# Runs a command of rotor, given as how to run it, with the plain kernels: each family adds floats in an order of its own.
+plainly() { ROTOR_ISA=scalar "$@" run -p "Once upon a time" -n 16 </dev/null; }
+
+# Fails unless a text is the one that the built-in model gives here: same_text SYSTEM TEXT.
+same_text() {
+    local here
+    here=$(plainly cargo run --quiet --release --locked --bin rotor --)
+    [ "$2" = "$here" ] || { echo "$1: expected the text '$here', found '$2'" >&2 && return 1; }
+    echo "the built-in model says on $1 what it says here"
 }

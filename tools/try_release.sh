@@ -2,6 +2,7 @@
 # Tries what tools/release.sh left in dist/ as a stranger would: install.sh in a root that has neither Rust nor Python, the archive
 # for ARM there under emulation, the one for Windows under Wine, wheels in fresh environments. Says for each artefact what was
 # tried, and what cannot be tried here. Needs root, and installs debootstrap, qemu-user-static and wine64 (Debian packages).
+# Not run to its end yet.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh

@@ -19,7 +19,7 @@ pub(crate) fn both<A, B: Send>(here: impl FnOnce() -> A, other: impl FnOnce() ->
         other.map(|other| other())
     };
     let (first, second) = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, &run);
+        let thread = std::thread::Builder::new().spawn_scoped(scope, run);
         let first = here();
         let second = thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (first, second)

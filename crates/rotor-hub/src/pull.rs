@@ -209,12 +209,12 @@ impl Hub {
             on_event(Event::Warning(refused.clone()));
         }
         match &options.local_dir {
-            Some(folder) => self.put_into_folder(LocalDir::new(folder), plan, options, on_event),
-            None => self.put_into_cache(plan, revision, options, on_event),
+            Some(folder) => self.fill_folder(LocalDir::new(folder), plan, options, on_event),
+            None => self.fill_cache(plan, revision, options, on_event),
         }
     }
 
-    fn put_into_cache(
+    fn fill_cache(
         &self,
         plan: Plan,
         revision: &str,
@@ -274,7 +274,7 @@ impl Hub {
         Ok(fetched)
     }
 
-    fn put_into_folder(
+    fn fill_folder(
         &self,
         folder: LocalDir,
         plan: Plan,
