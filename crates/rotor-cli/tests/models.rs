@@ -1,7 +1,6 @@
 //! Models by name, through the real binary, from a hub on loopback.
 
-#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 #![cfg(feature = "hub")]
 
 mod common;

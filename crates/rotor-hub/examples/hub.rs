@@ -1,6 +1,8 @@
 //! The tests' hub as a program: `hub DIR` serves `DIR/ORG/NAME/...` on loopback until its standard input ends. The first line
 //! it prints is its address.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 #[path = "../tests/hub/mod.rs"]
 mod hub;
 

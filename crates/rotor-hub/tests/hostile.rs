@@ -1,6 +1,6 @@
 //! Hubs that mean harm: every answer ends in a clear error, and nothing outside the cache is touched.
 
-#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod hub;
 

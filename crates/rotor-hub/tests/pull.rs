@@ -1,6 +1,6 @@
 //! Pulling from a hub that misbehaves in every way a network can.
 
-#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod hub;
 
