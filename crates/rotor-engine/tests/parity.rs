@@ -1,5 +1,7 @@
 //! Held against transformers: the checkpoints of tests/data and what it computed for them.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 mod common;
 
 use common::{Expected, fixtures, graph, hidden, logits, runtimes};
