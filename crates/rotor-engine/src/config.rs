@@ -1,8 +1,8 @@
 //! Hyper-parameters, parsed once into one struct whatever file they came from.
 //!
-//! [`hyper_parameters!`] below is their only list. An entry has a field's name and type, what it is where an architecture has
+//! `hyper_parameters!` below is their only list. An entry has a field's name and type, what it is where an architecture has
 //! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. Both readers, both writers, `rotor inspect --json`,
-//! Python's dict and the comparison of two models go through [`FIELDS`], so a new field is one entry here.
+//! Python's dict and the comparison of two models go through `FIELDS`, so a new field is one entry here.
 
 mod activations;
 mod codecs;

@@ -32,7 +32,7 @@ pub struct Repository {
 /// A file of a repository.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The name, parts separated by `/`, checked by [`relative_path`].
+    /// The name, parts separated by `/`, checked by `relative_path`.
     pub name: String,
     /// Bytes, where the hub says so.
     pub size: Option<u64>,

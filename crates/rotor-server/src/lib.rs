@@ -1,9 +1,9 @@
 //! `rotor serve`: HTTP over an engine's thread.
 //!
-//! A request's way: the connection ([`accept`]), who may ask ([`guard`]), a typed body ([`body`]), its dialect's handler
-//! ([`openai`]), which finds the model ([`models`]), turns a conversation into tokens ([`prompt`]) and hands them to the model's
-//! thread ([`generation`]); the pieces that come back are taken apart ([`parts`]) and written in the dialect's shape. Errors of all
-//! of them become bodies in one place ([`error`]). There is no model code here: everything is asked of `rotor::actor`.
+//! A request's way: the connection (`accept`), who may ask (`guard`), a typed body (`body`), its dialect's handler
+//! (`openai`), which finds the model (`models`), turns a conversation into tokens (`prompt`) and hands them to the model's
+//! thread (`generation`); the pieces that come back are taken apart (`parts`) and written in the dialect's shape. Errors of all
+//! of them become bodies in one place (`error`). There is no model code here: everything is asked of `rotor::actor`.
 
 #![forbid(unsafe_code)]
 
