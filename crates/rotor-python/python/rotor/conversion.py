@@ -32,8 +32,8 @@ def convert(
         head: how the embedding and the head are stored: ``f32``, ``f16``, ``bf16``, ``q8_0``, ``q6_k``, ``q4_k``;
             without loss, as in the source where possible, unless given.
         verify: reads the output again and compares every trit, scale and number before it gets its name.
-        lossy_tokenizer: leaves out, with a note, what the target cannot hold of the tokenizer, such as a normalizer in a
-            GGUF; otherwise that is an error, because texts would become other token ids.
+        lossy_tokenizer: leaves out, with a note, what the target cannot hold of the tokenizer, such as a normalizer in
+            a GGUF; otherwise that is an error, because texts would become other token ids.
 
     Returns:
         What was done: ``ternary`` tensors with their scales and how far those were rounded, ``recoded`` dense tensors,
