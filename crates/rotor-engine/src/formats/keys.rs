@@ -4,6 +4,7 @@
 //! change nothing here. Or it is refused by name, because the graph does not do what it asks for. Or nobody knows it, and then
 //! a warning names it. The keys of tokenizers are the tokenizer's business and are not looked at here.
 
+use super::Part;
 use super::hf::JsonObject;
 use super::metadata::{Metadata, Value};
 use crate::architectures::{ArchitectureInfo, SWITCHED_OFF};
@@ -159,7 +160,6 @@ const CONFIG_NEUTRAL: &[(&str, &[f32])] = &[
     ("scale_emb", &[1.0]),
     ("use_bias", &[0.0]),
     ("use_parallel_residual", &[0.0]),
-    ("use_qk_norm", &[0.0]),
 ];
 
 /// Fields of `quantization_config`, read or harmless.
@@ -206,7 +206,7 @@ pub(super) fn check_config(config: &JsonObject<'_>, info: &ArchitectureInfo) -> 
         if is_read_from_config(key, info) {
             continue;
         }
-        if let Some(values) = neutral(CONFIG_NEUTRAL, key) {
+        if let Some(values) = neutral_in_config(key, info) {
             if !value.is_null() && !json_number(value).is_some_and(|number| values.contains(&number)) {
                 let what = format!("{key} = {value} in {}", config.what);
                 return Err(FormatError::unsupported(what, "the graph does not do what it asks for"));
@@ -239,7 +239,16 @@ pub(crate) fn is_read_from_gguf(key: &str, architecture: &str, info: &Architectu
 
 /// Whether a field of config.json is read, or known to change nothing.
 pub(crate) fn is_understood_field(key: &str, info: &ArchitectureInfo) -> bool {
-    is_read_from_config(key, info) || CONFIG_HARMLESS.contains(&key) || neutral(CONFIG_NEUTRAL, key).is_some()
+    is_read_from_config(key, info) || CONFIG_HARMLESS.contains(&key) || neutral_in_config(key, info).is_some()
+}
+
+/// The values of a field of config.json with which the graph of `info` does what the field asks for.
+fn neutral_in_config(key: &str, info: &ArchitectureInfo) -> Option<&'static [f32]> {
+    if key == "use_qk_norm" {
+        let normalises_heads = info.norms.iter().any(|norm| norm.part == Part::AttnQNorm);
+        return Some(if normalises_heads { &[1.0] } else { &[0.0] });
+    }
+    neutral(CONFIG_NEUTRAL, key)
 }
 
 fn is_read_from_config(key: &str, info: &ArchitectureInfo) -> bool {
