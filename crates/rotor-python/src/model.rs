@@ -53,8 +53,8 @@ pub(crate) struct Model {
 pub(crate) type TokenLogprobs = (u32, f64, Vec<(u32, f64)>);
 
 impl Loaded {
-    /// Lends the idle sequence that shares most with the prompt. One that would lose more than half of its tokens is another
-    /// conversation's: it stays for that, as long as there is room for one more.
+    /// Lends the idle sequence that shares most with the prompt. One that would lose more than half of its tokens, and does not
+    /// begin with all of the prompt, is another conversation's: it stays for that, as long as there is room for one more.
     fn with_session<R>(
         &self,
         prompt: &[u32],
@@ -64,7 +64,10 @@ impl Loaded {
         let taken = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let best = (0..idle.len()).max_by_key(|&index| shared(&idle[index]));
-            let is_its_own = |session: &Session| 2 * shared(session) >= session.tokens().len();
+            let is_its_own = |session: &Session| {
+                let shared = shared(session);
+                shared == prompt.len() || 2 * shared >= session.tokens().len()
+            };
             best.filter(|&index| idle.len() >= MOST_IDLE || is_its_own(&idle[index]))
                 .map(|index| idle.swap_remove(index))
         };
