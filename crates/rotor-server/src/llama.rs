@@ -252,8 +252,7 @@ pub(crate) async fn requests(State(app): State<Arc<App>>) -> axum::Json<Value> {
             let statistics = model.actor.statistics();
             json!({
                 "model": model.id, "block_tokens": statistics.block_tokens, "total": statistics.blocks,
-                "used": statistics.used_blocks - statistics.kept_blocks.min(statistics.used_blocks), "shared": 0,
-                "cached": statistics.kept_blocks,
+                "used": statistics.used_blocks.saturating_sub(statistics.kept_blocks), "cached": statistics.kept_blocks,
             })
         })
         .collect();

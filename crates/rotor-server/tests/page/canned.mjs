@@ -169,7 +169,7 @@ export function requestsState({ running, waiting, history }, cancelled) {
         limits: { running: 16, waiting: 64 },
         running: Array.from({ length: running }, (_, index) => runningRequest(index, now)).filter(open),
         waiting: Array.from({ length: waiting }, (_, index) => waitingRequest(index, now)).filter(open),
-        kv: [{ model: "rotor-tiny", block_tokens: 64, total: 128, used: running * 7, shared: running > 1 ? 8 : 0, cached: 12 }],
+        kv: [{ model: "rotor-tiny", block_tokens: 64, total: 128, used: running * 7, cached: 12 }],
         history: { bucket_seconds: 60, buckets: history ? lastHour(now) : [] },
     };
 }

@@ -164,20 +164,15 @@ function who({ client, dialect, address }) {
     );
 }
 
-function kvBar({ model, block_tokens: size, total, used, shared, cached = 0 }) {
-    const free = Math.max(total - used - shared - cached, 0);
+function kvBar({ model, block_tokens: size, total, used, cached = 0 }) {
+    const free = Math.max(total - used - cached, 0);
     const entry = (name, value, kind) => ({ name, value, kind, text: `${integer(value)} blocks` });
     return h(
         "div",
         { class: "kv" },
         h("p", { class: "lead" }, `${model}: ${integer(total - free)} of ${integer(total)} blocks of ${size} tokens`),
         stackedBar(
-            [
-                entry("in use", used, "grey-4"),
-                entry("shared", shared, "grey-5"),
-                entry("kept for reuse", cached, "grey-2"),
-                entry("free", free, "grey-0"),
-            ],
+            [entry("in use", used, "grey-4"), entry("kept for reuse", cached, "grey-2"), entry("free", free, "grey-0")],
             total,
         ),
     );
