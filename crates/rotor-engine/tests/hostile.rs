@@ -1,4 +1,4 @@
-//! Input made to break what reads it, beside the files of `formats/hostile.rs`: templates, texts and numbers. Each test is
+//! Input made to break what reads it, beside the files of `src/formats/hostile_tests.rs`: templates, texts and numbers. Each test is
 //! named after a way in which some engine was broken.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -226,6 +226,6 @@ fn bracketed(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod golden;
+mod golden_tests;
 #[cfg(test)]
 mod tests;

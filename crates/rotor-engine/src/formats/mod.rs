@@ -10,7 +10,7 @@ mod gguf;
 mod graph;
 mod hf;
 #[cfg(test)]
-mod hostile;
+mod hostile_tests;
 mod i2s_layout;
 pub(crate) mod keys;
 mod map;
@@ -20,7 +20,7 @@ mod model_file;
 mod roles;
 pub(crate) mod rotor;
 #[cfg(test)]
-mod runs;
+mod runs_tests;
 mod source;
 mod table;
 #[cfg(test)]

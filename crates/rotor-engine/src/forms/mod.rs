@@ -11,7 +11,7 @@ mod i2s;
 mod iq_bn;
 mod master;
 #[cfg(test)]
-mod pairs;
+mod pairs_tests;
 mod quick;
 mod row_order;
 mod scales;
