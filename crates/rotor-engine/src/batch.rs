@@ -5,11 +5,13 @@
 //! something does. Each prompt gets the same share of the chunk, and what a short one leaves goes to the longer ones. A
 //! prompt whose next block another one of the step computes right now waits for that block.
 //!
-//! Sequences are admitted in the order of their requests, as far as there are places and memory for their prompts. When the
-//! running ones need more blocks than there are, beginnings that nobody uses go first, the least recently used before the
-//! others; then the youngest sequence gives its blocks back, and is computed again when there is room. The numbers of a token
-//! depend on nothing but the tokens before it, so its text is the same as if nothing had happened. The oldest never gives way:
-//! a request is only taken if it can finish with all memory to itself, so every one finishes.
+//! Sequences are admitted in the order of their requests, as far as there are places and memory for their prompts. One that
+//! stands aside until its events are taken gives up its place and its memory where another one waits for them.
+//!
+//! When the running ones need more blocks than there are, beginnings that nobody uses go first, the least recently used before
+//! the others; then the youngest sequence gives its blocks back, and is computed again when there is room. The numbers of a
+//! token depend on nothing but the tokens before it, so its text is the same as if nothing had happened. The oldest never gives
+//! way to a younger one that computes: a request is only taken if it can finish with all memory to itself, so every one finishes.
 
 use crate::cache::{BlockPool, Place, PoolError, PrefixCache, SequenceCache, block_bytes};
 use crate::config::Config;
@@ -86,7 +88,7 @@ pub struct Batch {
     workspace: Workspace,
     /// The oldest first.
     running: Vec<Entry>,
-    /// Those that are to run next first.
+    /// The oldest first; those that stand aside are passed over.
     waiting: VecDeque<Entry>,
     next_id: u64,
     counts: Counts,
@@ -297,14 +299,14 @@ impl Batch {
         id
     }
 
-    /// Whether a sequence waits for a place or for memory.
+    /// Whether a sequence waits for a place or for memory, and does not stand aside.
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting.iter().any(|entry| !entry.held)
     }
 
     /// Whether there is nothing to compute, be it that sequences stand aside.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.iter().all(|entry| entry.held)
+        self.running.iter().chain(&self.waiting).all(|entry| entry.held)
     }
 
     /// Whether a request has not ended.
@@ -312,7 +314,7 @@ impl Batch {
         self.running.iter().chain(&self.waiting).any(|entry| entry.id == id)
     }
 
-    /// Lets a request stand aside, or takes it back. It keeps its place and its memory.
+    /// Lets a request stand aside, or takes it back. It keeps its place and its memory until another one needs them.
     pub fn hold(&mut self, id: RequestId, held: bool) {
         let entries = self.running.iter_mut().chain(&mut self.waiting);
         entries.filter(|entry| entry.id == id).for_each(|entry| entry.held = held);
@@ -349,13 +351,28 @@ impl Batch {
 
     /// Makes the youngest sequence give its blocks back, as happens when memory is short.
     pub fn preempt(&mut self) {
-        if let Some(mut entry) = self.running.pop() {
-            entry.sequence.restart();
-            entry.place = Place::START;
-            entry.take = 0;
+        if let Some(entry) = self.running.pop() {
             self.counts.preemptions += 1;
-            self.waiting.push_front(entry);
+            self.wait(entry);
         }
+    }
+
+    /// Makes the youngest sequence that stands aside give up its place and its blocks. Returns whether there was one.
+    fn preempt_held(&mut self) -> bool {
+        let Some(index) = self.running.iter().rposition(|entry| entry.held) else { return false };
+        let entry = self.running.remove(index);
+        self.counts.preemptions += 1;
+        self.wait(entry);
+        true
+    }
+
+    /// Lets a sequence wait, without the memory it had, behind those that are older.
+    fn wait(&mut self, mut entry: Entry) {
+        entry.sequence.restart();
+        entry.place = Place::START;
+        entry.take = 0;
+        let at = self.waiting.partition_point(|other| other.order() < entry.order());
+        self.waiting.insert(at, entry);
     }
 
     /// What it is doing, and has done.
@@ -395,15 +412,19 @@ impl Batch {
         events
     }
 
-    /// Takes waiting sequences in, the first first, as long as there are places and memory for them.
+    /// Takes waiting sequences in, the oldest first, as long as there are places and memory for them. Those that stand aside
+    /// give way to those that do not: a caller that reads many streams in turn would wait for ever otherwise.
     fn admit(&mut self) {
-        while let Some(mut entry) = self.waiting.pop_front() {
+        while let Some(index) = self.waiting.iter().position(|entry| !entry.held) {
+            let Some(mut entry) = self.waiting.remove(index) else { return };
             let places: usize = self.running.iter().map(|entry| 1 + entry.forks).sum();
             let fits = places + 1 + entry.forks <= self.options.sequences && self.has_memory_for(&mut entry);
             if !fits && !self.running.is_empty() {
-                entry.sequence.restart();
-                entry.place = Place::START;
-                return self.waiting.push_front(entry);
+                self.wait(entry);
+                if self.preempt_held() {
+                    continue;
+                }
+                return;
             }
             let at = self.running.partition_point(|other| other.order() < entry.order());
             self.running.insert(at, entry);

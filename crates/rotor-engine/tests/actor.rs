@@ -7,12 +7,14 @@ mod common;
 use common::{Expected, fixtures};
 use rotor::actor::{Actor, ActorOptions, Events, SubmitError};
 use rotor::batch::{BatchOptions, Statistics};
+use rotor::constraint::{Allowed, Constraint, ConstraintError};
 use rotor::engine::{Engine, FinishReason, GenerateOptions};
 use rotor::formats::{OpenOptions, Source};
 use rotor::request::{EmbedRequest, Event, Finished, Pooling, Request};
 use rotor::runtime::Runtime;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn engine() -> (Arc<Engine>, Vec<u32>) {
@@ -39,6 +41,41 @@ fn end(events: &mut Events) -> Finished {
         }
     }
     panic!("no end came");
+}
+
+/// Stops whoever chooses a token under it until it is opened.
+#[derive(Debug)]
+struct Gate {
+    reached: Sender<()>,
+    open: Mutex<Receiver<()>>,
+}
+
+impl Gate {
+    /// The gate, what tells that it was reached, and what opens it.
+    fn new() -> (Gate, Receiver<()>, Sender<()>) {
+        let ((reached, was_reached), (opener, open)) = (channel(), channel());
+        (Gate { reached, open: open.into() }, was_reached, opener)
+    }
+}
+
+impl Constraint for Gate {
+    fn mask(&mut self, _: &mut [f32]) -> Result<Allowed, ConstraintError> {
+        self.reached.send(()).unwrap();
+        self.open.lock().unwrap().recv().unwrap();
+        Ok(Allowed::Some)
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn roll_back(&mut self, _: usize) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn Constraint>> {
+        None
+    }
 }
 
 /// Waits until the statistics are as wanted; the thread gets there by itself or the test fails.
@@ -108,17 +145,16 @@ fn events_that_nobody_takes_hold_up_nobody_else() {
 #[test]
 fn a_full_queue_and_a_wrong_request_are_told_at_once() {
     let (engine, ids) = engine();
-    let batch = BatchOptions { sequences: 1, ..options().batch };
-    let actor = Actor::start(engine, ActorOptions { queue: 2, events: 1, batch }).unwrap();
-    // The first runs, and stands aside because its events are not taken; one is ahead in the batch, two fill the queue.
-    let running = actor.submit(request(&ids, 100)).unwrap();
-    wait_for(&actor, |statistics| statistics.running == 1);
-    let ahead = actor.submit(request(&ids, 1)).unwrap();
-    wait_for(&actor, |statistics| statistics.sequences.len() == 2);
+    let actor = Actor::start(engine, ActorOptions { queue: 2, ..options() }).unwrap();
+    // The first one stops the thread in the middle of a step, so that nothing is taken out of the queue.
+    let (gate, reached, open) = Gate::new();
+    let constraint: Option<Box<dyn Constraint>> = Some(Box::new(gate));
+    let mut running = actor.submit(Request { constraint, ..request(&ids, 1) }).unwrap();
+    reached.recv().unwrap();
     let mut waiting = [actor.submit(request(&ids, 1)).unwrap(), actor.submit(request(&ids, 1)).unwrap()];
     let full = actor.submit(request(&ids, 1)).unwrap_err();
     assert!(matches!(full, SubmitError::QueueFull { waiting: 2 }), "{full}");
-    assert_eq!(actor.statistics().waiting, 3);
+    assert_eq!(actor.statistics().waiting, 2);
     for (prompt, told) in [
         (vec![], "the prompt is empty, and the model has no beginning-of-sequence token to start from"),
         (vec![5; 512], "the prompt has 512 tokens, but the context holds 512: shorten it, or raise --ctx"),
@@ -126,10 +162,36 @@ fn a_full_queue_and_a_wrong_request_are_told_at_once() {
     ] {
         assert_eq!(actor.submit(request(&prompt, 1)).unwrap_err().to_string(), told);
     }
-    drop((running, ahead));
-    for events in &mut waiting {
+    open.send(()).unwrap();
+    for events in waiting.iter_mut().chain([&mut running]) {
         assert_eq!(end(events).generation.tokens.len(), 1);
     }
+}
+
+#[test]
+fn more_streams_than_places_can_be_read_in_turn() {
+    let (engine, ids) = engine();
+    let batch = BatchOptions { sequences: 2, ..options().batch };
+    let actor = Actor::start(Arc::clone(&engine), ActorOptions { events: 2, batch, ..options() }).unwrap();
+    let prompts: Vec<&[u32]> = (1..8).map(|length| &ids[..length]).collect();
+    let mut streams: Vec<Events> = prompts.iter().map(|prompt| actor.submit(request(prompt, 100)).unwrap()).collect();
+    let mut found = vec![Vec::new(); streams.len()];
+    while streams.iter().any(|events| !events.ended()) {
+        for (events, found) in streams.iter_mut().zip(&mut found) {
+            match events.next_blocking() {
+                Some(Event::Token(token)) => found.push(token.id),
+                Some(Event::Failed { error, .. }) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+    for (prompt, found) in prompts.iter().zip(found) {
+        let mut session = engine.session(512, rotor::KvType::F16);
+        let options = request(prompt, 100).options;
+        let alone = engine.generate(&mut session, prompt, &options, &mut |_| ControlFlow::Continue(()));
+        assert_eq!(found, alone.unwrap().tokens);
+    }
+    assert!(actor.statistics().counts.preemptions > 0);
 }
 
 #[test]
