@@ -2,6 +2,7 @@
 
 use pyo3::exceptions::*;
 use pyo3::prelude::*;
+use rotor::actor::SubmitError;
 use rotor::engine::{GenerateError, LoadError};
 use rotor::eval::PerplexityError;
 use rotor::model::ForwardError;
@@ -76,6 +77,9 @@ pub(crate) fn generate_error(error: GenerateError) -> PyErr {
         GenerateError::PromptTooLong { tokens, context } => format!(
             "the prompt has {tokens} tokens, but the context holds {context}: shorten it, or load the model with a larger context="
         ),
+        GenerateError::MemoryTooSmall { needed, budget } => format!(
+            "the request may need {needed} bytes for keys and values, but there are {budget}: shorten it, or load the model with a larger kv_memory="
+        ),
         other => other.to_string(),
     };
     match error {
@@ -83,6 +87,13 @@ pub(crate) fn generate_error(error: GenerateError) -> PyErr {
         GenerateError::NotFinite(_) => PyFloatingPointError::new_err(message),
         GenerateError::Forward(ForwardError::Memory(_)) => PyMemoryError::new_err(message),
         _ => PyValueError::new_err(message),
+    }
+}
+
+pub(crate) fn submit_error(error: SubmitError) -> PyErr {
+    match error {
+        SubmitError::Invalid(error) => generate_error(error),
+        other => PyRuntimeError::new_err(other.to_string()),
     }
 }
 

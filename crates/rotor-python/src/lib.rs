@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod answer;
 mod arrays;
 mod bitnet;
 mod convert;
@@ -25,6 +26,8 @@ mod _rotor {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::answer::Generated;
+    #[pymodule_export]
     use crate::bitnet::{
         codes_to_planes, codes_to_trits, invalid_codes, invalid_planes, planes_to_codes, planes_to_trits,
         trits_to_codes, trits_to_planes,
@@ -40,7 +43,7 @@ mod _rotor {
     #[pymodule_export]
     use crate::matvec::{PackedMatrix, matmul, matvec};
     #[pymodule_export]
-    use crate::model::{Generated, Model};
+    use crate::model::Model;
     #[pymodule_export]
     use crate::runtime::{isa, threads};
     #[pymodule_export]

@@ -1,62 +1,53 @@
-//! Text as it comes: a thread generates, the interpreter takes pieces when it wants them.
+//! Text as it comes, taken by the interpreter when it wants it.
 //!
-//! The thread never touches Python. It waits while nobody takes its pieces and ends when the stream is dropped. It is the
-//! loading process's alone: a forked child is told so, and touches neither the lock nor the channel, whose other ends may
-//! have been held when it was born.
+//! The model's actor never touches Python. A generation whose pieces nobody takes stands aside, and it ends when its stream is
+//! closed or dropped. A stream is the loading process's alone: a forked child is told so, and touches neither the lock nor the
+//! channel, whose other ends may have been held when it was born.
 
-use crate::errors::generate_error;
-use crate::model::{Generated, Loaded, TokenLogprobs};
-use crate::options::Options;
+use crate::answer::{Answer, Piece};
+use crate::model::{Loaded, SIGNAL_INTERVAL};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use rotor::engine::{GenerateError, Generation};
-use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-/// Pieces that may wait to be taken.
-const AHEAD: usize = 64;
-
-/// How long Ctrl-C may go unnoticed while waiting.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
-
-enum Event {
-    Text(String),
-    End(Result<(Generation, Vec<TokenLogprobs>), GenerateError>),
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A generation under way; `rotor.Stream` wraps it.
 #[pyclass(frozen, module = "rotor._rotor")]
 pub(crate) struct Stream {
-    state: Mutex<State>,
+    /// `None` once the stream has ended or was closed.
+    under_way: Mutex<Option<UnderWay>>,
     process: u32,
 }
 
-struct State {
-    /// `None` once the stream has ended or was closed.
-    events: Option<Receiver<Event>>,
-    text: String,
+struct UnderWay {
+    answer: Answer,
+    /// Keeps the actor at work after the model was closed. Dropped after the answer: the last one waits for the step at hand.
+    _loaded: Arc<Loaded>,
 }
 
 impl Stream {
-    pub(crate) fn start(loaded: Arc<Loaded>, prompt: Vec<u32>, options: Options) -> PyResult<Stream> {
-        let (sender, events) = sync_channel(AHEAD);
-        std::thread::Builder::new()
-            .name("rotor-stream".into())
-            .spawn(move || generate(&loaded, &prompt, &options, &sender))
-            .map_err(|error| PyRuntimeError::new_err(format!("cannot start a thread: {error}")))?;
-        let state = State { events: Some(events), text: String::new() };
-        Ok(Stream { state: Mutex::new(state), process: std::process::id() })
+    pub(crate) fn new(answer: Answer, loaded: Arc<Loaded>) -> Stream {
+        let under_way = Mutex::new(Some(UnderWay { answer, _loaded: loaded }));
+        Stream { under_way, process: std::process::id() }
     }
-}
 
-fn generate(loaded: &Loaded, prompt: &[u32], options: &Options, sender: &SyncSender<Event>) {
-    let send = |event| if sender.send(event).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    // Empty pieces too: they ask whether anybody still listens.
-    let result = loaded.generate(prompt, options, &mut |piece| send(Event::Text(piece.to_owned())));
-    // Nobody left to tell is no error.
-    let _ = send(Event::End(result));
+    fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Option<UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes within the time after which Python is asked about signals; `None` where the stream has ended or was closed.
+    fn wait(&self) -> PyResult<Option<Piece>> {
+        let mut under_way = self.under_way();
+        let Some(UnderWay { answer, .. }) = &mut *under_way else { return Ok(None) };
+        let piece = answer.next_within(SIGNAL_INTERVAL);
+        if !matches!(piece, Ok(Piece::Nothing | Piece::Text(_))) {
+            *under_way = None;
+        }
+        piece.map(Some)
+    }
 }
 
 #[pymethods]
@@ -70,17 +61,11 @@ impl Stream {
             ));
         }
         loop {
-            let event = py.detach(|| self.wait());
-            match event {
-                Waited::Nothing => py.check_signals()?,
-                Waited::Closed => return Ok(None),
-                Waited::Died => return Err(PyRuntimeError::new_err("the thread that generates has died")),
-                Waited::Event(Event::Text(piece)) => return Ok(Some(piece.into_pyobject(py)?.into_any())),
-                Waited::Event(Event::End(result)) => {
-                    let text = std::mem::take(&mut self.state().text);
-                    let (generation, logprobs) = result.map_err(generate_error)?;
-                    return Ok(Some(Bound::new(py, Generated::new(text, generation, logprobs))?.into_any()));
-                }
+            match py.detach(|| self.wait())? {
+                None => return Ok(None),
+                Some(Piece::Nothing) => py.check_signals()?,
+                Some(Piece::Text(text)) => return Ok(Some(text.into_pyobject(py)?.into_any())),
+                Some(Piece::End(generated)) => return Ok(Some(Bound::new(py, generated)?.into_any())),
             }
         }
     }
@@ -88,7 +73,7 @@ impl Stream {
     /// Breaks off.
     fn close(&self, py: Python<'_>) {
         if !self.is_inherited() {
-            py.detach(|| self.state().events = None);
+            py.detach(|| *self.under_way() = None);
         }
     }
 }
@@ -96,46 +81,8 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.is_inherited() {
-            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget(state.events.take());
-        }
-    }
-}
-
-enum Waited {
-    Event(Event),
-    Nothing,
-    Closed,
-    Died,
-}
-
-impl Stream {
-    fn is_inherited(&self) -> bool {
-        self.process != std::process::id()
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self) -> Waited {
-        let mut state = self.state();
-        let Some(events) = &state.events else { return Waited::Closed };
-        match events.recv_timeout(SIGNAL_INTERVAL) {
-            Ok(Event::Text(piece)) if piece.is_empty() => Waited::Nothing,
-            Ok(Event::Text(piece)) => {
-                state.text.push_str(&piece);
-                Waited::Event(Event::Text(piece))
-            }
-            Ok(end) => {
-                state.events = None;
-                Waited::Event(end)
-            }
-            Err(RecvTimeoutError::Timeout) => Waited::Nothing,
-            Err(RecvTimeoutError::Disconnected) => {
-                state.events = None;
-                Waited::Died
-            }
+            let under_way = self.under_way.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(under_way.take());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import os
 import pickle
@@ -212,6 +213,16 @@ def test_threads_get_what_one_alone_gets(model: rotor.Model):
     assert found == alone
 
 
+def test_more_streams_than_share_a_step_can_be_read_in_turn(model: rotor.Model):
+    prompts = [f"Story number {index}" for index in range(20)]
+    alone = [model.generate(prompt, max_tokens=100, ignore_eos=True) for prompt in prompts]
+    texts = [""] * len(prompts)
+    streams = [model.stream(prompt, max_tokens=100, ignore_eos=True) for prompt in prompts]
+    for pieces in itertools.zip_longest(*streams, fillvalue=""):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    assert texts == alone
+
+
 def test_the_interpreter_is_free_while_a_model_works(model: rotor.Model):
     ticks, done = 0, threading.Event()
 
@@ -358,6 +369,9 @@ def test_a_prompt_that_does_not_fit_is_refused(tiny: Path):
         assert full.finish_reason == "context_full" and len(full.tokens) == 6 + 1
     with pytest.raises(ValueError, match="context must be at least 1"):
         rotor.Model.load(tiny, context=0)
+    with rotor.Model.load(tiny, kv_memory=1) as model:
+        with pytest.raises(ValueError, match=r"may need \d+ bytes for keys and values, but there are \d+.*kv_memory="):
+            model.generate("Once")
 
 
 def test_a_closed_model_says_so(tiny: Path):

@@ -105,7 +105,7 @@ class Completion(str):
     prefill_seconds: float
     """Time for the rest of the prompt."""
     decode_seconds: float
-    """Time for the generated tokens after the first."""
+    """Time for the generated tokens after the first, those included that were ahead of a callback that broke off."""
     logprobs: list[TokenLogprob] | None
     """One for each of ``tokens``, where they were asked for."""
 
@@ -127,7 +127,7 @@ class Perplexity(float):
 class Stream(Iterator[str], AsyncIterator[str]):
     """Text as it comes: iterate with ``for`` or ``async for``.
 
-    Generation runs ahead in a thread of its own and waits while nobody takes its pieces. Leaving early is fine:
+    Generation runs ahead of what is taken, and stands aside while nobody takes its pieces. Leaving early is fine:
     :meth:`close`, the end of a ``with`` block or the last reference breaks off.
     """
 
@@ -195,9 +195,9 @@ class Stream(Iterator[str], AsyncIterator[str]):
 class Model:
     """A loaded model. Make one with :meth:`load`; use it as a context manager, or :meth:`close` it.
 
-    Any number of threads may use it at once: their work takes turns on the process's one pool of threads. What a prompt
-    has in common with an earlier one is not computed again. A forked child cannot use its parent's model
-    (``RuntimeError``); it can load its own.
+    Any number of threads and asyncio tasks may use it at once: texts that are generated at the same time share steps,
+    and each is the same bytes as if it were alone. What a prompt has in common with an earlier one is not computed
+    again. A forked child cannot use its parent's model (``RuntimeError``); it can load its own.
 
     Every method raises ``ValueError`` for a closed model, for arguments out of range and for prompts that do not fit
     the context, ``RuntimeError`` where the model has no tokenizer or chat template but needs one, ``MemoryError``, and
@@ -221,6 +221,7 @@ class Model:
         threads: int | None = None,
         context: int | None = None,
         kv: Kv = "f16",
+        kv_memory: int | None = None,
         i2s_layout: Literal["128", "64", "1x4", "seq"] | None = None,
         hidden_act: Literal["relu2", "silu"] | None = None,
         kernel_config: str | os.PathLike[str] | None = None,
@@ -237,6 +238,8 @@ class Model:
             context: tokens that a text and its continuation may have together; by default the model's own, at most
                 4096.
             kv: how keys and values are stored: ``f16``, ``f32``, or ``int8`` with a scale per head and position.
+            kv_memory: bytes for the keys and values of all texts, and of beginnings that are kept for later prompts; by
+                default half of the memory that is free. They are taken as they are used.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
             kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
@@ -249,7 +252,7 @@ class Model:
         found = locate(path)
         source = _rotor.Source.open(found, i2s_layout, hidden_act, kernel_config, mmap)
         try:
-            return cls(_rotor.Model.load(source, threads, context, kv), found)
+            return cls(_rotor.Model.load(source, threads, context, kv, kv_memory), found)
         finally:
             source.close()
 
