@@ -87,6 +87,10 @@ def filled_by_rotor(work: Path) -> None:
     assert (path, folder) == (file["path"], checkpoint["path"]), (path, folder)
     assert all(path.endswith("README.md") for path in hub.contents), hub.contents
     print(verified.strip())
+    # Programs that ask for what a repository does not have are told so without a network.
+    for repo, absent in ((FILE, "config.json"), (CHECKPOINT, "chat_template.json")):
+        known = f"print(try_to_load_from_cache('{repo}', '{absent}') is file_download._CACHED_NO_EXIST)"
+        assert python(home, None, known) == "True", (repo, absent)
     assert python(home, None, f"print(hf_hub_download('{FILE}', 'tiny-i2_s.gguf'))") == path
     scan = "cache = scan_cache_dir(); print(cache.warnings, sorted((r.repo_id, r.nb_files) for r in cache.repos))"
     scanned = python(home, None, scan)

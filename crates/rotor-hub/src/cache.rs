@@ -7,6 +7,7 @@
 //!   blobs/HASH.part                             what has come of them so far; rotor's own
 //!   snapshots/COMMIT/dir/file -> ../../../blobs/HASH
 //!   refs/main                                   the commit that a branch stood for when it was last asked
+//!   .no_exist/COMMIT/dir/file                   empty: the commit has no such file, though programs ask for it
 //! ```
 //!
 //! Nobody may take something unfinished for a model, so things appear in this order: the blob under its final name once its
@@ -190,6 +191,19 @@ impl Cache {
         rename_or_remove(&pending, &path)?;
         sync(folder);
         Ok(path)
+    }
+
+    /// The folder of the names that a revision has no files of.
+    pub(crate) fn absent(&self, repo: &RepoId, commit: &str) -> PathBuf {
+        self.folder(repo).join(".no_exist").join(commit)
+    }
+
+    /// Notes that a commit has no file of this name, so that the official tools do not ask the hub for it, and work offline.
+    pub(crate) fn note_absent(&self, repo: &RepoId, commit: &str, name: &str) -> Result<(), HubError> {
+        let path = self.absent(repo, commit).join(relative_path(name)?);
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
+        File::create(&path).map(drop).map_err(HubError::io("write", &path))
     }
 
     /// Notes the commit that a branch or tag stands for.

@@ -65,6 +65,13 @@ const FOLDER_FILES: [&str; 11] = [
     "chat_template.json",
 ];
 
+/// What programs that load a model ask its repository for and this one does not have: for a folder each file that rotor would
+/// read, for GGUF files the `config.json` that transformers looks for.
+pub(crate) fn absent(choice: &Choice, has: impl Fn(&str) -> bool) -> impl Iterator<Item = &'static str> {
+    let asked = if choice.folder { FOLDER_FILES.as_slice() } else { &FOLDER_FILES[..1] };
+    asked.iter().copied().filter(move |name| !has(name))
+}
+
 /// How well a model suits; lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {

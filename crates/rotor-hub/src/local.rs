@@ -326,6 +326,7 @@ impl Library {
         if removal.whole {
             for commit in &removal.commits {
                 remove_folder(&self.cache.snapshot(repo, commit))?;
+                remove_folder(&self.cache.absent(repo, commit))?;
             }
         }
         self.remove_unused_blobs(removal)?;

@@ -1,7 +1,7 @@
 //! Fetching a model: what to fetch, whether there is room for it, and where it goes.
 
 use crate::cache::Cache;
-use crate::choose::{Candidate, Choice, choose};
+use crate::choose::{Candidate, Choice, absent, choose};
 use crate::client::Client;
 use crate::download::Job;
 use crate::error::HubError;
@@ -231,6 +231,10 @@ impl Hub {
             if !self.is_here(&plan, file) {
                 fetched += self.obtain(&plan, file, options, on_event)?;
             }
+        }
+        let has = |name: &str| plan.repository.files.iter().any(|entry| entry.name == name);
+        for name in absent(&plan.choice, has) {
+            self.cache.note_absent(repo, commit, name)?;
         }
         self.cache.set_revision(repo, revision, commit)?;
         let path = self.cache.snapshot(repo, commit);

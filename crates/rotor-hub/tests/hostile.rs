@@ -70,7 +70,7 @@ impl World {
         assert_eq!(names(self.folder.path()), ["home", "hub"]);
         let known = |name: &String| name == ".locks" || name == "models--org--model";
         assert!(names(&self.cache()).iter().all(known), "{:?}", names(&self.cache()));
-        let known = |name: &String| ["blobs", "refs", "snapshots"].contains(&name.as_str());
+        let known = |name: &String| [".no_exist", "blobs", "refs", "snapshots"].contains(&name.as_str());
         let repo = names(&self.cache().join("models--org--model"));
         assert!(repo.iter().all(known), "{repo:?}");
     }

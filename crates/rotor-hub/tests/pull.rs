@@ -113,6 +113,8 @@ fn a_model_is_pulled_into_the_hubs_own_layout() {
         assert_eq!(fs::read_link(link).unwrap(), Path::new("../../blobs").join(&sha));
     }
     assert!(pulled.plan.choice.why.starts_with("I2_S"), "{}", pulled.plan.choice.why);
+    // The file is alone in its repository, and transformers would ask for a configuration each time.
+    assert_eq!(fs::read(folder.join(".no_exist").join(&commit).join("config.json")).unwrap(), b"");
 
     world.hub.reset();
     assert_eq!(world.pull().unwrap().fetched, 0);
