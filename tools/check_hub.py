@@ -89,8 +89,8 @@ def filled_by_rotor(work: Path) -> None:
     print(verified.strip())
     # Programs that ask for what a repository does not have are told so without a network.
     for repo, absent in ((FILE, "config.json"), (CHECKPOINT, "chat_template.json")):
-        known = f"print(try_to_load_from_cache('{repo}', '{absent}') is file_download._CACHED_NO_EXIST)"
-        assert python(home, None, known) == "True", (repo, absent)
+        code = f"import huggingface_hub\nprint(try_to_load_from_cache('{repo}', '{absent}') is huggingface_hub._CACHED_NO_EXIST)"
+        assert python(home, None, code) == "True", (repo, absent)
     assert python(home, None, f"print(hf_hub_download('{FILE}', 'tiny-i2_s.gguf'))") == path
     scan = "cache = scan_cache_dir(); print(cache.warnings, sorted((r.repo_id, r.nb_files) for r in cache.repos))"
     scanned = python(home, None, scan)
