@@ -66,15 +66,18 @@ impl Vocabulary {
         }
     }
 
-    /// Adds the next id. Tokens that print nothing keep their piece and get no bytes, whatever `bytes` holds.
+    /// Adds the next id. Tokens that print nothing keep their piece and get no bytes, whatever `bytes` holds. An empty token
+    /// that is not special is found in no text and prints nothing: it is unused, whatever its file calls it.
     pub(crate) fn push(&mut self, piece: &str, bytes: impl IntoIterator<Item = u8>, kind: Kind) {
+        let before = self.bytes.len();
         self.pieces.push_str(piece);
         self.piece_ends.push(self.pieces.len());
         if !kind.is_special() && kind != Kind::Unused {
             self.bytes.extend(bytes);
         }
         self.byte_ends.push(self.bytes.len());
-        self.kinds.push(kind);
+        let is_empty = piece.is_empty() && self.bytes.len() == before && !kind.is_special();
+        self.kinds.push(if is_empty { Kind::Unused } else { kind });
     }
 
     /// Adds ids that nothing means until there are `len`.
