@@ -225,7 +225,7 @@ pub(crate) struct KvMemoryArgs {
 }
 
 /// A number of bytes; K, M, G and T stand for powers of 1024.
-fn memory_size(text: &str) -> Result<u64, String> {
+pub(crate) fn memory_size(text: &str) -> Result<u64, String> {
     let wrong = || "expected a number of bytes, or one with K, M, G or T, as in 512M or 2G".to_owned();
     let unit = text.chars().last().and_then(|unit| "KMGT".find(unit.to_ascii_uppercase()));
     let number = if unit.is_some() { text.get(..text.len() - 1) } else { Some(text) };

@@ -1,6 +1,6 @@
 //! `rotor serve`: models over HTTP.
 
-use crate::args::{KvName, LoadArgs, ThreadArgs, context, whole_number};
+use crate::args::{KvName, LoadArgs, ThreadArgs, context, memory_size, whole_number};
 use crate::interrupt;
 use crate::outcome::UsageError;
 use crate::terminal::message;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
 use rotor::formats::DenseActivations;
-use rotor_server::{ApiKey, ModelOptions, ModelSpec, Server, ServerOptions};
+use rotor_server::{ApiKey, Limits, ModelOptions, ModelSpec, Server, ServerOptions};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -76,6 +76,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f16", help_heading = "Computing")]
     #[arg(env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
+    /// Memory for the keys and values of each model, as 512M or 2G; what the texts at hand leave of it keeps beginnings that were
+    /// computed before [default: half of the memory that is free when the model is loaded].
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, help_heading = "Computing")]
+    #[arg(env = "ROTOR_KV_MEMORY", hide_env = true)]
+    kv_memory: Option<u64>,
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
@@ -172,7 +177,7 @@ impl Args {
                 threads: self.threads.threads(),
                 context: self.ctx,
                 kv: self.kv.kind(),
-                kv_memory: None,
+                kv_memory: self.kv_memory,
                 parallel: self.parallel,
                 queue: self.queue,
                 max_models: self.max_models,
@@ -181,6 +186,7 @@ impl Args {
             key: self.key()?,
             origins: self.allow_origin.clone(),
             drain: self.drain,
+            limits: Limits::default(),
         })
     }
 

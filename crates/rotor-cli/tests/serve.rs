@@ -302,9 +302,9 @@ fn many_requests_at_once_each_get_what_they_get_alone() {
         assert_eq!(status, 200, "{answer}");
         answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
     };
-    let alone: Vec<String> = (0..24).map(text).collect();
+    let alone: Vec<String> = (0..64).map(text).collect();
     let together: Vec<String> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..24).map(|seed| scope.spawn(move || text(seed))).collect();
+        let running: Vec<_> = (0..64).map(|seed| scope.spawn(move || text(seed))).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(together, alone);

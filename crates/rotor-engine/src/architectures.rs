@@ -290,6 +290,14 @@ const LINEARS: [(Part, &str); 7] = [
     (Part::FfnDown, "mlp.down_proj"),
 ];
 
+impl Part {
+    /// The last part of the name that transformers gives the module, as `q_proj`; `None` for a norm.
+    pub fn module_name(self) -> Option<&'static str> {
+        let (_, module) = LINEARS.iter().find(|(part, _)| *part == self)?;
+        module.rsplit('.').next()
+    }
+}
+
 impl Architecture {
     /// Its row of the table.
     pub fn info(self) -> &'static ArchitectureInfo {

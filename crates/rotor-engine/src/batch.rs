@@ -204,6 +204,8 @@ pub struct Statistics {
     pub block_bytes: u64,
     /// Positions of a block.
     pub block_tokens: usize,
+    /// Bytes of the numbers in flight during a step; see [`Workspace::bytes`].
+    pub workspace_bytes: u64,
     /// What was done so far.
     pub counts: Counts,
     /// Every sequence, the oldest first.
@@ -396,6 +398,7 @@ impl Batch {
             kept_blocks: self.prefixes.blocks(),
             block_bytes: self.pool.block_bytes(),
             block_tokens: KvBlock::POSITIONS,
+            workspace_bytes: self.workspace.bytes() as u64,
             counts: self.counts,
             sequences: running.chain(waiting).collect(),
         }
@@ -653,7 +656,7 @@ impl Entry {
 
     fn progress(&self) -> Event {
         let of = self.sequence.prompt_tokens();
-        Event::Prompt { done: self.sequence.cache().len().min(of), of }
+        Event::Prompt { done: self.sequence.cache().len().min(of), of, cached: self.sequence.cached_tokens() }
     }
 }
 

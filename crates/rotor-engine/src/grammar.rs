@@ -26,6 +26,27 @@ pub enum Grammar {
     Lark(String),
 }
 
+impl Grammar {
+    /// What `response_format` of OpenAI's dialect asks for, also in the flatter form that `text.format` has; `None` for free
+    /// text.
+    ///
+    /// # Errors
+    /// If its type is not known, or its schema is no object.
+    pub fn of_response_format(format: &Value) -> Result<Option<Grammar>, GrammarError> {
+        let of_schema = |schema: Option<&Value>| match schema {
+            None | Some(Value::Null) => Ok(Some(Grammar::JsonObject)),
+            Some(schema @ Value::Object(_)) => Ok(Some(Grammar::JsonSchema(schema.clone()))),
+            Some(_) => Err(GrammarError("the schema of the response format must be a JSON object".into())),
+        };
+        match format.get("type").and_then(Value::as_str) {
+            Some("text") => Ok(None),
+            Some("json_object") => of_schema(format.get("schema")),
+            Some("json_schema") => of_schema(format.get("json_schema").unwrap_or(format).get("schema")),
+            _ => Err(GrammarError("the type of the response format must be text, json_object or json_schema".into())),
+        }
+    }
+}
+
 /// A grammar that cannot be kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the grammar cannot be used: {0}")]
@@ -79,7 +100,11 @@ impl Grammars {
         if let Some(error) = matcher.get_error() {
             return Err(GrammarError(error));
         }
-        Ok(Box::new(Matching { matcher, ends: self.ends.clone() }))
+        let mut matching = Matching { matcher, ends: self.ends.clone() };
+        if !matching.may_begin() {
+            return Err(GrammarError("it allows no text at all".into()));
+        }
+        Ok(Box::new(matching))
     }
 }
 
@@ -115,9 +140,23 @@ impl fmt::Debug for Matching {
     }
 }
 
+impl Matching {
+    /// Whether there is a first token, or the empty text is allowed. A schema that refers to itself alone has neither.
+    fn may_begin(&mut self) -> bool {
+        if self.matcher.is_stopped() {
+            return self.matcher.get_error().is_none() && self.matcher.stop_reason().is_ok();
+        }
+        self.matcher.compute_mask().is_ok_and(|allowed| !allowed.is_zero())
+    }
+}
+
+/// What went wrong, less the parser's state behind it.
+fn broken(error: &dyn fmt::Display) -> ConstraintError {
+    ConstraintError(error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
 impl Constraint for Matching {
     fn mask(&mut self, logits: &mut [f32]) -> Result<Allowed, ConstraintError> {
-        let broken = |error: &dyn fmt::Display| ConstraintError(error.to_string());
         if self.matcher.is_stopped() {
             return match self.matcher.get_error() {
                 Some(error) => Err(broken(&error)),
@@ -146,14 +185,37 @@ impl Constraint for Matching {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-        self.matcher.consume_token(token).map_err(|error| ConstraintError(error.to_string()))
+        self.matcher.consume_token(token).map_err(|error| broken(&error))
     }
 
     fn roll_back(&mut self, tokens: usize) -> Result<(), ConstraintError> {
-        self.matcher.rollback(tokens).map_err(|error| ConstraintError(error.to_string()))
+        self.matcher.rollback(tokens).map_err(|error| broken(&error))
     }
 
     fn fork(&self) -> Option<Box<dyn Constraint>> {
         Some(Box::new(Matching { matcher: self.matcher.deep_clone(), ends: self.ends.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn response_formats_become_grammars() {
+        let schema = json!({ "type": "integer" });
+        let named = json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": schema } });
+        let flat = json!({ "type": "json_schema", "name": "n", "schema": schema });
+        for format in [named, flat, json!({ "type": "json_object", "schema": schema })] {
+            assert_eq!(Grammar::of_response_format(&format), Ok(Some(Grammar::JsonSchema(schema.clone()))));
+        }
+        assert_eq!(Grammar::of_response_format(&json!({ "type": "text" })), Ok(None));
+        for format in [json!({ "type": "json_object" }), json!({ "type": "json_schema", "json_schema": {} })] {
+            assert_eq!(Grammar::of_response_format(&format), Ok(Some(Grammar::JsonObject)));
+        }
+        for wrong in [json!({}), json!("text"), json!({ "type": "xml" }), json!({ "type": "json_schema", "schema": 1 })]
+        {
+            assert!(Grammar::of_response_format(&wrong).is_err(), "{wrong}");
+        }
     }
 }

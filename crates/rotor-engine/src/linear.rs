@@ -447,6 +447,11 @@ impl Input {
         }
     }
 
+    /// Bytes of the values it has grown to.
+    pub fn bytes(&self) -> usize {
+        self.values.capacity() * size_of::<f32>()
+    }
+
     /// Takes what `fill(token, x)` makes of each token, for these linears.
     pub fn fill_for(
         &mut self,
@@ -512,4 +517,11 @@ pub struct LinearScratch {
     own: Option<Box<Input>>,
     /// Outputs on their way through an epilogue.
     outputs: Vec<f32>,
+}
+
+impl LinearScratch {
+    /// Bytes of the vectors it has grown to.
+    pub fn bytes(&self) -> usize {
+        self.outputs.capacity() * size_of::<f32>() + self.own.as_ref().map_or(0, |input| input.bytes())
+    }
 }

@@ -172,6 +172,13 @@ impl Workspace {
         }
     }
 
+    /// Bytes of the vectors it has grown to; what the kernels keep for themselves is not counted.
+    pub fn bytes(&self) -> usize {
+        let floats = [&self.x, &self.q, &self.k, &self.v, &self.gate, &self.y, &self.added, &self.hidden, &self.logits];
+        let floats = floats.into_iter().map(Vec::capacity).sum::<usize>() * size_of::<f32>();
+        floats + self.input.bytes() + self.linear.bytes()
+    }
+
     fn resize(&mut self, config: &Config, tokens: usize) {
         self.x.resize(tokens * config.hidden_size, 0.0);
         self.q.resize(tokens * config.q_dim(), 0.0);

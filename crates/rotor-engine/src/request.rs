@@ -170,6 +170,8 @@ pub enum Event {
         done: usize,
         /// Tokens of the prompt.
         of: usize,
+        /// Tokens of the prompt that were found in the cache.
+        cached: usize,
     },
     /// A token was generated.
     Token(Token),

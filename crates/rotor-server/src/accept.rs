@@ -19,11 +19,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-/// Connections at a time; further ones wait to be accepted.
-const CONNECTIONS: usize = 512;
-/// A header that has not come by then ends its connection.
-const HEADER_TIME: Duration = Duration::from_secs(15);
-
 /// Serves until `stop` is done, then lets what runs finish within `drain`.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -32,7 +27,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) -> std::io::Result<()> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(app.limits.connections));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -53,7 +48,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let connection = connection(stream, address, router.clone());
+        let connection = connection(stream, address, router.clone(), app.limits.header_time);
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {
@@ -75,6 +70,7 @@ fn connection(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
+    header_time: Duration,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     // Tokens are small and must not wait for one another.
     if let Err(error) = stream.set_nodelay(true) {
@@ -87,6 +83,6 @@ fn connection(
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(header_time)
         .serve_connection(TokioIo::new(stream), service)
 }

@@ -8,10 +8,10 @@ use crate::body::{Int, Json, integer, number};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Finish, Piece, Running, timings_of};
 use crate::openai::sampling::{MAX_TOKENS, Sampling, check_stops};
-use crate::openai::stream::{self, unfold};
 use crate::parts::Part;
 use crate::prompt::{self, ChatPrompt, Tools};
 use crate::requests::Caller;
+use crate::stream::{self, named as event};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::Event;
@@ -138,6 +138,7 @@ impl Translated {
             messages: &self.messages,
             tools: self.tools.clone(),
             format: self.format.as_ref(),
+            format_field: "output_config.format",
             thinking: self.thinking,
             arguments: Map::new(),
             continue_final_message: self.prefill,
@@ -259,7 +260,7 @@ fn tools(common: &Common) -> Result<Tools, ApiError> {
 #[utoipa::path(
     post, path = "/v1/messages", tag = "anthropic", request_body = MessagesRequest,
     responses(
-        (status = 200, description = "The answer, or a stream of its events", content((Object = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The answer, or a stream of its events", content((Object = "application/json"), (crate::openapi::StreamEvent = "text/event-stream"))),
         crate::openapi::Errors,
     ),
 )]
@@ -294,7 +295,7 @@ pub(crate) async fn messages(
         end: None,
         is_over: false,
     };
-    if request.stream == Some(true) { Ok(answer.stream()) } else { answer.whole().await }
+    if request.stream == Some(true) { Ok(stream::response(answer)) } else { answer.whole().await }
 }
 
 /// Counts the tokens of a conversation.
@@ -361,48 +362,6 @@ impl Answer {
         let mut message = self.message();
         message["content"] = self.blocks.iter().map(|block| block.json(true)).collect();
         Ok(axum::Json(message).into_response())
-    }
-
-    fn stream(self) -> Response {
-        stream::response(unfold(self, |mut answer| async move {
-            if answer.is_over {
-                return None;
-            }
-            let events = answer.events().await;
-            Some((events, answer))
-        }))
-    }
-
-    async fn events(&mut self) -> Vec<Event> {
-        if !self.begun {
-            self.begun = true;
-            return vec![event("message_start", json!({ "message": self.message() }))];
-        }
-        match self.running.next().await {
-            Some(Piece::Progress { .. }) => vec![event("ping", json!({}))],
-            Some(Piece::Parts { parts, .. }) => parts.into_iter().flat_map(|part| self.add(part)).collect(),
-            Some(Piece::End { finish, stop, generation, .. }) => {
-                self.end = Some((finish, stop, generation));
-                Vec::new()
-            }
-            Some(Piece::Failed(error)) => {
-                self.is_over = true;
-                let body = error.body(Dialect::Anthropic, &self.request_id);
-                vec![Event::default().event("error").data(body.to_string())]
-            }
-            None => {
-                self.is_over = true;
-                let mut events = self.close();
-                let message = self.message();
-                let delta = json!({ "stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"] });
-                events.push(event(
-                    "message_delta",
-                    json!({ "delta": delta, "usage": message["usage"], "timings": message["timings"] }),
-                ));
-                events.push(event("message_stop", json!({})));
-                events
-            }
-        }
     }
 
     /// Takes a piece in; the events that tell of it.
@@ -483,10 +442,38 @@ impl Answer {
     }
 }
 
-/// An event with its name, which this dialect's clients go by.
-fn event(name: &'static str, mut data: Value) -> Event {
-    data["type"] = name.into();
-    Event::default().event(name).data(data.to_string())
+impl stream::Answer for Answer {
+    async fn events(&mut self) -> Option<Vec<Event>> {
+        if self.is_over {
+            return None;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            return Some(vec![event("message_start", json!({ "message": self.message() }))]);
+        }
+        Some(match self.running.next().await {
+            Some(Piece::Progress { .. }) => vec![event("ping", json!({}))],
+            Some(Piece::Parts { parts, .. }) => parts.into_iter().flat_map(|part| self.add(part)).collect(),
+            Some(Piece::End { finish, stop, generation, .. }) => {
+                self.end = Some((finish, stop, generation));
+                Vec::new()
+            }
+            Some(Piece::Failed(error)) => {
+                self.is_over = true;
+                let body = error.body(Dialect::Anthropic, &self.request_id);
+                vec![Event::default().event("error").data(body.to_string())]
+            }
+            None => {
+                self.is_over = true;
+                let mut events = self.close();
+                let message = self.message();
+                let delta = json!({ "stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"] });
+                let end = json!({ "delta": delta, "usage": message["usage"], "timings": message["timings"] });
+                events.push(event("message_delta", end));
+                events.push(event("message_stop", json!({})));
+                events
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use crate::error::{self, ApiError};
 use crate::guard::{self, ApiKey};
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::openai::{chat, completions, embeddings, models};
+use crate::openai::{chat, completions, embeddings, models, responses};
 use crate::openapi::Description;
 use crate::requests::{Caller, Requests, Tracked};
-use crate::{anthropic, llama, page};
+use crate::{Limits, anthropic, llama, page, statistics};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
@@ -28,6 +28,7 @@ pub(crate) struct App {
     /// Origins of pages that may read answers.
     pub(crate) origins: Vec<String>,
     pub(crate) is_loopback: bool,
+    pub(crate) limits: Limits,
     pub(crate) draining: AtomicBool,
 }
 
@@ -47,6 +48,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(chat::chat_completions))
         .routes(routes!(completions::completions))
+        .routes(routes!(responses::responses))
+        .routes(routes!(responses::input_tokens))
         .routes(routes!(embeddings::embeddings))
         .routes(routes!(models::list_models))
         .routes(routes!(anthropic::messages))
@@ -59,6 +62,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .routes(routes!(llama::tokenize))
         .routes(routes!(llama::detokenize))
         .routes(routes!(llama::apply_template))
+        .routes(routes!(statistics::statistics))
         .routes(routes!(llama::requests))
         .routes(routes!(llama::cancel_request))
         .split_for_parts();
@@ -67,6 +71,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         // A name with slashes is more than the description can say.
         .route("/v1/models/{*id}", get(models::get_model))
         .route("/v1/health", get(llama::health))
+        .route(
+            "/v1/responses/{*id}",
+            get(responses::not_stored).delete(responses::not_stored).post(responses::not_stored),
+        )
         .route("/openapi.json", get(move || async move { axum::Json(description) }));
     for path in page::paths() {
         routes = routes.route(path, get(page::file));

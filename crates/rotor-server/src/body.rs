@@ -1,28 +1,27 @@
 //! Bodies of requests: read within limits, then typed, with the field that is wrong in the error.
 
+use crate::Limits;
+use crate::app::App;
 use crate::error::ApiError;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Largest body, in bytes: ten times the longest context of a published model.
-pub(crate) const MAX_BODY: usize = 32 << 20;
-/// A body that has not come by then is given up.
-const BODY_TIME: Duration = Duration::from_secs(30);
 /// Deepest nesting: parsers of JSON schemas and templates walk what a request holds.
 const MAX_DEPTH: usize = 100;
 
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let Limits { body_time, body_bytes, .. } = app.limits;
         let is_json =
             request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
                 kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
@@ -31,12 +30,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             // A page of another origin may send text/plain without asking; JSON it may not.
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be sent as application/json"));
         }
-        let bytes = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), MAX_BODY)).await;
+        let bytes = tokio::time::timeout(body_time, axum::body::to_bytes(request.into_body(), body_bytes)).await;
         let bytes = bytes.map_err(|_| {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not come within {} s", BODY_TIME.as_secs()),
-            )
+            let message = format!("the body did not come within {} s", body_time.as_secs_f32());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
         })?;
         let bytes = bytes.map_err(|error| {
             let too_large =
@@ -44,7 +41,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             if too_large {
                 return ApiError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the body is larger than {MAX_BODY} bytes"),
+                    format!("the body is larger than {body_bytes} bytes"),
                 );
             }
             ApiError::new(StatusCode::BAD_REQUEST, "the body ended before it was complete")

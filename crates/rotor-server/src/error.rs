@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rotor::engine::GenerateError;
+use rotor::model::ForwardError;
 use serde_json::{Map, Value, json};
 
 /// The shapes that errors have.
@@ -101,7 +102,10 @@ impl ApiError {
             | GenerateError::NoChatTemplate
             | GenerateError::Tokenizer(_)
             | GenerateError::Chat(_) => ApiError::field(prompt_field, error.to_string()),
-            GenerateError::MemoryTooSmall { .. } => ApiError::field(prompt_field, error.to_string()),
+            GenerateError::MemoryTooSmall { .. }
+            | GenerateError::Forward(ForwardError::TokenOutOfRange { .. } | ForwardError::BeyondRope { .. }) => {
+                ApiError::field(prompt_field, error.to_string())
+            }
             GenerateError::Sampling(sampling) => ApiError::field(sampling.option, error.to_string()),
             GenerateError::Choices { .. } | GenerateError::ConstraintNotCopied => {
                 ApiError::field("n", error.to_string())

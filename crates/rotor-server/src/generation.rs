@@ -7,6 +7,7 @@ use crate::error::ApiError;
 use crate::models::Lease;
 use crate::parts::{Part, Splitter, Splitting};
 use crate::requests::Tracked;
+use crate::statistics::Window;
 use axum::http::StatusCode;
 use rotor::actor::{Events, SubmitError};
 use rotor::engine::{FinishReason, GenerateOptions, Generation};
@@ -77,6 +78,8 @@ pub(crate) struct Running {
     pub(crate) model: Lease,
     pub(crate) prompt_tokens: usize,
     pub(crate) choices: usize,
+    /// Tokens of thinking parts so far, over all choices.
+    pub(crate) reasoning_tokens: usize,
     field: &'static str,
     events: Events,
     splitters: Vec<Splitter>,
@@ -86,6 +89,8 @@ pub(crate) struct Running {
     /// A piece that follows the last one.
     next: Option<Piece>,
     clock: Clock,
+    /// Begun by the first token.
+    window: Option<Window>,
 }
 
 /// Times as they are while the request runs.
@@ -94,6 +99,8 @@ struct Clock {
     begun: Instant,
     first_token: Option<Instant>,
     tokens: usize,
+    /// Tokens of the prompt that were found in memory.
+    cached: usize,
 }
 
 /// Gives a request to its model.
@@ -107,13 +114,15 @@ pub(crate) fn begin(model: Lease, ask: Ask, tracked: Tracked) -> Result<Running,
         model,
         prompt_tokens,
         choices,
+        reasoning_tokens: 0,
         field,
         events,
         splitters: vec![Splitter::new(splitting); choices],
         held: vec![Vec::new(); choices],
         tracked,
         next: None,
-        clock: Clock { begun: Instant::now(), first_token: None, tokens: 0 },
+        clock: Clock { begun: Instant::now(), first_token: None, tokens: 0, cached: 0 },
+        window: None,
     })
 }
 
@@ -152,17 +161,21 @@ impl Running {
 
     fn piece(&mut self, event: Event) -> Option<Piece> {
         match event {
-            Event::Prompt { done, of } => {
-                self.tracked.prompt(done);
+            Event::Prompt { done, of, cached } => {
+                self.tracked.prompt(done, cached);
+                self.clock.cached = cached;
                 Some(Piece::Progress { done, of })
             }
             Event::Token(token) => {
                 self.tracked.token();
                 self.clock.first_token.get_or_insert_with(Instant::now);
+                let model = &self.model;
+                self.window.get_or_insert_with(|| Window::open(model));
                 self.clock.tokens += 1;
                 let choice = token.choice;
                 let mut parts = Vec::new();
                 self.splitters[choice].push(&token.text, &mut parts);
+                self.reasoning_tokens += usize::from(self.splitters[choice].is_thinking());
                 let held = &mut self.held[choice];
                 held.extend(token.logprobs.map(|logprobs| Logprob { id: token.id, logprobs }));
                 (!parts.is_empty()).then(|| Piece::Parts { choice, parts, logprobs: std::mem::take(held) })
@@ -170,6 +183,9 @@ impl Running {
             Event::Finished(finished) => {
                 let choice = finished.choice;
                 self.tracked.ended(&finished.generation);
+                if let Some(window) = &self.window {
+                    self.model.speeds.record(&self.model, &finished.generation, window);
+                }
                 let mut parts = Vec::new();
                 self.splitters[choice].push(&finished.text, &mut parts);
                 self.splitters[choice].finish(&mut parts);
@@ -194,11 +210,20 @@ impl Running {
         }
     }
 
+    /// llama-server's `prompt_progress`.
+    pub(crate) fn progress(&self, done: usize, of: usize) -> Value {
+        let milliseconds = self.clock.begun.elapsed().as_millis() as u64;
+        json!({ "total": of, "cache": self.clock.cached, "processed": done, "time_ms": milliseconds })
+    }
+
     /// The timings so far, for those who want them with every token.
     pub(crate) fn timings(&self) -> Value {
-        let Clock { begun, first_token, tokens } = self.clock;
+        let Clock { begun, first_token, tokens, cached } = self.clock;
         let first = first_token.unwrap_or_else(Instant::now);
-        timings((0, self.prompt_tokens, tokens), ((first - begun).as_secs_f64(), first.elapsed().as_secs_f64()))
+        timings(
+            (cached, self.prompt_tokens - cached, tokens),
+            ((first - begun).as_secs_f64(), first.elapsed().as_secs_f64()),
+        )
     }
 }
 

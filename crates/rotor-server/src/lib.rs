@@ -24,6 +24,8 @@ mod page;
 mod parts;
 mod prompt;
 mod requests;
+mod statistics;
+mod stream;
 
 pub use guard::ApiKey;
 pub use models::{ModelOptions, ModelSource, ModelSpec};
@@ -55,6 +57,33 @@ pub struct ServerOptions {
     pub origins: Vec<String>,
     /// How long running answers may take to finish when the server stops.
     pub drain: Duration,
+    /// What a client may take of the server.
+    pub limits: Limits,
+}
+
+/// What a client may take of the server before anything is computed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; further ones wait to be accepted.
+    pub connections: usize,
+    /// The header of a request that has not come by then ends its connection.
+    pub header_time: Duration,
+    /// A body that has not come by then is given up.
+    pub body_time: Duration,
+    /// Bytes of a body at most.
+    pub body_bytes: usize,
+}
+
+impl Default for Limits {
+    /// 512 connections, 15 s for a header, 30 s for a body of 32 MiB: ten times the longest context of a published model.
+    fn default() -> Self {
+        Limits {
+            connections: 512,
+            header_time: Duration::from_secs(15),
+            body_time: Duration::from_secs(30),
+            body_bytes: 32 << 20,
+        }
+    }
 }
 
 /// Why a server cannot be run.
@@ -108,7 +137,7 @@ impl Server {
     /// # Errors
     /// If the system takes the listener away.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let ServerOptions { models, loading, key, origins, drain } = self.options;
+        let ServerOptions { models, loading, key, origins, drain, limits } = self.options;
         let app = Arc::new(App {
             models: Arc::new(Models::new(models, loading)),
             requests: Arc::default(),
@@ -116,6 +145,7 @@ impl Server {
             key,
             origins,
             is_loopback: self.address.ip().is_loopback(),
+            limits,
             draining: AtomicBool::new(false),
         });
         app.models.load_first();

@@ -93,7 +93,7 @@ pub(crate) async fn props(
 /// The sequences of a model, without their texts.
 #[utoipa::path(
     get, path = "/slots", tag = "server", params(OfModel),
-    responses((status = 200, description = "One object for each place", body = Object), crate::openapi::Errors),
+    responses((status = 200, description = "One object for each place", body = Vec<Object>), crate::openapi::Errors),
 )]
 pub(crate) async fn slots(
     State(app): State<Arc<App>>,
@@ -226,6 +226,7 @@ pub(crate) async fn apply_template(
         messages: &request.messages,
         tools: Tools::read(request.tools.as_deref(), None, None)?,
         format: None,
+        format_field: "",
         thinking: None,
         arguments: request.chat_template_kwargs.unwrap_or_default(),
         continue_final_message: false,

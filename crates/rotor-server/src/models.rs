@@ -6,20 +6,23 @@
 
 use crate::error::ApiError;
 use crate::parts::{CallForm, thinking_marks};
-use rotor::KvType;
+use crate::statistics::Speeds;
 use rotor::actor::{Actor, ActorOptions};
 use rotor::batch::BatchOptions;
 use rotor::engine::{DEFAULT_CONTEXT, Engine};
 use rotor::formats::{OpenOptions, Source, SourceMetadata};
 use rotor::grammar::{GrammarError, Grammars};
+use rotor::machine::Roofs;
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
+use rotor::{FormatError, KvType};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,14 @@ impl ModelSpec {
         let name = name.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
         let stem = [".gguf", ".safetensors"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name).to_owned();
         ModelSpec { id: stem, source: ModelSource::Path(path.to_path_buf()) }
+    }
+
+    /// Opens the model's file.
+    pub(crate) fn open(&self, options: &OpenOptions) -> Result<Source, FormatError> {
+        match &self.source {
+            ModelSource::Path(path) => Source::open(path, options),
+            ModelSource::BuiltIn => rotor::demo::open(options),
+        }
     }
 }
 
@@ -92,11 +103,16 @@ pub(crate) struct Loaded {
     pub(crate) id: String,
     pub(crate) actor: Actor,
     pub(crate) context: usize,
+    /// How keys and values are stored.
+    pub(crate) kv: KvType,
     pub(crate) defaults: SamplingOptions,
     /// The form that its chat template shows calls in.
     pub(crate) calls: Option<CallForm>,
     pub(crate) thinking: Option<(&'static str, &'static str)>,
     pub(crate) facts: Facts,
+    /// What the Model view shows of it, read when it is first asked for.
+    pub(crate) description: OnceCell<Value>,
+    pub(crate) speeds: Speeds,
     /// The vocabulary as grammars need it, built when the first one comes.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
     /// Requests that use it.
@@ -166,6 +182,8 @@ pub(crate) struct Models {
     options: ModelOptions,
     /// Held while it is decided which model is loaded and which makes room.
     deciding: Mutex<()>,
+    /// What the machine can do, once it has been measured.
+    roofs: OnceCell<Roofs>,
     pub(crate) created: u64,
 }
 
@@ -173,7 +191,7 @@ impl Models {
     pub(crate) fn new(specs: Vec<ModelSpec>, options: ModelOptions) -> Models {
         let slots = specs.into_iter().map(|spec| Slot { spec, state: watch::Sender::new(State::Unloaded) }).collect();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        Models { slots, options, deciding: Mutex::new(()), created }
+        Models { slots, options, deciding: Mutex::new(()), roofs: OnceCell::new(), created }
     }
 
     pub(crate) fn options(&self) -> &ModelOptions {
@@ -196,6 +214,28 @@ impl Models {
     /// Whether the first model is ready: what `/health` tells.
     pub(crate) fn is_ready(&self) -> bool {
         self.slots.first().is_none_or(|slot| !matches!(*slot.state.borrow(), State::Loading { .. } | State::Failed(_)))
+    }
+
+    /// What the machine can do. It is measured when a model is asked about while no model has anything to do; `None` until then.
+    pub(crate) async fn roofs(&self, model: &Loaded) -> Option<Roofs> {
+        let is_idle = || self.loaded().all(|loaded| loaded.users.load(Ordering::Acquire) == 0);
+        let measured = self.roofs.get_or_try_init(|| async {
+            if !is_idle() {
+                return Err(());
+            }
+            let runtime = model.engine().model().runtime().clone();
+            let measured = tokio::task::spawn_blocking(move || crate::statistics::measure(&runtime)).await;
+            match measured.map_err(std::io::Error::other).and_then(|measured| measured) {
+                Ok(roofs) if is_idle() => Ok(roofs),
+                // Somebody has begun meanwhile: the figures are not the machine's.
+                Ok(_) => Err(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the machine could not be measured");
+                    Err(())
+                }
+            }
+        });
+        measured.await.ok().copied()
     }
 
     fn slot(&self, name: Option<&str>) -> Result<&Slot, ApiError> {
@@ -328,11 +368,7 @@ fn unload(slot: &Slot) {
 
 fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Result<Loaded, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let source = match &spec.source {
-        ModelSource::Path(path) => Source::open(path, &options.open),
-        ModelSource::BuiltIn => rotor::demo::open(&options.open),
-    };
-    let source = source.map_err(|error| text(&error))?;
+    let source = spec.open(&options.open).map_err(|error| text(&error))?;
     let runtime = Runtime::new(options.threads).map_err(|error| text(&error))?;
     let runtime = runtime.tuned(&source);
     let plan = MemoryPlan::of(&source, &runtime.choice).map_err(|error| text(&error))?;
@@ -363,10 +399,13 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
         id: spec.id.clone(),
         actor,
         context,
+        kv: options.kv,
         defaults,
         calls: CallForm::of_template(&template),
         thinking: thinking_marks(&template),
         facts,
+        description: OnceCell::new(),
+        speeds: Speeds::default(),
         grammars: OnceLock::new(),
         users: AtomicUsize::new(0),
         last_used: Mutex::new(Instant::now()),

@@ -24,6 +24,16 @@ pub(crate) struct Description;
 #[expect(dead_code, reason = "stands for the shapes that errors have in the description")]
 pub(crate) struct ErrorBody(serde_json::Value);
 
+/// An event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for the events that streams have in the description")]
+pub(crate) struct StreamEvent {
+    /// Its kind, where the dialect names its events.
+    event: Option<String>,
+    /// JSON, or what ends the stream.
+    data: String,
+}
+
 /// The errors that any operation may give.
 pub(crate) struct Errors;
 

@@ -134,6 +134,11 @@ impl Splitter {
         self.calls
     }
 
+    /// Whether what comes next belongs to a thinking part.
+    pub(crate) fn is_thinking(&self) -> bool {
+        self.state == State::Thinking
+    }
+
     /// Takes the next piece of text.
     pub(crate) fn push(&mut self, text: &str, parts: &mut Vec<Part>) {
         self.held.push_str(text);

@@ -114,6 +114,8 @@ pub(crate) struct ChatPrompt<'a> {
     pub(crate) tools: Tools,
     /// OpenAI's `response_format`.
     pub(crate) format: Option<&'a Value>,
+    /// What the request calls it.
+    pub(crate) format_field: &'static str,
     /// Whether the model is to think, where it can.
     pub(crate) thinking: Option<bool>,
     /// Of the chat template.
@@ -155,7 +157,12 @@ fn instruction(tools: &[Value]) -> Value {
 }
 
 /// Turns a chat into what the engine is asked for.
-pub(crate) fn ask(model: &Loaded, chat: ChatPrompt<'_>, mut options: GenerateOptions) -> Result<Ask, ApiError> {
+pub(crate) fn ask(model: &Loaded, chat: ChatPrompt<'_>, options: GenerateOptions) -> Result<Ask, ApiError> {
+    // A long prompt takes a while to become tokens, and a large schema to become a grammar; the others go on meanwhile.
+    tokio::task::block_in_place(|| ask_here(model, chat, options))
+}
+
+fn ask_here(model: &Loaded, chat: ChatPrompt<'_>, mut options: GenerateOptions) -> Result<Ask, ApiError> {
     let conversation = conversation(model, &chat)?;
     let engine = model.engine();
     let prompt = engine.encode_conversation(&conversation).map_err(|error| {
@@ -178,7 +185,7 @@ pub(crate) fn ask(model: &Loaded, chat: ChatPrompt<'_>, mut options: GenerateOpt
     };
     if let Some(grammar) = grammar {
         let constraint = model.grammars()?.constraint(&grammar);
-        let field = if chat.tools.required { "tools" } else { "response_format" };
+        let field = if chat.tools.required { "tools" } else { chat.format_field };
         ask.request.constraint = Some(constraint.map_err(|error| ApiError::field(field, error.to_string()))?);
     }
     Ok(ask)
@@ -214,24 +221,7 @@ fn grammar(model: &Loaded, chat: &ChatPrompt<'_>) -> Result<Option<Grammar>, Api
         return Ok(Some(call_grammar(&chat.tools, model.calls.unwrap_or(TAGGED))));
     }
     let Some(format) = chat.format.filter(|format| !format.is_null()) else { return Ok(None) };
-    let kind = format.get("type").and_then(Value::as_str);
-    match kind {
-        Some("text") => Ok(None),
-        Some("json_object") => {
-            Ok(Some(format.get("schema").map_or(Grammar::JsonObject, |schema| Grammar::JsonSchema(schema.clone()))))
-        }
-        Some("json_schema") => {
-            let holder = format.get("json_schema").unwrap_or(format);
-            match holder.get("schema") {
-                Some(schema @ Value::Object(_)) => Ok(Some(Grammar::JsonSchema(schema.clone()))),
-                None => Ok(Some(Grammar::JsonObject)),
-                Some(_) => {
-                    Err(ApiError::field("response_format", "response_format.json_schema.schema must be an object"))
-                }
-            }
-        }
-        _ => Err(ApiError::field("response_format", "response_format.type must be text, json_object or json_schema")),
-    }
+    Grammar::of_response_format(format).map_err(|error| ApiError::field(chat.format_field, error.to_string()))
 }
 
 /// Calls in the family's own marks, one of the tools each, arguments as the tool's schema says.

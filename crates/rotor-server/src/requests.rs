@@ -73,6 +73,7 @@ struct Entry {
     phase: Phase,
     prompt_tokens: Option<usize>,
     prompt_done: usize,
+    cached: usize,
     generated: usize,
     max_tokens: Option<usize>,
     first_token: Option<Instant>,
@@ -127,6 +128,7 @@ impl Requests {
             phase: Phase::Model,
             prompt_tokens: None,
             prompt_done: 0,
+            cached: 0,
             generated: 0,
             max_tokens: None,
             first_token: None,
@@ -166,7 +168,7 @@ impl Requests {
                     let rate = rate.map(|first| (entry.generated - 1) as f64 / first.elapsed().as_secs_f64());
                     json!({
                         "state": if *phase == Phase::Prefill { "prefill" } else { "decode" },
-                        "prompt_tokens": entry.prompt_tokens, "prompt_processed": entry.prompt_done, "cached_tokens": 0,
+                        "prompt_tokens": entry.prompt_tokens, "prompt_processed": entry.prompt_done, "cached_tokens": entry.cached,
                         "generated_tokens": entry.generated, "max_tokens": entry.max_tokens, "tokens_per_second": rate,
                     })
                 }
@@ -240,9 +242,9 @@ impl Tracked {
         });
     }
 
-    /// So much of its prompt is done.
-    pub(crate) fn prompt(&self, done: usize) {
-        self.change(|entry| (entry.phase, entry.prompt_done) = (Phase::Prefill, done));
+    /// So much of its prompt is done, and so much of that was found in memory.
+    pub(crate) fn prompt(&self, done: usize, cached: usize) {
+        self.change(|entry| (entry.phase, entry.prompt_done, entry.cached) = (Phase::Prefill, done, cached));
     }
 
     /// Another token.

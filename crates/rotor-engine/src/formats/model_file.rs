@@ -185,6 +185,11 @@ impl ModelFile {
         self.kind
     }
 
+    /// The files that weights lie in; none for bytes in memory.
+    pub fn paths(&self) -> &[PathBuf] {
+        self.table.paths()
+    }
+
     /// What is odd about the file without being wrong, in sentences.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -1,14 +1,16 @@
 //! `POST /v1/chat/completions`.
 
-use super::sampling::{MAX_TOKENS, MAX_TOP_LOGPROBS, Sampling};
-use super::{Usage, content_logprobs, stream};
+use super::answer::{Frame, StreamOptions};
+use super::content_logprobs;
+use super::sampling::{MAX_TOKENS, MAX_TOP_LOGPROBS, Sampling, choices};
 use crate::app::App;
 use crate::body::{Int, Json, integer};
-use crate::error::{ApiError, Dialect};
-use crate::generation::{Piece, Running, timings_of};
+use crate::error::ApiError;
+use crate::generation::Piece;
 use crate::parts::Part;
 use crate::prompt::{self, ChatPrompt, Tools};
 use crate::requests::Caller;
+use crate::stream;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::Event;
@@ -34,6 +36,9 @@ pub(crate) struct ChatRequest {
     pub(crate) max_tokens: Option<Int>,
     #[serde(flatten)]
     pub(crate) sampling: Sampling,
+    /// How many answers.
+    #[schema(minimum = 1, maximum = 16)]
+    pub(crate) n: Option<Int>,
     /// Log-probabilities of the tokens.
     pub(crate) logprobs: Option<bool>,
     /// So many alternatives of each token.
@@ -78,18 +83,11 @@ pub(crate) struct ChatRequest {
     pub(crate) function_call: Option<Value>,
 }
 
-/// What a stream holds beside the answer.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub(crate) struct StreamOptions {
-    /// Ends with a chunk that has the usage.
-    pub(crate) include_usage: Option<bool>,
-}
-
 /// Answers a conversation.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest,
     responses(
-        (status = 200, description = "The answer, or a stream of its pieces", content((Object = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The answer, or a stream of its pieces", content((Object = "application/json"), (crate::openapi::StreamEvent = "text/event-stream"))),
         crate::openapi::Errors,
     ),
 )]
@@ -120,48 +118,38 @@ pub(crate) async fn chat_completions(
         messages: &request.messages,
         tools: Tools::read(request.tools.as_deref(), request.tool_choice.as_ref(), request.parallel_tool_calls)?,
         format: request.response_format.as_ref(),
+        format_field: "response_format",
         thinking: request.reasoning_effort.as_deref().map(|effort| effort != "none"),
         arguments: request.chat_template_kwargs.clone().unwrap_or_default(),
         continue_final_message: request.continue_final_message.unwrap_or(false),
         add_generation_prompt: request.add_generation_prompt,
     };
     let mut ask = prompt::ask(&model, chat, options)?;
-    ask.request.choices = request.sampling.choices()?;
+    ask.request.choices = choices(request.n)?;
     ask.request.logprobs = (request.logprobs == Some(true)).then(|| top.unwrap_or(0).max(1));
     let running = crate::generation::begin(model, ask, tracked)?;
     let answer = Answer {
-        id: crate::ids::unique("chatcmpl-"),
-        created: crate::requests::now() as u64,
-        running,
+        frame: Frame::new("chatcmpl-", running, &caller, request.stream_options),
         top: (request.logprobs == Some(true)).then(|| top.unwrap_or(0)),
-        include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
         progress: request.return_progress == Some(true),
         timings: request.timings_per_token == Some(true),
-        request_id: caller.id.clone(),
-        usage: Usage::default(),
-        open: 0,
-        last_timings: None,
-        ended: false,
+        begun: false,
     };
-    if request.stream == Some(true) { Ok(answer.stream()) } else { answer.whole().await }
+    if request.stream == Some(true) { Ok(stream::response(answer)) } else { answer.whole().await }
 }
+
+/// What the pieces of a stream are.
+const CHUNK: &str = "chat.completion.chunk";
 
 /// A chat's answer on its way.
 struct Answer {
-    id: String,
-    created: u64,
-    running: Running,
+    frame: Frame,
     /// Alternatives of each token, where log-probabilities are wanted.
     top: Option<usize>,
-    include_usage: bool,
     progress: bool,
     timings: bool,
-    request_id: String,
-    usage: Usage,
-    /// Choices whose role was sent.
-    open: usize,
-    last_timings: Option<Value>,
-    ended: bool,
+    /// The roles were sent.
+    begun: bool,
 }
 
 /// A choice, put together.
@@ -177,124 +165,86 @@ struct Choice {
 
 impl Answer {
     async fn whole(mut self) -> Result<Response, ApiError> {
-        let mut choices = vec![Choice::default(); self.running.choices];
-        while let Some(piece) = self.running.next().await {
+        let mut choices = vec![Choice::default(); self.frame.running.choices];
+        while let Some(piece) = self.frame.running.next().await {
             match piece {
                 Piece::Progress { .. } => {}
                 Piece::Parts { choice, parts, logprobs } => {
                     let choice = &mut choices[choice];
                     if let Some(top) = self.top {
-                        let mut value = content_logprobs(self.running.model.engine(), &logprobs, top);
-                        choice.logprobs.extend(value["content"].as_array_mut().map(std::mem::take).unwrap_or_default());
+                        choice.logprobs.extend(content_logprobs(self.frame.running.model.engine(), &logprobs, top));
                     }
                     parts.into_iter().for_each(|part| choice.add(part));
                 }
                 Piece::End { choice, finish, generation, .. } => {
                     choices[choice].finish = finish.openai();
-                    self.usage.add(&generation);
-                    self.last_timings = Some(timings_of(&generation));
+                    self.frame.ended(&generation);
                 }
                 Piece::Failed(error) => return Err(error),
             }
         }
-        let choices: Vec<_> =
+        let choices: Value =
             choices.into_iter().enumerate().map(|(index, choice)| choice.json(index, self.top)).collect();
-        let body = json!({
-            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.running.model.id,
-            "system_fingerprint": crate::FINGERPRINT, "choices": choices, "usage": self.usage.json(),
-            "timings": self.last_timings,
-        });
-        Ok(axum::Json(body).into_response())
+        Ok(axum::Json(self.frame.whole("chat.completion", choices)).into_response())
     }
 
-    fn stream(self) -> Response {
-        stream::response(stream::unfold(self, |mut answer| async move {
-            if answer.ended {
-                return None;
-            }
-            let events = answer.events().await;
-            Some((events, answer))
-        }))
-    }
-
-    /// The next events of the stream.
-    async fn events(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.open == 0 {
-            // Clients want every choice to begin in order.
-            self.open = self.running.choices;
-            events.extend((0..self.open).map(|index| {
-                self.chunk(index, json!({ "role": "assistant", "content": "" }), Value::Null, Value::Null)
-            }));
-            return events;
+    /// The events of a piece of text.
+    fn parts(&self, choice: usize, parts: Vec<Part>, logprobs: Value) -> Vec<Event> {
+        if parts.is_empty() {
+            return vec![self.chunk(choice, json!({}), logprobs, Value::Null)];
         }
-        match self.running.next().await {
-            Some(Piece::Progress { done, of }) => {
-                if self.progress && done < of {
-                    let progress = json!({ "total": of, "cache": 0, "processed": done });
-                    let mut chunk = self.frame(json!([]));
-                    chunk["prompt_progress"] = progress;
-                    events.push(stream::data(&chunk));
-                }
-            }
-            Some(Piece::Parts { choice, parts, logprobs }) => {
-                let mut logprobs = match self.top {
-                    Some(top) => content_logprobs(self.running.model.engine(), &logprobs, top),
-                    None => Value::Null,
-                };
-                if parts.is_empty() {
-                    events.push(self.chunk(choice, json!({}), logprobs, Value::Null));
-                    return events;
-                }
-                for part in parts {
-                    let delta = delta(part);
-                    events.push(self.chunk(choice, delta, logprobs.take(), Value::Null));
-                }
-            }
-            Some(Piece::End { choice, finish, generation, .. }) => {
-                self.usage.add(&generation);
-                self.last_timings = Some(timings_of(&generation));
-                events.push(self.chunk(choice, json!({}), Value::Null, finish.openai().into()));
-            }
-            Some(Piece::Failed(error)) => {
-                self.ended = true;
-                events.push(stream::data(&error.body(Dialect::OpenAi, &self.request_id)));
-            }
-            None => {
-                self.ended = true;
-                if self.include_usage {
-                    let mut chunk = self.frame(json!([]));
-                    chunk["usage"] = self.usage.json();
-                    chunk["timings"] = json!(self.last_timings);
-                    events.push(stream::data(&chunk));
-                }
-                events.push(stream::done());
-            }
-        }
-        events
-    }
-
-    fn frame(&self, choices: Value) -> Value {
-        let mut chunk = json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.running.model.id,
-            "system_fingerprint": crate::FINGERPRINT, "choices": choices,
-        });
-        if self.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
+        let mut logprobs = logprobs;
+        parts.into_iter().map(|part| self.chunk(choice, delta(part), logprobs.take(), Value::Null)).collect()
     }
 
     fn chunk(&self, index: usize, delta: Value, logprobs: Value, finish: Value) -> Event {
         let ends = !finish.is_null();
         let choice = json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
-        let mut chunk = self.frame(json!([choice]));
+        let mut chunk = self.frame.chunk(CHUNK, json!([choice]));
         if ends {
-            chunk["timings"] = json!(self.last_timings);
+            chunk["timings"] = self.frame.timings().clone();
         } else if self.timings {
-            chunk["timings"] = self.running.timings();
+            chunk["timings"] = self.frame.running.timings();
         }
         stream::data(&chunk)
+    }
+}
+
+impl stream::Answer for Answer {
+    async fn events(&mut self) -> Option<Vec<Event>> {
+        if self.frame.is_over() {
+            return None;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            // Clients want every choice to begin in order.
+            let role = json!({ "role": "assistant", "content": "" });
+            let choices = 0..self.frame.running.choices;
+            return Some(choices.map(|index| self.chunk(index, role.clone(), Value::Null, Value::Null)).collect());
+        }
+        Some(match self.frame.running.next().await {
+            Some(Piece::Progress { done, of }) if self.progress && done < of => {
+                let mut chunk = self.frame.chunk(CHUNK, json!([]));
+                chunk["prompt_progress"] = self.frame.running.progress(done, of);
+                vec![stream::data(&chunk)]
+            }
+            Some(Piece::Progress { .. }) => Vec::new(),
+            Some(Piece::Parts { choice, parts, logprobs }) => {
+                let logprobs = match self.top {
+                    Some(top) => {
+                        let content = content_logprobs(self.frame.running.model.engine(), &logprobs, top);
+                        json!({ "content": content, "refusal": null })
+                    }
+                    None => Value::Null,
+                };
+                self.parts(choice, parts, logprobs)
+            }
+            Some(Piece::End { choice, finish, generation, .. }) => {
+                self.frame.ended(&generation);
+                vec![self.chunk(choice, json!({}), Value::Null, finish.openai().into())]
+            }
+            Some(Piece::Failed(error)) => self.frame.failed(&error),
+            None => self.frame.last(CHUNK),
+        })
     }
 }
 

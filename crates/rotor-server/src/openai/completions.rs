@@ -1,14 +1,16 @@
 //! `POST /v1/completions`.
 
-use super::sampling::{MAX_TOKENS, Sampling};
-use super::{Usage, finite, stream, token};
+use super::answer::{Frame, StreamOptions};
+use super::sampling::{MAX_TOKENS, Sampling, choices};
+use super::{finite, token};
 use crate::app::App;
 use crate::body::{Int, Json, integer};
-use crate::error::{ApiError, Dialect};
-use crate::generation::{Ask, Logprob, Piece, Running, timings_of};
+use crate::error::ApiError;
+use crate::generation::{Ask, Logprob, Piece};
 use crate::models::Loaded;
 use crate::parts::Part;
 use crate::requests::Caller;
+use crate::stream;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::Event;
@@ -47,13 +49,16 @@ pub(crate) struct CompletionRequest {
     pub(crate) max_tokens: Option<Int>,
     #[serde(flatten)]
     pub(crate) sampling: Sampling,
+    /// How many continuations.
+    #[schema(minimum = 1, maximum = 16)]
+    pub(crate) n: Option<Int>,
     /// Log-probabilities with so many alternatives.
     #[schema(minimum = 0, maximum = 20)]
     pub(crate) logprobs: Option<Int>,
     /// Sends the answer as it is made.
     pub(crate) stream: Option<bool>,
     /// Of the stream.
-    pub(crate) stream_options: Option<super::chat::StreamOptions>,
+    pub(crate) stream_options: Option<StreamOptions>,
     /// Not supported.
     #[schema(ignore)]
     pub(crate) suffix: Option<Value>,
@@ -69,7 +74,7 @@ pub(crate) struct CompletionRequest {
 #[utoipa::path(
     post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The continuation, or a stream of its pieces", content((Object = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The continuation, or a stream of its pieces", content((Object = "application/json"), (crate::openapi::StreamEvent = "text/event-stream"))),
         crate::openapi::Errors,
     ),
 )]
@@ -86,7 +91,7 @@ pub(crate) async fn completions(
     if given(&request.echo) {
         return Err(ApiError::unsupported("echo", "echo"));
     }
-    let choices = request.sampling.choices()?;
+    let choices = choices(request.n)?;
     if request.best_of.is_some_and(|best| best.0 != choices as i64) {
         return Err(ApiError::unsupported("best_of", "best_of other than n"));
     }
@@ -99,19 +104,10 @@ pub(crate) async fn completions(
     let mut ask = Ask::new(prompt, options, "prompt");
     ask.request.choices = choices;
     ask.request.logprobs = top.map(|top| top.max(1));
-    let answer = Answer {
-        id: crate::ids::unique("cmpl-"),
-        created: crate::requests::now() as u64,
-        running: crate::generation::begin(model, ask, tracked)?,
-        top,
-        include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
-        request_id: caller.id.clone(),
-        usage: Usage::default(),
-        offsets: vec![0; choices],
-        timings: Value::Null,
-        ended: false,
-    };
-    if request.stream == Some(true) { Ok(answer.stream()) } else { answer.whole().await }
+    let running = crate::generation::begin(model, ask, tracked)?;
+    let answer =
+        Answer { frame: Frame::new("cmpl-", running, &caller, request.stream_options), top, offsets: vec![0; choices] };
+    if request.stream == Some(true) { Ok(stream::response(answer)) } else { answer.whole().await }
 }
 
 fn one_prompt(model: &Loaded, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
@@ -129,25 +125,22 @@ fn one_prompt(model: &Loaded, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
     model.engine().encode_prompt(&text).map_err(|error| ApiError::of_generation(&error, "prompt"))
 }
 
+/// What an answer, and each piece of a stream, is.
+const OBJECT: &str = "text_completion";
+
 /// A continuation on its way.
 struct Answer {
-    id: String,
-    created: u64,
-    running: Running,
+    frame: Frame,
+    /// Alternatives of each token, where log-probabilities are wanted.
     top: Option<usize>,
-    include_usage: bool,
-    request_id: String,
-    usage: Usage,
     /// Characters of each choice so far.
     offsets: Vec<usize>,
-    timings: Value,
-    ended: bool,
 }
 
 impl Answer {
     async fn whole(mut self) -> Result<Response, ApiError> {
-        let mut texts = vec![(String::new(), Vec::new(), ""); self.running.choices];
-        while let Some(piece) = self.running.next().await {
+        let mut texts = vec![(String::new(), Vec::new(), ""); self.frame.running.choices];
+        while let Some(piece) = self.frame.running.next().await {
             match piece {
                 Piece::Progress { .. } => {}
                 Piece::Parts { choice, parts, logprobs } => {
@@ -156,13 +149,12 @@ impl Answer {
                 }
                 Piece::End { choice, finish, generation, .. } => {
                     texts[choice].2 = finish.openai();
-                    self.usage.add(&generation);
-                    self.timings = timings_of(&generation);
+                    self.frame.ended(&generation);
                 }
                 Piece::Failed(error) => return Err(error),
             }
         }
-        let choices: Vec<_> = texts
+        let choices: Value = texts
             .into_iter()
             .enumerate()
             .map(|(index, (text, logprobs, finish))| {
@@ -170,68 +162,13 @@ impl Answer {
                 json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish })
             })
             .collect();
-        let mut body = self.frame(choices);
-        body["usage"] = self.usage.json();
-        body["timings"] = self.timings;
-        Ok(axum::Json(body).into_response())
-    }
-
-    fn stream(self) -> Response {
-        stream::response(stream::unfold(self, |mut answer| async move {
-            if answer.ended {
-                return None;
-            }
-            let events = answer.events().await;
-            Some((events, answer))
-        }))
-    }
-
-    async fn events(&mut self) -> Vec<Event> {
-        match self.running.next().await {
-            Some(Piece::Progress { .. }) => Vec::new(),
-            Some(Piece::Parts { choice, parts, logprobs }) => {
-                let text: String = parts.into_iter().filter_map(text_of).collect();
-                let logprobs = self.logprobs(choice, &logprobs);
-                let choice = json!({ "index": choice, "text": text, "logprobs": logprobs, "finish_reason": null });
-                vec![stream::data(&self.frame(vec![choice]))]
-            }
-            Some(Piece::End { choice, finish, generation, .. }) => {
-                self.usage.add(&generation);
-                let choice = json!({ "index": choice, "text": "", "logprobs": null, "finish_reason": finish.openai() });
-                let mut chunk = self.frame(vec![choice]);
-                self.timings = timings_of(&generation);
-                chunk["timings"] = self.timings.clone();
-                vec![stream::data(&chunk)]
-            }
-            Some(Piece::Failed(error)) => {
-                self.ended = true;
-                vec![stream::data(&error.body(Dialect::OpenAi, &self.request_id))]
-            }
-            None => {
-                self.ended = true;
-                let mut events = Vec::new();
-                if self.include_usage {
-                    let mut chunk = self.frame(Vec::new());
-                    chunk["usage"] = self.usage.json();
-                    events.push(stream::data(&chunk));
-                }
-                events.push(stream::done());
-                events
-            }
-        }
-    }
-
-    fn frame(&self, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id, "object": "text_completion", "created": self.created, "model": self.running.model.id,
-            "system_fingerprint": crate::FINGERPRINT, "choices": choices,
-        })
+        Ok(axum::Json(self.frame.whole(OBJECT, choices)).into_response())
     }
 
     /// The older shape of log-probabilities: one list for each kind of thing.
     fn logprobs(&mut self, choice: usize, logprobs: &[Logprob]) -> Value {
         let Some(top) = self.top else { return Value::Null };
-        let engine = self.running.model.engine();
+        let engine = self.frame.running.model.engine();
         let (mut tokens, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for Logprob { id, logprobs } in logprobs {
             let (text, _) = token(engine, *id);
@@ -248,6 +185,32 @@ impl Answer {
             tops.push(alternatives);
         }
         json!({ "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets })
+    }
+}
+
+impl stream::Answer for Answer {
+    async fn events(&mut self) -> Option<Vec<Event>> {
+        if self.frame.is_over() {
+            return None;
+        }
+        Some(match self.frame.running.next().await {
+            Some(Piece::Progress { .. }) => Vec::new(),
+            Some(Piece::Parts { choice, parts, logprobs }) => {
+                let text: String = parts.into_iter().filter_map(text_of).collect();
+                let logprobs = self.logprobs(choice, &logprobs);
+                let choice = json!({ "index": choice, "text": text, "logprobs": logprobs, "finish_reason": null });
+                vec![stream::data(&self.frame.chunk(OBJECT, json!([choice])))]
+            }
+            Some(Piece::End { choice, finish, generation, .. }) => {
+                self.frame.ended(&generation);
+                let choice = json!({ "index": choice, "text": "", "logprobs": null, "finish_reason": finish.openai() });
+                let mut chunk = self.frame.chunk(OBJECT, json!([choice]));
+                chunk["timings"] = self.frame.timings().clone();
+                vec![stream::data(&chunk)]
+            }
+            Some(Piece::Failed(error)) => self.frame.failed(&error),
+            None => self.frame.last(OBJECT),
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! OpenAI's dialect.
 
+mod answer;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod sampling;
-pub(crate) mod stream;
 
 use crate::generation::Logprob;
 use rotor::engine::{Engine, Generation};
@@ -21,11 +22,14 @@ pub(crate) struct Usage {
     pub(crate) prompt: usize,
     pub(crate) cached: usize,
     pub(crate) completion: usize,
+    /// Those of the completion that were thinking parts.
+    pub(crate) reasoning: usize,
 }
 
 impl Usage {
-    /// Counts another choice.
-    pub(crate) fn add(&mut self, generation: &Generation) {
+    /// Counts another choice; `reasoning` are the tokens of all thinking parts so far.
+    pub(crate) fn add(&mut self, generation: &Generation, reasoning: usize) {
+        self.reasoning = reasoning;
         self.prompt = generation.prompt_tokens;
         self.cached = self.cached.max(generation.cached_tokens);
         self.completion += generation.tokens.len();
@@ -37,7 +41,7 @@ impl Usage {
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": { "cached_tokens": self.cached },
-            "completion_tokens_details": { "reasoning_tokens": 0 },
+            "completion_tokens_details": { "reasoning_tokens": self.reasoning },
         })
     }
 }
@@ -59,18 +63,18 @@ fn rank(id: u32, logprobs: &TokenLogprobs) -> Option<usize> {
     logprobs.top.iter().position(|(other, _)| *other == id).map(|at| at + 1)
 }
 
-/// `logprobs.content` of a chat.
-fn content_logprobs(engine: &Engine, logprobs: &[Logprob], top: usize) -> Value {
+/// `logprobs.content` of a chat: an entry for each token.
+fn content_logprobs(engine: &Engine, logprobs: &[Logprob], top: usize) -> Vec<Value> {
     let entry = |id: u32, logprob: f64| {
         let (text, bytes) = token(engine, id);
         json!({ "id": id, "token": text, "bytes": bytes, "logprob": finite(logprob) })
     };
-    let content = logprobs.iter().map(|Logprob { id, logprobs }| {
+    let content = |Logprob { id, logprobs }: &Logprob| {
         let mut value = entry(*id, logprobs.logprob);
         let alternatives: Vec<_> = logprobs.top.iter().take(top).map(|(id, logprob)| entry(*id, *logprob)).collect();
         value["rank"] = json!(rank(*id, logprobs));
         value["top_logprobs"] = json!(alternatives);
         value
-    });
-    json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
+    };
+    logprobs.iter().map(content).collect()
 }

@@ -66,17 +66,14 @@ pub(crate) struct Sampling {
     pub(crate) stop: Option<Stop>,
     /// Goes on past the model's end of its turn.
     pub(crate) ignore_eos: Option<bool>,
-    /// How many answers.
-    #[schema(minimum = 1, maximum = 16)]
-    pub(crate) n: Option<Int>,
+}
+
+/// The answers that are wanted.
+pub(crate) fn choices(n: Option<Int>) -> Result<usize, ApiError> {
+    Ok(integer("n", n, 1, MAX_CHOICES)?.unwrap_or(1))
 }
 
 impl Sampling {
-    /// The answers that are wanted.
-    pub(crate) fn choices(&self) -> Result<usize, ApiError> {
-        Ok(integer("n", self.n, 1, MAX_CHOICES)?.unwrap_or(1))
-    }
-
     /// The engine's options, checked; `defaults` count where the request says nothing.
     pub(crate) fn options(&self, model: &Loaded, max_tokens: Option<usize>) -> Result<GenerateOptions, ApiError> {
         let defaults = &model.defaults;

@@ -77,6 +77,7 @@ export function statistics({ id, builtin }, { machine, context }) {
             head_bytes: 0,
             kv_bytes_per_token: kv,
             kv_bytes: kv * shape.context,
+            kv_budget_bytes: 4 * 2 ** 30,
             workspace_bytes: 786432 * shape.layers,
             machine_bytes: 16 * 2 ** 30,
         },

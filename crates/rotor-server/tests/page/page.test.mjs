@@ -95,6 +95,7 @@ test("a reload finds the conversation, its branches and its place in the list", 
         await page.getByRole("button", { name: "Previous branch" }).click();
         await page.getByText("1 / 2").waitFor();
         const text = await answerText(page);
+        await stored(page);
         await page.reload();
         await page.getByText("1 / 2").waitFor();
         assert.equal(await answerText(page), text);
@@ -418,6 +419,21 @@ async function eventually(condition) {
         assert.ok(Date.now() < deadline, "it never came to be");
         await new Promise((resolve) => setTimeout(resolve, 100));
     }
+}
+
+/** Waits until the page's database holds what the page has begun to write. */
+function stored(page) {
+    return page.evaluate(
+        () =>
+            new Promise((resolve) => {
+                indexedDB.open("rotor").onsuccess = ({ target: { result: database } }) => {
+                    // It waits for the transactions that began before it.
+                    const transaction = database.transaction(["conversations", "turns"], "readwrite");
+                    transaction.objectStore("conversations").count();
+                    transaction.oncomplete = () => resolve(database.close());
+                };
+            }),
+    );
 }
 
 /** Runs in the page: all turns in its database. */

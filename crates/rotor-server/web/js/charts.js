@@ -175,7 +175,8 @@ export function roofline({ bandwidth, peak }, dots) {
     const lowX = Math.min(...dots.map((dot) => dot.intensity), ridge) / 3;
     const highX = Math.max(...dots.map((dot) => dot.intensity), ridge) * 3;
     const highY = peak * 2;
-    const lowY = Math.min(...dots.map((dot) => dot.rate), lowX * bandwidth) / 2;
+    // Below the lowest dot there is room for its name.
+    const lowY = Math.min(...dots.map((dot) => dot.rate), lowX * bandwidth) / 4;
     const scale = (value, low, high) => Math.log(value / low) / Math.log(high / low);
     const label = `Roofline. ${dots.map(({ name, text: figure }) => `${name}: ${figure}`).join(". ")}`;
     return chart(height, label, (width) => {

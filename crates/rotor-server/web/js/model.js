@@ -126,6 +126,8 @@ function facts({ name, id, file, type, license, architecture: family, activation
 }
 
 function plain(key, value) {
+    if (value === null || (Array.isArray(value) && value.length === 0)) return null;
+    if (typeof value === "object" && !Array.isArray(value)) return Object.values(value).map(String).join(", ");
     if (key === "rms_norm_eps") return value.toExponential();
     if (Array.isArray(value)) return `${value.length} values`;
     return typeof value === "number" ? (Number.isInteger(value) ? integer(value) : String(value)) : String(value);
@@ -183,7 +185,7 @@ function memory({ memory: plan, context }) {
         h(
             "p",
             { class: "small" },
-            `Keys and values take ${bytes(plan.kv_bytes_per_token)} for each token of at most ${integer(context.served)} in one sequence.`,
+            `Keys and values take ${bytes(plan.kv_bytes_per_token)} for each token of at most ${integer(context.served)} in one sequence, and may grow to ${bytes(plan.kv_budget_bytes)} in all.`,
         ),
     );
 }
