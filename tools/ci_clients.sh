@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The official clients of OpenAI and Anthropic against `rotor serve`: tools/ci_clients.sh ROTOR
+# The official clients of OpenAI and Anthropic, and the examples of docs/server.md, against `rotor serve`: tools/ci_clients.sh ROTOR
 set -euo pipefail
 rotor=$(realpath "${1:?path of the rotor binary}")
 cd "$(dirname "$0")/.."
@@ -11,14 +11,5 @@ if ! python3 -m venv "$cache/clients" ||
     echo "SKIPPED: the official clients. openai 3.57.0 and anthropic 2.14.0 (PyPI) cannot be had"
     exit 0
 fi
-work=$(mktemp -d)
-"$rotor" serve --port 0 --json >"$work/listening" 2>"$work/log" &
-server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-for _ in $(seq 100); do
-    [ -s "$work/listening" ] && break
-    sleep 0.1
-done
-port=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["port"])' "$work/listening")
-"$rotor" serve --check "http://127.0.0.1:$port"
-"$cache/clients/bin/python" crates/rotor-server/tests/clients/clients.py "http://127.0.0.1:$port"
+export python="$cache/clients/bin/python" tests=crates/rotor-server/tests/clients
+tools/with_server.sh "$rotor" -- sh -e -c '"$python" "$tests/clients.py"; "$python" "$tests/examples.py" docs/server.md'

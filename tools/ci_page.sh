@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# The page in Chromium: against its mock server or, where an address is given, against the server that runs there.
-# Usage: tools/ci_page.sh [http://127.0.0.1:PORT/]. Skipped, by name, where Node.js or Chromium cannot be had.
+# The page in Chromium: against its mock server and, where a binary is given, against `rotor serve`.
+# Usage: tools/ci_page.sh [ROTOR]. Skipped, by name, where Node.js or Chromium cannot be had.
 set -euo pipefail
-cd "$(dirname "$0")/../crates/rotor-server/tests/page"
+rotor="${1:+$(realpath "$1")}"
+tools=$(realpath "$(dirname "$0")")
+cd "$tools/../crates/rotor-server/tests/page"
 
 complete() {
     command -v npm >/dev/null && command -v "${CHROMIUM:-chromium}" >/dev/null
@@ -22,4 +24,8 @@ if ! npm ci --silent --no-fund --no-audit; then
     exit 0
 fi
 npm run --silent lint
-ROTOR_PAGE_URL="${1:-}" npm test
+npm test
+if [ -n "$rotor" ]; then
+    echo "the page on rotor serve"
+    "$tools/with_server.sh" "$rotor" -- bash -c 'ROTOR_PAGE_URL=$ROTOR_URL/ node --test page.test.mjs'
+fi

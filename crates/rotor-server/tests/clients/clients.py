@@ -1,12 +1,12 @@
-"""The official clients of OpenAI and Anthropic, unchanged, against a server with the built-in model: clients.py URL."""
+"""The official clients of OpenAI and Anthropic, unchanged, against the server at ROTOR_URL with the built-in model."""
 
 import json
-import sys
+import os
 
 import anthropic
 import openai
 
-url = sys.argv[1]
+url = os.environ["ROTOR_URL"]
 model = "rotor-tiny"
 messages = [{"role": "user", "content": "Once upon a time"}]
 parameters = {
@@ -59,6 +59,69 @@ def openai_client() -> None:
         raise AssertionError("a temperature of 5 was taken")
 
 
+def openai_responses() -> None:
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none").responses
+    story = {"model": model, "input": "Once upon a time", "instructions": "Tell a story.", "max_output_tokens": 20}
+    whole = client.create(**story, temperature=0)
+    assert whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.output_text and whole.usage.output_tokens == 20 and whole.store is False
+    events = list(client.create(**story, temperature=0, stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].response.output_text == whole.output_text
+
+    include = ["message.output_text.logprobs"]
+    told = client.create(**story, include=include, top_logprobs=2).output[0].content[0].logprobs
+    assert [len(token.top_logprobs) for token in told] == [2] * 20
+
+    look = {"type": "function", "name": "look", "parameters": parameters}
+    forced = {"tools": [look, {"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False}
+    question = {"role": "user", "content": "Look."}
+    with client.stream(model=model, input=[question], **forced) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_response()
+    assert {"response.function_call_arguments.done", "response.completed"} <= kinds
+    called = final.output[-1]
+    assert called.type == "function_call" and json.loads(called.arguments)["where"] in ("here", "there")
+    found = {"type": "function_call_output", "call_id": called.call_id, "output": "a house"}
+    after = client.create(model=model, input=[question, called, found], tools=[look], max_output_tokens=10)
+    assert after.usage.output_tokens == 10 and after.output
+
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}}
+    schema |= {"required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "name": "p", "strict": True, "schema": schema}
+    answer = client.create(model=model, input="A number.", text={"format": form})
+    assert answer.status == "completed" and 0 <= json.loads(answer.output_text)["a"] <= 99
+    assert client.input_tokens.count(model=model, input="Once upon a time").input_tokens > 3
+
+    for refused in ({"previous_response_id": "resp_1"}, {"background": True}, {"conversation": "conv_1"}):
+        try:
+            client.create(model=model, input="x", **refused)
+        except openai.BadRequestError as error:
+            assert error.param == next(iter(refused)), error
+        else:
+            raise AssertionError(f"{refused} was taken")
+    try:
+        client.retrieve("resp_1")
+    except openai.NotFoundError as error:
+        assert "stores none" in str(error), error
+    else:
+        raise AssertionError("a response was found that nobody stored")
+
+
 def anthropic_client() -> None:
     client = anthropic.Anthropic(base_url=url, api_key="none")
     whole = client.messages.create(**ask, max_tokens=20)
@@ -74,5 +137,6 @@ def anthropic_client() -> None:
 
 
 openai_client()
+openai_responses()
 anthropic_client()
-print("2 passed, 0 failed")
+print("3 passed, 0 failed")
