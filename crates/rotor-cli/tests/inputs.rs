@@ -191,3 +191,34 @@ mod signals {
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }
+
+#[test]
+fn a_schema_is_kept_to_or_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema.json");
+    let run = |text: &str, more: &[&str]| {
+        std::fs::write(&schema, text).unwrap();
+        rotor(["run", "-p", "A king: ", "--json-schema", path_text(&schema)].iter().chain(more).copied())
+    };
+    let person = r#"{"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["age"], "additionalProperties": false}"#;
+    let kept = run(person, &[]);
+    assert_eq!(kept.code, 0, "{}", kept.stderr);
+    let found: serde_json::Value = serde_json::from_str(&kept.stdout).unwrap();
+    assert!((0..=99).contains(&found["age"].as_i64().unwrap()), "{found}");
+    let cut = run(person, &["-n", "2"]);
+    assert!(cut.code == 0 && cut.stderr.contains("the JSON is not complete"), "{}", cut.stderr);
+    for (text, told) in [
+        ("{", "is no JSON"),
+        ("[1]", "must be a JSON object"),
+        (r#"{"not": {}}"#, "cannot be kept to"),
+        (r#"{"type": "strin"}"#, "cannot be kept to"),
+        ("\u{0}", "is no JSON"),
+    ] {
+        let refused = run(text, &[]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{text}");
+        assert!(refused.error().contains(told) && refused.error().contains("schema.json"), "{}", refused.stderr);
+    }
+    let missing = rotor(["run", "-p", "x", "--json-schema", "nowhere.json"]);
+    assert!(missing.code == 1 && missing.error().contains("nowhere.json"), "{}", missing.stderr);
+}

@@ -229,7 +229,20 @@ impl Engine {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
-        let mut events = self.events(session, Request::new(prompt.to_vec(), options.clone()))?;
+        self.complete(session, Request::new(prompt.to_vec(), options.clone()), on_text)
+    }
+
+    /// As [`Engine::generate`], for a request of one choice, which may have a constraint.
+    ///
+    /// # Errors
+    /// As [`Engine::events`].
+    pub fn complete(
+        &self,
+        session: &mut Session,
+        request: Request,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, GenerateError> {
+        let mut events = self.events(session, request)?;
         for event in events.by_ref() {
             let text = match event? {
                 Event::Token(token) => token.text,

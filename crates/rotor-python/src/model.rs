@@ -18,14 +18,16 @@ use rotor::actor::{Actor, ActorOptions};
 use rotor::batch::BatchOptions;
 use rotor::cache::SequenceCache;
 use rotor::chat::Message;
+use rotor::constraint::Constraint;
 use rotor::engine::{Engine, GenerateError};
 use rotor::eval::perplexity;
 use rotor::formats::Source;
+use rotor::grammar::{Grammar, GrammarError, Grammars};
 use rotor::model::{Step, Wanted, Workspace};
 use rotor::request::Request;
 use rotor::tokenizer::SpecialTokens;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long Ctrl-C may go unnoticed; asking costs a round through the interpreter.
@@ -40,6 +42,8 @@ const LOGIT_ROWS: usize = 128;
 /// What a model is while it is open.
 pub(crate) struct Loaded {
     actor: Actor,
+    /// The vocabulary as grammars need it, built when the first one comes.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
     context: usize,
     process: u32,
 }
@@ -58,8 +62,26 @@ impl Loaded {
 
     /// Begins to generate.
     pub(crate) fn begin(&self, prompt: &[u32], options: &Options) -> PyResult<Answer> {
-        let request = Request { logprobs: options.logprobs, ..Request::new(prompt.to_vec(), options.engine()) };
+        let constraint =
+            options.response_format.as_deref().map(|format| self.constraint(format)).transpose()?.flatten();
+        let request =
+            Request { logprobs: options.logprobs, constraint, ..Request::new(prompt.to_vec(), options.engine()) };
         Ok(Answer::new(self.actor.submit(request).map_err(submit_error)?))
+    }
+
+    /// What keeps an answer to a `response_format`, given as JSON; `None` for free text.
+    fn constraint(&self, format: &str) -> PyResult<Option<Box<dyn Constraint>>> {
+        let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(format!("response_format: {error}"));
+        let format = serde_json::from_str(format).map_err(|error| wrong(&error))?;
+        let Some(grammar) = Grammar::of_response_format(&format).map_err(|error| wrong(&error))? else {
+            return Ok(None);
+        };
+        let engine = self.engine();
+        let tokenizer = engine.tokenizer("response_format").map_err(generate_error)?;
+        let vocab_size = engine.model().config().vocab_size;
+        let grammars = self.grammars.get_or_init(|| Grammars::new(tokenizer, vocab_size));
+        let grammars = grammars.as_ref().map_err(|error| wrong(error))?;
+        grammars.constraint(&grammar).map(Some).map_err(|error| wrong(&error))
     }
 }
 
@@ -140,7 +162,7 @@ impl Model {
         let options = ActorOptions { queue: QUEUE, ..ActorOptions::new(batch) };
         let actor = Actor::start(Arc::new(engine), options)
             .map_err(|error| PyRuntimeError::new_err(format!("cannot start a thread: {error}")))?;
-        let loaded = Loaded { actor, context, process: std::process::id() };
+        let loaded = Loaded { actor, grammars: OnceLock::new(), context, process: std::process::id() };
         Ok(Model { loaded: Mutex::new(Some(Arc::new(loaded))) })
     }
 

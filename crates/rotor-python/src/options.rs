@@ -25,6 +25,8 @@ pub(crate) struct Options {
     trim_start: bool,
     /// How many likeliest tokens are reported with each token's own log-probability; `None` for no report at all.
     pub(crate) logprobs: Option<usize>,
+    /// OpenAI's `response_format`, as JSON.
+    pub(crate) response_format: Option<String>,
 }
 
 impl Options {

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import json
 import math
 import os
 import pickle
@@ -77,6 +78,20 @@ def test_options_do_what_they_say(model: rotor.Model):
     stopped = model.generate("Once", max_tokens=12, stop=cut)
     assert stopped.finish_reason == "stop" and cut not in stopped and str(plain).startswith(str(stopped))
     assert model.generate("Once", max_tokens=0) == ""
+
+
+def test_a_response_format_is_kept(model: rotor.Model):
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}}
+    schema |= {"required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "p", "schema": schema}}
+    text = model.generate("A number: ", response_format=form, max_tokens=200)
+    assert text.finish_reason == "stop" and 0 <= json.loads(text)["a"] <= 99
+    assert model.generate("Once", response_format={"type": "text"}, max_tokens=5) == model.generate("Once", max_tokens=5)
+    for wrong in ({}, {"type": "xml"}, {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}):
+        with pytest.raises(ValueError, match="response_format"):
+            model.generate("Once", response_format=wrong)
+    with pytest.raises(TypeError, match="response_format must be a mapping"):
+        model.generate("Once", response_format="json")
 
 
 def test_logprobs_are_those_of_the_logits(model: rotor.Model):

@@ -321,7 +321,7 @@ mod tests {
             let unseen = (768..1024).chain([198, 220]).map(|id| (id, f32::NEG_INFINITY)).collect();
             let sampling = SamplingOptions { logit_bias: unseen, ..SamplingOptions::default() };
             let options = GenerateOptions { max_tokens: Some(8), sampling, ..GenerateOptions::default() };
-            let run = Run { engine, session, options, load_time: Duration::ZERO };
+            let run = Run { engine, session, options, constraint: None, load_time: Duration::ZERO };
             Talk { chat: Chat::new(run, None, true).unwrap(), folder, patience: Cell::new(usize::MAX) }
         }
 

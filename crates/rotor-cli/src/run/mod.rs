@@ -8,6 +8,8 @@ mod command;
 mod interactive;
 mod once;
 mod options;
+#[cfg(feature = "grammar")]
+mod schema;
 
 use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, ThreadArgs, context};
 use crate::load;
@@ -18,10 +20,13 @@ use anyhow::bail;
 use clap::builder::FalseyValueParser;
 use options::{SamplingArgs, TokenLimit, token_limit};
 use rotor::batch::BatchOptions;
+use rotor::constraint::Constraint;
 use rotor::engine::{Engine, GenerateError, GenerateOptions, Generation, Session};
 use rotor::formats::DenseActivations;
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use std::io::IsTerminal;
+#[cfg(feature = "grammar")]
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -76,6 +81,10 @@ pub(crate) struct Args {
     /// End the text before this string; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, env = "ROTOR_STOP", hide_env = true)]
     stop: Vec<String>,
+    /// Have the text be JSON that the schema in this file allows.
+    #[cfg(feature = "grammar")]
+    #[arg(long, value_name = "FILE", env = "ROTOR_JSON_SCHEMA", hide_env = true)]
+    json_schema: Option<PathBuf>,
     /// Go on after the model has ended its text.
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_IGNORE_EOS", hide_env = true)]
     ignore_eos: bool,
@@ -106,6 +115,8 @@ struct Run {
     engine: Engine,
     session: Session,
     options: GenerateOptions,
+    /// What the text is kept to.
+    constraint: Option<Box<dyn Constraint>>,
     load_time: Duration,
 }
 
@@ -113,7 +124,15 @@ pub(crate) fn execute(args: Args) -> anyhow::Result<ExitCode> {
     match args.task()? {
         Task::Once(text) => {
             let options = args.options(0.0, (!args.is_chat()).then_some(COMPLETION_TOKENS))?;
-            once::execute(Run::load(&args, options)?, &args, &text)
+            #[cfg(feature = "grammar")]
+            let schema = args.json_schema.as_deref().map(schema::Schema::read).transpose()?;
+            #[cfg_attr(not(feature = "grammar"), expect(unused_mut, reason = "only a schema changes it"))]
+            let mut run = Run::load(&args, options)?;
+            #[cfg(feature = "grammar")]
+            if let Some(schema) = schema {
+                run.constraint = Some(schema.constraint(&run.engine)?);
+            }
+            once::execute(run, &args, &text)
         }
         #[cfg(not(feature = "interactive"))]
         Task::Interactive => bail!("this build of rotor has no chat on a terminal: give -p, or pipe a text to stdin"),
@@ -140,9 +159,13 @@ impl Args {
             return Ok(Task::Once(prompt.clone()));
         }
         if std::io::stdin().is_terminal() {
-            for (given, name) in
-                [(self.json, "--json"), (self.special, "--special"), (self.show_prompt, "--show-prompt")]
-            {
+            for (given, name) in [
+                (self.json, "--json"),
+                (self.special, "--special"),
+                (self.show_prompt, "--show-prompt"),
+                #[cfg(feature = "grammar")]
+                (self.json_schema.is_some(), "--json-schema"),
+            ] {
                 if given {
                     return Err(UsageError(format!("{name} needs a text: give -p, or pipe it to stdin")).into());
                 }
@@ -191,7 +214,7 @@ impl Run {
         load::warn_of_context(&engine, context);
         let (kv, kv_memory) = (args.kv.kind(), args.kv_memory.kv_memory);
         let session = engine.session_with(BatchOptions { kv, kv_memory, ..BatchOptions::new(context) });
-        Ok(Run { engine, session, options, load_time: start.elapsed() })
+        Ok(Run { engine, session, options, constraint: None, load_time: start.elapsed() })
     }
 }
 

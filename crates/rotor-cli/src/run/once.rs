@@ -7,6 +7,7 @@ use crate::terminal::{message, print, print_json, printable};
 use crate::units::finite;
 use rotor::chat::Message;
 use rotor::engine::{FinishReason, GenerateError, Generation};
+use rotor::request::Request;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -18,7 +19,9 @@ pub(super) fn execute(mut run: Run, args: &Args, text: &str) -> anyhow::Result<E
     let seed = *sampling.seed.get_or_insert_with(options::random_seed);
     let catch = Catch::once();
     let mut printer = Printer::new(!args.json);
-    let generation = run.engine.generate(&mut run.session, &prompt, &run.options, &mut |piece| printer.take(piece));
+    let is_constrained = run.constraint.is_some();
+    let request = Request { constraint: run.constraint.take(), ..Request::new(prompt, run.options.clone()) };
+    let generation = run.engine.complete(&mut run.session, request, &mut |piece| printer.take(piece));
     drop(catch);
     let text = printer.finish(generation.is_ok())?;
     let generation = generation?;
@@ -32,6 +35,9 @@ pub(super) fn execute(mut run: Run, args: &Args, text: &str) -> anyhow::Result<E
         }))?;
     }
     report(&generation, run.session.context());
+    if is_constrained && generation.finish_reason != FinishReason::Stop {
+        message(format_args!("warning: the JSON is not complete: --max-tokens allows a longer one"));
+    }
     let cancelled = generation.finish_reason == FinishReason::Cancelled;
     Ok(if cancelled { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,9 @@ class GenerateOptions(TypedDict, total=False):
     """Goes on past end-of-turn tokens."""
     logprobs: int | bool | None
     """Reports the log-probability of each token and of the so many likeliest."""
+    response_format: Mapping[str, Any] | None
+    """What the text must be, as OpenAI's clients write it: ``{"type": "json_object"}``, or ``{"type": "json_schema",
+    "json_schema": {"schema": {...}}}``."""
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -76,6 +80,7 @@ _DEFAULTS: dict[str, Any] = {
     "stop": (),
     "ignore_eos": False,
     "logprobs": None,
+    "response_format": None,
 }
 
 
@@ -547,6 +552,10 @@ def _options(given: Mapping[str, Any], caller: str) -> dict[str, Any]:
         options["logprobs"] = 0 if options["logprobs"] else None
     elif options["logprobs"] is not None:
         options["logprobs"] = _count("logprobs", options["logprobs"])
+    if options["response_format"] is not None:
+        if not isinstance(options["response_format"], Mapping):
+            raise TypeError(f"response_format must be a mapping with a 'type', not {options['response_format']!r:.80}")
+        options["response_format"] = json.dumps(options["response_format"])
     return options
 
 
