@@ -3,7 +3,7 @@
 # No status of 500 or more, no answer that the description does not have. Skipped, by name, where schemathesis cannot be had.
 set -euo pipefail
 rotor=$(realpath "${1:?path of the rotor binary}")
-seconds="${2:-60}"
+seconds="${2:-45}"
 cd "$(dirname "$0")/.."
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/rotor-ci"
 mkdir -p "$cache"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Mixed requests against `rotor serve` until so many were answered: tools/soak.py ROTOR [--requests N] [--seconds N] [--clients N]
+"""Mixed requests against `rotor serve`, many at a time: tools/soak.py ROTOR [--requests N] [--seconds N] [--clients N]
 
-Starts a server with three models of which two may be loaded at a time, and asks it in the dialects of OpenAI, Anthropic and
-llama-server. A tenth of the clients leaves in mid-stream, a twentieth sends what is malformed, some send far too much. Fails if
-a request is not answered, is answered with another status than is due, or with another text than it gets alone; if a block of
-keys and values stays in use when nobody is left; or if resident memory grows from the first to the second half.
+Starts a server with three models of which two may be loaded at a time, and asks it in the dialects of OpenAI, Anthropic
+and llama-server. A tenth of the clients leaves in mid-stream, a twentieth sends what is malformed, some send far too
+much. Fails if a request is not answered, is answered with another status than is due, or with another text than it gets
+alone; if a block of keys and values stays in use when nobody is left; or if resident memory grows from the first to the
+second half.
 """
 
 import argparse
@@ -208,7 +209,9 @@ class Soak:
             self.due("too large", "a body beyond the limit", status, 413)
         elif kind < 0.02:
             messages = [{"role": "user", "content": "word " * 3000}]
-            status, _ = await self.server.ask("POST", "/v1/chat/completions", {"model": MODELS[0], "messages": messages})
+            status, _ = await self.server.ask(
+                "POST", "/v1/chat/completions", {"model": MODELS[0], "messages": messages}
+            )
             self.due("too large", "a prompt beyond the context", status, 400)
         elif kind < 0.07:
             path, body, due = self.rng.choice(MALFORMED)

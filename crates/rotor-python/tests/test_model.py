@@ -86,7 +86,9 @@ def test_a_response_format_is_kept(model: rotor.Model):
     form = {"type": "json_schema", "json_schema": {"name": "p", "schema": schema}}
     text = model.generate("A number: ", response_format=form, max_tokens=200)
     assert text.finish_reason == "stop" and 0 <= json.loads(text)["a"] <= 99
-    assert model.generate("Once", response_format={"type": "text"}, max_tokens=5) == model.generate("Once", max_tokens=5)
+    assert model.generate("Once", response_format={"type": "text"}, max_tokens=5) == model.generate(
+        "Once", max_tokens=5
+    )
     for wrong in ({}, {"type": "xml"}, {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}):
         with pytest.raises(ValueError, match="response_format"):
             model.generate("Once", response_format=wrong)

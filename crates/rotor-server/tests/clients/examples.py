@@ -1,4 +1,4 @@
-"""Runs the examples of docs/server.md as they stand there, against the server at ROTOR_URL: examples.py docs/server.md."""
+"""Runs the examples of docs/server.md as they stand, against the server at ROTOR_URL: examples.py docs/server.md."""
 
 import os
 import re
