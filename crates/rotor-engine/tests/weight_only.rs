@@ -33,11 +33,11 @@ fn best(logits: &[f32], vocab: usize) -> Vec<usize> {
     logits.chunks_exact(vocab).map(row).collect()
 }
 
-/// The numeric contract, on every ISA: 1e-4 of the largest logit, and the same best token everywhere. Where a few channels take
-/// the resolution of the others it is 5e-3; int8 with one scale per token is a hundred times worse there.
+/// The numeric contract, on every ISA: 1e-4 of the largest logit, and the same best token everywhere, also where a few channels
+/// are much larger than the others. Measured: 5e-6 and 2e-5.
 #[test]
 fn logits_are_those_of_the_float_reference() {
-    for (name, bound) in [("bonsai-tied", 1e-4), ("outliers", 5e-3)] {
+    for name in ["bonsai-tied", "outliers"] {
         let expected = Expected::read(&folder(name));
         let source = open(name, None);
         assert_eq!(source.activations().unwrap().0, Activations::Exact, "{name}");
@@ -47,7 +47,7 @@ fn logits_are_those_of_the_float_reference() {
             let found = logits(&model, &expected.ids, expected.ids.len(), KvType::F32);
             let difference = largest_difference(&expected.rows, &found) / largest;
             println!("{name} on {}: {difference:.1e} of the largest logit", runtime.kernels.isa());
-            assert!(difference <= bound, "{name}: {difference} of the largest logit");
+            assert!(difference <= 1e-4, "{name}: {difference} of the largest logit");
             let vocab = model.config().vocab_size;
             assert_eq!(best(&expected.rows, vocab), best(&found, vocab), "{name}: best tokens");
         }

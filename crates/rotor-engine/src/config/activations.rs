@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 pub enum Activations {
     /// int8, one scale per token, as BitNet's models were trained.
     Int8,
-    /// 16 bits with a scale to every 384 columns, for models whose reference multiplies floats.
+    /// Three int8 digits in steps of 1/131072 of the mean magnitude, for models whose reference multiplies floats.
     Exact,
 }
 
@@ -39,7 +39,7 @@ impl Activations {
     pub const fn precision(self) -> Precision {
         match self {
             Activations::Int8 => Precision::Int8,
-            Activations::Exact => Precision::Int16,
+            Activations::Exact => Precision::Exact,
         }
     }
 
