@@ -14,6 +14,7 @@ use pyo3::types::PyDict;
 use rotor::KvType;
 use rotor::cache::SequenceCache;
 use rotor::chat::Message;
+use rotor::config::Pooling;
 use rotor::engine::{Engine, FinishReason, GenerateError, Generation, Session};
 use rotor::eval::perplexity;
 use rotor::formats::Source;
@@ -322,6 +323,29 @@ impl Model {
         drop(borrowed);
         signals.finish(py)?;
         computed.map_err(generate_error)?;
+        Ok(array)
+    }
+
+    /// A vector for each text, float32 `[texts, hidden]`; without `pooling` as the file says.
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<Vec<u32>>,
+        pooling: Option<&str>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+        let loaded = self.loaded(py)?;
+        let engine = &loaded.engine;
+        let pooling = match pooling {
+            None => engine.pooling(),
+            Some(name) => Pooling::ALL.into_iter().find(|pooling| pooling.name() == name).ok_or_else(|| {
+                PyValueError::new_err(format!("pooling must be 'mean', 'last' or 'cls', not {name:?}"))
+            })?,
+        };
+        let mut signals = Signals::new();
+        let array = empty::<f32>(py, (texts.len(), engine.model().config().hidden_size), false)?;
+        let vectors = py.detach(|| engine.embed(texts, pooling, &mut |_| signals.check()));
+        signals.finish(py)?;
+        array.readwrite().as_slice_mut()?.copy_from_slice(&vectors.map_err(generate_error)?.concat());
         Ok(array)
     }
 
