@@ -59,8 +59,8 @@ pub(crate) struct LoadArgs {
     /// [default: f32 for logits, else int16].
     #[arg(long, value_name = "TYPE", env = "ROTOR_DENSE_ACTIVATIONS", hide_env = true)]
     dense_activations: Option<DenseActivationsName>,
-    /// How finely the inputs of ternary linears are kept: int8 with one scale per token, as BitNets were trained, or 16 bits,
-    /// for models of which only the weights are ternary; auto is as the model was trained.
+    /// How finely the inputs of ternary linears are kept: int8 with one scale per token, as BitNets were trained, or exact,
+    /// as good as floats, for models of which only the weights are ternary; auto is as the model was trained.
     #[arg(long, value_name = "PRECISION", default_value = "auto", env = "ROTOR_ACTIVATIONS", hide_env = true)]
     activations: ActivationsName,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use crate::models;
 use crate::serve;
 use crate::{bench, completions, doctor, inspect, perplexity, run, tokenize};
 #[cfg(feature = "convert")]
-use crate::{convert, diff, extract, logits, synth};
+use crate::{convert, diff, embed, extract, logits, synth};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -127,6 +127,8 @@ pub(crate) enum Command {
     Diff(diff::Args),
     Tokenize(tokenize::Args),
     #[cfg(feature = "convert")]
+    Embed(Box<embed::Args>),
+    #[cfg(feature = "convert")]
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(Box<bench::Args>),
@@ -161,6 +163,8 @@ impl Command {
             #[cfg(feature = "convert")]
             Command::Diff(args) => diff::execute(&args),
             Command::Tokenize(args) => tokenize::execute(&args),
+            #[cfg(feature = "convert")]
+            Command::Embed(args) => embed::execute(&args),
             #[cfg(feature = "convert")]
             Command::Logits(args) => logits::execute(&args),
             Command::Perplexity(args) => perplexity::execute(&args),

@@ -17,6 +17,8 @@ mod convert;
 mod diff;
 mod doctor;
 #[cfg(feature = "convert")]
+mod embed;
+#[cfg(feature = "convert")]
 mod extract;
 mod inspect;
 mod interrupt;

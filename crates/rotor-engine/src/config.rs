@@ -6,6 +6,7 @@
 
 mod activations;
 mod codecs;
+mod pooling;
 mod rotary;
 mod scalars;
 mod windows;
@@ -13,6 +14,7 @@ mod windows;
 pub use activations::Activations;
 pub(crate) use activations::{JSON_KEY as ACTIVATIONS_JSON_KEY, KEY as ACTIVATIONS_KEY, Traits, of_family};
 pub(crate) use codecs::HIDDEN_ACT_KEY;
+pub use pooling::Pooling;
 
 use crate::architectures::{Architecture, ArchitectureInfo};
 use crate::error::FormatError;
@@ -201,6 +203,8 @@ hyper_parameters! {
     residual_scale: f32 = 1.0, scalars::ResidualScale;
     /// Divides what the head is multiplied with.
     logit_scale: f32 = 1.0, scalars::LogitScale;
+    /// How hidden states become one vector for a text; `None` where the file does not say.
+    pooling: Option<Pooling> = None, pooling::Declared;
 }
 
 /// Caps on hyper-parameters, checked before anything is allocated from them.

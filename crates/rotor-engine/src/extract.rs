@@ -303,6 +303,39 @@ fn write_safetensors(arrays: &[Array<'_>], output: &Path) -> Result<(), FormatEr
     file.finish().map(|_| ())
 }
 
+/// Writes an array of numbers: `.npy`, or `.safetensors` with a tensor of this name.
+///
+/// # Errors
+///
+/// [`FormatError::Unsupported`] for another ending, [`FormatError::Io`] from the disk.
+///
+/// # Panics
+///
+/// If the values are not as many as the shape says.
+pub fn write_numbers(name: &str, shape: [usize; 2], values: &[f32], output: &Path) -> Result<(), FormatError> {
+    assert_eq!(values.len(), shape[0] * shape[1], "values of {shape:?}");
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    match output.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        Some("npy") => {
+            let mut file = AtomicFile::create(output)?;
+            file.write(&npy::header(Dtype::F32, &shape))?;
+            file.write(&bytes)?;
+            file.commit()
+        }
+        Some("safetensors") => {
+            let mut header = SafetensorsHeader::new();
+            header.tensor(name, Dtype::F32, &shape);
+            let mut file = header.create(output)?;
+            file.write(bytes)?;
+            file.finish().map(|_| ())
+        }
+        _ => Err(FormatError::unsupported(
+            format!("a file named {}", output.display()),
+            "known are .npy and .safetensors",
+        )),
+    }
+}
+
 fn write_npz(arrays: &[Array<'_>], output: &Path) -> Result<(), FormatError> {
     let mut archive = Npz::create(output)?;
     for array in arrays {

@@ -20,6 +20,7 @@ pub mod constraint;
 pub mod convert;
 pub mod cost;
 pub mod demo;
+mod embed;
 pub mod engine;
 pub mod error;
 pub mod eval;

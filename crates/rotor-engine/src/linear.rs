@@ -12,7 +12,7 @@ use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Precision, Product, RowScales, Scratch, TernaryKernel,
+    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch, TernaryKernel,
     TernaryLinear, TernaryMatrix, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
@@ -53,7 +53,7 @@ impl Matrix {
         let planes = TernaryMatrix::pack(
             (tensor.rows, tensor.cols),
             runtime.kernels,
-            kernel_for(tensor, runtime.precision, &runtime.choice),
+            kernel_for(tensor, &runtime.choice),
             &runtime.pool,
             no_memory(tensor.name),
             |row, trits| tensor.read_row(row, trits),
@@ -242,7 +242,7 @@ fn row_bytes(tensor: &DenseTensor<'_>, dtype: DenseType) -> Result<usize, Format
 }
 
 /// The kernel that will multiply a tensor.
-pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, precision: Precision, choice: &Choice) -> &'static TernaryKernel {
+pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, choice: &Choice) -> &'static TernaryKernel {
     let group_cols = match &tensor.scales {
         Scales::Tensor(_) | Scales::Rows(_) => None,
         // A tensor whose groups no kernel can take is refused with its scales.
@@ -250,7 +250,7 @@ pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, precision: Precision, choic
             Some(tensor.cols / (*groups).max(1)).filter(|cols| cols.is_multiple_of(GROUP_ALIGN))
         }
     };
-    choice.kernel_for((tensor.rows, tensor.cols), precision.group_cols(group_cols))
+    choice.kernel_for((tensor.rows, tensor.cols), group_cols)
 }
 
 /// The scales of a tensor, its rows in the graph's order.

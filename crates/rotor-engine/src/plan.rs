@@ -80,7 +80,7 @@ fn loaded_bytes(source: &Source, weight: &Weight<'_>, choice: &Choice) -> u64 {
     match weight {
         Weight::Ternary(tensor) => {
             source.release(tensor.bytes);
-            kernel_for(tensor, source.precision(), choice).packed_bytes(tensor.rows, tensor.cols) as u64
+            kernel_for(tensor, choice).packed_bytes(tensor.rows, tensor.cols) as u64
         }
         Weight::Dense(tensor) => tensor.bytes.len() as u64,
     }

@@ -1,6 +1,7 @@
 //! What is asked of an engine, and what comes back: plain values that every interface shares.
 
 use crate::chat::ChatError;
+pub use crate::config::Pooling;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::model::ForwardError;
 use crate::sample::{SamplingError, SamplingOptions};
@@ -137,17 +138,6 @@ impl Request {
     pub fn new(prompt: Vec<u32>, options: GenerateOptions) -> Request {
         Request { prompt, options, logprobs: None, choices: 1, constraint: None }
     }
-}
-
-/// How the hidden states of a text become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The mean over all tokens.
-    Mean,
-    /// The first token's.
-    First,
-    /// The last token's.
-    Last,
 }
 
 /// A text whose meaning is wanted as a vector.

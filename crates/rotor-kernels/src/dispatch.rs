@@ -32,7 +32,7 @@ use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
 use crate::quantized::{self, Panel, QuantizedKernels};
 use crate::ternary::kernel::TernaryFamily;
-use crate::ternary::{self, AddGroup, TernaryKernel};
+use crate::ternary::{self, DigitSums, MAX_DIGITS, TernaryKernel};
 
 /// The kernels of one ISA that this CPU has.
 pub struct Kernels {
@@ -191,12 +191,12 @@ impl Kernels {
         unsafe { (self.float.quantize)(x, q) }
     }
 
-    /// Quantises a block of columns to int16, two int8 digits; returns the scale
-    /// ([`Precision::Int16`](crate::ternary::Precision::Int16)).
-    pub(crate) fn quantize_int16(&self, x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
-        assert!(x.len() == high.len() && x.len() == low.len(), "features and their digits");
+    /// Quantises one token's features to three int8 digits; returns the step
+    /// ([`Precision::Exact`](crate::ternary::Precision::Exact)).
+    pub(crate) fn quantize_exact(&self, x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32 {
+        assert!(digits.iter().all(|digits| digits.len() == x.len()), "features and their digits");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.quantize_int16)(x, high, low) }
+        unsafe { (self.float.quantize_exact)(x, digits) }
     }
 
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
@@ -219,13 +219,14 @@ impl Kernels {
         unsafe { (self.float.finish)(how, sums, out) }
     }
 
-    /// Adds what a group of columns gives a token's outputs of consecutive rows.
-    pub(crate) fn add_group(&self, how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
-        assert!(sums.len() == totals.len(), "an output for each dot product");
-        assert!(how.x_scale.is_none() || low.len() >= sums.len(), "a low digit for each high one");
-        assert!(how.scales.is_none_or(|scales| scales.len() == totals.len()), "a scale for each row");
+    /// Adds the products of a group of columns to a token's outputs of consecutive rows, times the rows' `scales`.
+    pub(crate) fn add_group(&self, scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
+        let [high, lower @ ..] = sums;
+        assert_eq!(high.len(), totals.len(), "an output for each dot product");
+        assert!(lower.iter().all(|low| low.is_empty() || low.len() == totals.len()), "lower digits for each high one");
+        assert!(scales.is_none_or(|scales| scales.len() == totals.len()), "a scale for each row");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.add_group)(how, sums, low, totals) }
+        unsafe { (self.float.add_group)(scales, sums, totals) }
     }
 
     /// `gate = silu(gate) * up`.

@@ -7,8 +7,8 @@ use crate::dense::DenseType;
 use crate::matrix::{DenseMatrix, DenseScratch};
 use crate::planes::Strided;
 use crate::ternary::{
-    Activations, BLOCK_COLS, GroupScales, Precision, Product, RowScales, Scratch, TernaryKernel, TernaryLinear,
-    TernaryMatrix, linears,
+    Activations, GroupScales, Precision, Product, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix,
+    linears,
 };
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
@@ -218,28 +218,34 @@ proptest! {
         }
     }
 
-    /// The definition, in f64: no value is further from its integer than rounding takes it, the roundings of the scale and of
+    /// The definition, in f64: no value is further from its integer than rounding takes it, the roundings of the step and of
     /// its inverse included.
     #[test]
-    fn int16_quantisation_is_its_definition_on_every_isa(
-        len in 1usize..=BLOCK_COLS, scale in -120f32..120.0, seed in any::<u64>(),
+    fn exact_quantisation_is_its_definition_on_every_isa(
+        len in 1usize..900, scale in -90f32..120.0, outlier in 0f32..20.0, seed in any::<u64>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let x: Vec<f32> = (0..len).map(|_| (rng.f32() - 0.5) * scale.exp2()).collect();
+        let mut x: Vec<f32> = (0..len).map(|_| (rng.f32() - 0.5) * scale.exp2()).collect();
+        x[len / 2] *= outlier.exp2();
         let run = |kernels: &Kernels| {
-            let (mut high, mut low) = (vec![0; len], vec![0; len]);
-            (kernels.quantize_int16(&x, &mut high, &mut low), high, low)
+            let mut digits = [(); 3].map(|()| vec![0; len]);
+            (kernels.quantize_exact(&x, digits.each_mut().map(|digits| &mut digits[..])), digits)
         };
-        let scalar = run(Kernels::for_isa(Isa::Scalar).unwrap());
+        let (step, digits) = run(Kernels::for_isa(Isa::Scalar).unwrap());
         let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-        prop_assert_eq!(scalar.0, if largest < 1e-30 { 0.0 } else { largest / 32639.0 });
-        for ((x, high), low) in x.iter().zip(&scalar.1).zip(&scalar.2) {
-            let q = 256 * i32::from(*high) + i32::from(*low);
-            let error = f64::from(*x) - f64::from(q) * f64::from(scalar.0);
-            prop_assert!(error.abs() <= if scalar.0 == 0.0 { 1e-30 } else { 0.51 * f64::from(scalar.0) }, "{} as {} times {}", x, q, scalar.0);
+        let mean = x.iter().map(|x| f64::from(x.abs())).sum::<f64>() / len as f64;
+        let expected = f64::max(mean / 131_072.0, f64::from(largest) / 4_194_000.0);
+        prop_assert!(step == 0.0 && largest < 1e-30 || (f64::from(step) / expected - 1.0).abs() < 1e-4, "{step} for {expected}");
+        for (col, x) in x.iter().enumerate() {
+            let [high, middle, low] = digits.each_ref().map(|digits| i32::from(digits[col]));
+            let q = 65536 * high + 256 * middle + low;
+            let error = (f64::from(*x) - f64::from(q) * f64::from(step)).abs();
+            // A large integer has the roundings of f32 of its own.
+            let bound = (0.51 + f64::from(q.abs()) * 2f64.powi(-22)) * f64::from(step);
+            prop_assert!(error <= if step == 0.0 { 1e-30 } else { bound }, "{x} as {q} times {step}");
         }
         for kernels in kernels() {
-            prop_assert_eq!(&run(kernels), &scalar);
+            prop_assert_eq!(&run(kernels), &(step, digits.clone()));
         }
     }
 
@@ -341,33 +347,37 @@ fn non_finite_activations_are_told() {
         assert_eq!(kernels.quantize(&[0.0; 3], &mut q), 127.0 / 1e-5);
         assert_eq!(q, [0; 3]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let (mut high, mut low) = ([5; 42], [5; 42]);
+            let mut digits = [[5; 42]; 3];
             let mut x = [1.0; 42];
             x[17] = bad;
-            assert!(kernels.quantize_int16(&x, &mut high, &mut low).is_nan(), "{bad}");
-            assert_eq!((high, low), ([0; 42], [0; 42]));
+            assert!(kernels.quantize_exact(&x, digits.each_mut().map(|digits| &mut digits[..])).is_nan(), "{bad}");
+            assert_eq!(digits, [[0; 42]; 3]);
         }
     }
 }
 
 /// The largest values, ties, zeros and what is too small to divide by, by hand.
 #[test]
-fn int16_has_two_digits_of_eight_bits() {
+fn exact_activations_have_three_digits() {
     for kernels in kernels() {
-        let (mut high, mut low) = ([9; 6], [9; 6]);
-        let x = [32639.0, -32639.0, 128.0, 127.5, -128.5, -129.0];
-        assert_eq!(kernels.quantize_int16(&x, &mut high, &mut low), 1.0);
-        assert_eq!(high, [127, -127, 1, 1, 0, -1]);
-        assert_eq!(low, [127, -127, -128, -128, -128, 127]);
-        assert_eq!(kernels.quantize_int16(&[0.0, -1e-31, 0.0, 1e-38, 0.0, 0.0], &mut high, &mut low), 0.0);
-        assert_eq!((high, low), ([0; 6], [0; 6]));
-    }
-}
-
-#[test]
-fn every_kernel_can_be_cut_where_int16_scales_change() {
-    for (kernels, kernel) in ternary_kernels() {
-        assert!(kernel.can_scale(BLOCK_COLS), "{} on {}", kernel.name(), kernels.isa());
+        let mut digits = [[9; 6]; 3];
+        let mut quantize = |x: [f32; 6]| {
+            let step = kernels.quantize_exact(&x, digits.each_mut().map(|digits| &mut digits[..]));
+            (step, digits)
+        };
+        // The mean magnitude is 131072, so the step is 1.
+        let (step, [high, middle, low]) = quantize([524_287.0, -260_976.0, 128.0, 127.5, -128.5, -785.0]);
+        assert_eq!(step, 1.0);
+        assert_eq!(high, [8, -4, 0, 0, 0, 0]);
+        assert_eq!(middle, [0, 5, 1, 1, 0, -3]);
+        assert_eq!(low, [-1, -112, -128, -128, -128, -17]);
+        // One that is much larger than the rest has all three digits.
+        let (step, [high, middle, low]) = quantize([4_194_000.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        let mean = 4_194_001.0 / 6.0;
+        assert_eq!(step, mean / 131_072.0);
+        assert_eq!((high[0], middle[0], low[0]), (12, 0, 0));
+        assert_eq!((high[5], middle[5], low[5]), (0, 0, 0));
+        assert_eq!(quantize([0.0, -1e-31, 0.0, 1e-38, 0.0, 0.0]), (0.0, [[0; 6]; 3]));
     }
 }
 
@@ -403,10 +413,10 @@ proptest! {
     /// Outputs added or gated where they are made are those that were stored first, bit for bit.
     #[test]
     fn epilogues_are_what_is_done_after_storing(
-        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..90, grouped in any::<bool>(), int16 in any::<bool>(),
+        rows in 1usize..100, cols_of_32 in 1usize..5, tokens in 1usize..90, grouped in any::<bool>(), exact in any::<bool>(),
         seed in any::<u64>(),
     ) {
-        let precision = if int16 { Precision::Int16 } else { Precision::Int8 };
+        let precision = if exact { Precision::Exact } else { Precision::Int8 };
         let mut rng = fastrand::Rng::with_seed(seed);
         let cols = 32 * cols_of_32;
         let trits = random_trits(&mut rng, rows * cols);
@@ -418,7 +428,7 @@ proptest! {
             false => RowScales::PerRow(values),
         };
         let pool = Pool::new(2);
-        let cut = precision.group_cols(grouped.then_some(cols));
+        let cut = grouped.then_some(cols);
         let fits = |kernel: &TernaryKernel| cut.is_none_or(|cols| kernel.can_scale(cols));
         for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| fits(kernel)) {
             let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
@@ -441,9 +451,9 @@ proptest! {
     #[test]
     fn linears_together_are_linears_alone(
         rows in prop::array::uniform3(1usize..80), cols_of_32 in 1usize..5, tokens in 1usize..90, threads in 1usize..4,
-        grouped in any::<bool>(), int16 in any::<bool>(), seed in any::<u64>(),
+        grouped in any::<bool>(), exact in any::<bool>(), seed in any::<u64>(),
     ) {
-        let precision = if int16 { Precision::Int16 } else { Precision::Int8 };
+        let precision = if exact { Precision::Exact } else { Precision::Int8 };
         let mut rng = fastrand::Rng::with_seed(seed);
         let cols = 32 * cols_of_32;
         let x: Vec<f32> = (0..tokens * cols).map(|_| rng.f32() - 0.5).collect();
@@ -453,7 +463,7 @@ proptest! {
                 let kernel = kernels.ternary_kernels()[rng.usize(0..kernels.ternary_kernels().len())];
                 let values: Vec<f32> = (0..rows).map(|_| rng.f32() + 0.1).collect();
                 let scales = match rng.u32(0..3) {
-                    0 if grouped && precision.group_cols(Some(cols)).is_some_and(|cols| kernel.can_scale(cols)) => {
+                    0 if grouped && kernel.can_scale(cols) => {
                         RowScales::Grouped(GroupScales::new(rows, cols, &values).unwrap())
                     }
                     1 => RowScales::Uniform(values[0]),
@@ -490,10 +500,10 @@ proptest! {
         }
     }
 
-    /// Bit for bit the definition of int16 activations, with one scale of the weights for a row, or one for each group of
+    /// Bit for bit the definition of exact activations, with one scale of the weights for a row, or one for each group of
     /// columns, on every ISA, for few tokens and many, whatever the number of threads.
     #[test]
-    fn int16_activations_are_scaled_and_added_in_order(
+    fn exact_activations_are_scaled_and_added_in_order(
         rows in 1usize..80, cols_of_16 in 1usize..70, groups in 1usize..4, tokens in 1usize..60, threads in 1usize..4,
         grouped in any::<bool>(), seed in any::<u64>(),
     ) {
@@ -506,28 +516,27 @@ proptest! {
             true => RowScales::Grouped(GroupScales::new(rows, cols / groups, &values).unwrap()),
             false => RowScales::PerRow(values[..rows].to_vec()),
         };
-        let cut = Precision::Int16.group_cols(grouped.then_some(cols / groups)).unwrap();
+        let cut = if grouped { cols / groups } else { cols };
         let pool = Pool::new(threads);
-        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| kernel.can_scale(cut)) {
+        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| !grouped || kernel.can_scale(cut)) {
             let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
             let mut activations = Activations::new(kernels);
-            activations.quantize(kernels, &pool, Precision::Int16, &x, cols);
+            activations.quantize(kernels, &pool, Precision::Exact, &x, cols);
             let mut out = vec![f32::NAN; tokens * rows];
             matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
             for (at, found) in out.iter().enumerate() {
                 let (token, row) = (at / rows, at % rows);
-                let (high, low) = (activations.row(2 * token), activations.row(2 * token + 1));
+                let mut digits = [(); 3].map(|()| vec![0; cols]);
+                let step = kernels.quantize_exact(&x[token * cols..][..cols], digits.each_mut().map(|digits| &mut digits[..]));
                 let mut expected = 0f32;
                 for start in (0..cols).step_by(cut) {
-                    let columns = start..(start + cut).min(cols);
-                    let dot = |q: &[i8]| columns.clone().map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col])).sum::<i32>();
-                    // The scale of the block is what its largest activation says it is.
-                    let block = start / BLOCK_COLS * BLOCK_COLS..(start / BLOCK_COLS * BLOCK_COLS + BLOCK_COLS).min(cols);
-                    let scale = x[token * cols..][block].iter().fold(0f32, |most, x| most.max(x.abs())) / 32639.0;
-                    let sum = (256 * dot(high) + dot(low)) as f32 * scale;
-                    expected += if grouped { sum * values[row * groups + start / (cols / groups)] } else { sum };
+                    let columns = start..start + cut;
+                    let dot = |q: &Vec<i8>| columns.clone().map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col])).sum::<i32>();
+                    let [high, middle, low] = digits.each_ref().map(|digits| dot(digits) as f32);
+                    let sum = high * 65536.0 + middle * 256.0 + low;
+                    expected += if grouped { sum * values[row * groups + start / cut] } else { sum };
                 }
-                let expected = if grouped { expected } else { expected * values[row] };
+                let expected = if grouped { expected * step } else { expected * step * values[row] };
                 prop_assert_eq!(found.to_bits(), expected.to_bits(), "{} on {}", kernel.name(), kernels.isa());
             }
         }

@@ -7,10 +7,10 @@ use numpy::PyArrayMethods;
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList};
-use rotor::config::{Activation, Config};
+use rotor::config::{Activation, Activations, Config};
 use rotor::engine::DEFAULT_CONTEXT;
 use rotor::formats::metadata::{Array, Value};
-use rotor::formats::{OpenOptions, Part, Role, Source as Opened, SourceMetadata, Weight};
+use rotor::formats::{LoadOptions, OpenOptions, Part, Role, Source as Opened, SourceMetadata, Weight};
 use rotor::forms::{I2sLayout, KernelConfig, Scales, TernaryTensor};
 use rotor::plan::MemoryPlan;
 use rotor::tokenizer::Tokenizer;
@@ -42,6 +42,7 @@ impl Source {
 #[pymethods]
 impl Source {
     #[staticmethod]
+    #[pyo3(signature = (path, i2s_layout, hidden_act, kernel_config, mmap, activations="auto"))]
     fn open(
         py: Python<'_>,
         path: Option<PathBuf>,
@@ -49,6 +50,7 @@ impl Source {
         hidden_act: Option<&str>,
         kernel_config: Option<PathBuf>,
         mmap: bool,
+        activations: &str,
     ) -> PyResult<Source> {
         let i2s_layout = match i2s_layout {
             None => None,
@@ -74,7 +76,18 @@ impl Source {
         };
         let kernel_config = kernel_config.as_deref().map(KernelConfig::read).transpose().map_err(format_error)?;
         let kernel_config = kernel_config.unwrap_or_default();
-        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap, ..OpenOptions::default() };
+        let activations = match activations {
+            "auto" => None,
+            name => match Activations::ALL.into_iter().find(|activations| activations.name() == name) {
+                None => {
+                    let message = format!("activations must be 'auto', 'int8' or 'exact', not {name:?}");
+                    return Err(PyValueError::new_err(message));
+                }
+                found => found,
+            },
+        };
+        let load = LoadOptions { activations, ..LoadOptions::default() };
+        let options = OpenOptions { i2s_layout, hidden_act, kernel_config, no_mmap: !mmap, load };
         let opened = py
             .detach(|| match &path {
                 Some(path) => Opened::open(path, &options),

@@ -18,6 +18,7 @@ use rotor::actor::{Actor, ActorOptions};
 use rotor::batch::BatchOptions;
 use rotor::cache::SequenceCache;
 use rotor::chat::Message;
+use rotor::config::Pooling;
 use rotor::constraint::Constraint;
 use rotor::engine::{Engine, GenerateError};
 use rotor::eval::perplexity;
@@ -110,6 +111,19 @@ impl Signals {
     /// The exception that came, if it is time to ask again.
     fn check(&mut self) -> PyResult<()> {
         if self.asked.elapsed() < SIGNAL_INTERVAL { Ok(()) } else { self.check_now() }
+    }
+
+    /// Runs what asks now and then whether to go on.
+    ///
+    /// # Errors
+    /// The exception that came while it ran.
+    fn watch<R>(work: impl FnOnce(&mut dyn FnMut() -> ControlFlow<()>) -> R) -> PyResult<R> {
+        let (mut signals, mut raised) = (Signals::new(), Ok(()));
+        let result = work(&mut || {
+            raised = signals.check();
+            if raised.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        raised.and_then(|()| signals.check_now()).map(|()| result)
     }
 
     fn check_now(&mut self) -> PyResult<()> {
@@ -308,6 +322,27 @@ impl Model {
         Ok(array)
     }
 
+    /// A vector for each text, float32 `[texts, hidden]`; without `pooling` as the file says.
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<Vec<u32>>,
+        pooling: Option<&str>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+        let loaded = self.loaded(py)?;
+        let engine = loaded.engine();
+        let pooling = match pooling {
+            None => engine.pooling(),
+            Some(name) => Pooling::ALL.into_iter().find(|pooling| pooling.name() == name).ok_or_else(|| {
+                PyValueError::new_err(format!("pooling must be 'mean', 'last' or 'cls', not {name:?}"))
+            })?,
+        };
+        let array = empty::<f32>(py, (texts.len(), engine.model().config().hidden_size), false)?;
+        let vectors = py.detach(|| Signals::watch(|go_on| engine.embed(texts, pooling, &mut |_| go_on())))?;
+        array.readwrite().as_slice_mut()?.copy_from_slice(&vectors.map_err(generate_error)?.concat());
+        Ok(array)
+    }
+
     /// `(value, standard error, tokens scored)` by llama.cpp's protocol.
     fn perplexity(
         &self,
@@ -318,17 +353,12 @@ impl Model {
         kv: &str,
     ) -> PyResult<(f64, f64, usize)> {
         let (loaded, ids, kv) = (self.loaded(py)?, ids.as_slice()?, kv_type(kv)?);
-        let mut signals = Signals::new();
-        let mut raised = Ok(());
         let engine = loaded.engine();
         let figure = py.detach(|| {
             let bos = engine.tokenizer("perplexity").ok().and_then(|t| t.bos().filter(|_| t.adds_bos()));
             let mut session = engine.session(context, kv);
-            let figure = perplexity(engine, &mut session, ids, bos, chunks.unwrap_or(usize::MAX), &mut |_, _, _| {
-                raised = signals.check();
-                if raised.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            raised.and_then(|()| signals.check_now()).map(|()| figure)
+            let chunks = chunks.unwrap_or(usize::MAX);
+            Signals::watch(|go_on| perplexity(engine, &mut session, ids, bos, chunks, &mut |_, _, _| go_on()))
         });
         let figure = figure?.map_err(perplexity_error)?;
         Ok((figure.value(), figure.standard_error(), figure.tokens))

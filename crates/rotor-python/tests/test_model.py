@@ -450,3 +450,23 @@ def test_a_model_without_a_tokenizer_computes_but_does_not_talk():
         completion = model.generate([1, 2, 3], max_tokens=5, logprobs=1)
         assert completion == "" and len(completion.tokens) == 5 and completion.logprobs[0].token == ""
         assert model.bos_token_id is None
+
+
+def test_embed_gives_a_vector_of_length_one_for_each_text(model: rotor.Model) -> None:
+    texts = ["The ship left the harbour.", "He ate an apple."]
+    vectors = model.embed(texts)
+    assert vectors.shape == (2, model.config["hidden_size"]) and vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.array_equal(vectors[1:], model.embed(texts[1])), "the same alone"
+    assert np.array_equal(vectors, model.embed([model.tokenize(text) for text in texts]))
+    assert not np.array_equal(vectors, model.embed(texts, pooling="last"))
+    with pytest.raises(ValueError, match="pooling must be 'mean', 'last' or 'cls', not 'max'"):
+        model.embed(texts, pooling="max")  # type: ignore[arg-type]
+
+
+def test_activations_are_chosen_at_load() -> None:
+    with pytest.raises(ValueError, match="activations must be 'auto', 'int8' or 'exact', not 'fp4'"):
+        rotor.Model.load(activations="fp4")  # type: ignore[arg-type]
+    with rotor.Model.load() as usual, rotor.Model.load(activations="exact") as exact:
+        ids = usual.tokenize("The ship")
+        assert not np.array_equal(usual.logits(ids), exact.logits(ids))

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 pub enum Activations {
     /// int8, one scale per token, as BitNet's models were trained.
     Int8,
-    /// 16 bits with a scale to every 384 columns, for models whose reference multiplies floats.
+    /// Three int8 digits in steps of 1/131072 of the mean magnitude, for models whose reference multiplies floats.
     Exact,
 }
 
@@ -39,7 +39,7 @@ impl Activations {
     pub const fn precision(self) -> Precision {
         match self {
             Activations::Int8 => Precision::Int8,
-            Activations::Exact => Precision::Int16,
+            Activations::Exact => Precision::Exact,
         }
     }
 
@@ -93,7 +93,7 @@ impl Codec<Option<Activations>> for Declared {
 }
 
 /// What tells the families apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traits<'a> {
     /// The GGUF architecture, or whether a `config.json` says BitNet: by `quant_method`, `model_type` or class.
     pub(crate) is_bitnet: bool,
@@ -101,6 +101,9 @@ pub(crate) struct Traits<'a> {
     pub(crate) norms_in_linears: bool,
     /// Forms that only models trained with int8 activations are published in: I2_S, TL1, TL2.
     pub(crate) int8_forms: bool,
+    /// Forms that only models of which the weights alone are ternary are published in: MLX's packs, floats that are ternary as
+    /// they stand.
+    pub(crate) weight_only_forms: bool,
     /// A GGUF of the architecture `llama`, which several families share.
     pub(crate) is_llama_gguf: bool,
     /// `general.name`, `general.basename` and the names of base models.
@@ -134,8 +137,7 @@ mod tests {
 
     #[test]
     fn families_by_their_traits() {
-        let none =
-            Traits { is_bitnet: false, norms_in_linears: false, int8_forms: false, is_llama_gguf: false, names: "" };
+        let none = Traits::default();
         let llama = |names| Traits { is_llama_gguf: true, names, ..none };
         for (traits, expected) in [
             (none, Activations::Exact),

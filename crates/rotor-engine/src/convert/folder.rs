@@ -32,7 +32,7 @@ pub(super) fn write(
     };
     match source.metadata() {
         SourceMetadata::HuggingFace(config) => {
-            put("config.json", &pretty(&packed_config(config)))?;
+            put("config.json", &pretty(&packed_config(config, pieces)))?;
             for name in COPIED {
                 if let Some(bytes) = source.side_file(name)? {
                     put(name, &bytes)?;
@@ -58,8 +58,13 @@ pub(super) fn pretty(json: &Value) -> Vec<u8> {
 }
 
 /// The source's config.json, saying that weights are packed and their scales multiply.
-fn packed_config(config: &Map<String, Value>) -> Value {
+fn packed_config(config: &Map<String, Value>, pieces: &[Piece<'_>]) -> Value {
     let mut config = config.clone();
+    // What MLX says of its packs, also in the other field, holds no more.
+    if config.remove("quantization").is_some() {
+        config.remove("quantization_config");
+    }
+    let is_new = !config.contains_key("quantization_config");
     let quantization = config.entry("quantization_config").or_insert_with(|| json!({}));
     if !quantization.is_object() {
         *quantization = json!({});
@@ -68,6 +73,10 @@ fn packed_config(config: &Map<String, Value>) -> Value {
         [("quant_method", "bitnet"), ("linear_class", "autobitlinear"), ("quantization_mode", "offline")]
     {
         quantization[key] = value.into();
+    }
+    let dense = dense_linears(pieces);
+    if is_new && !dense.is_empty() {
+        quantization["modules_to_not_convert"] = std::iter::once("lm_head".to_owned()).chain(dense).collect();
     }
     Value::Object(config)
 }

@@ -21,7 +21,6 @@ const GGUF_HARMLESS: &[&str] = &[
     "attention.layer_norm_epsilon",
     "expert_feed_forward_length",
     "expert_used_count",
-    "pooling_type",
     // How the file was made.
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
@@ -60,6 +59,7 @@ const CONFIG_READ: &[&str] = &[
     "bos_token_id",
     "eos_token_id",
     "model_type",
+    "quantization",
     "quantization_config",
     "tie_word_embeddings",
 ];
@@ -215,7 +215,9 @@ pub(super) fn check_config(config: &JsonObject<'_>, info: &ArchitectureInfo) -> 
             unknown.push(key.clone());
         }
     }
-    if let Some(quantization) = config.object("quantization_config")? {
+    // MLX writes what it says in "quantization" there as well.
+    let is_mlx = config.map.contains_key("quantization");
+    if let Some(quantization) = config.object("quantization_config")?.filter(|_| !is_mlx) {
         let others = quantization.map.keys().filter(|key| !QUANTIZATION.contains(&key.as_str()));
         unknown.extend(others.map(|key| format!("quantization_config.{key}")));
     }

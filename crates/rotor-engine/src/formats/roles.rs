@@ -106,6 +106,11 @@ impl Source {
             let Form::Ternary { form, scales, bit1 } = matrix.form else { continue };
             let beside = if let ScalePlace::Tensor(id) = scales { Some(id) } else { None };
             names.extend(beside.into_iter().chain(bit1).map(|id| self.file.table.tensor(id).name.as_str()));
+            if form == TernaryForm::Mlx {
+                let stem = self.file.table.tensor(matrix.tensor).name.trim_end_matches(".weight");
+                let biases = self.file.table.find(&format!("{stem}.biases"));
+                names.extend(biases.map(|id| self.file.table.tensor(id).name.as_str()));
+            }
             if form == TernaryForm::HfPacked {
                 let scale = self.file.table.find(&format!("{}_scale", self.file.table.tensor(matrix.tensor).name));
                 names.extend(scale.map(|id| self.file.table.tensor(id).name.as_str()));

@@ -4,7 +4,7 @@ use super::testing::{TestGguf, any_trit, f32s};
 use super::{LoadOptions, OpenOptions, Part, Role, Source};
 use crate::cache::SequenceCache;
 use crate::config::Activations;
-use crate::forms::testing::{encode, encode_scaled, q2_0_128};
+use crate::forms::testing::{encode, encode_scaled, q2_0_128, with_one_zero_in_four};
 use crate::forms::{FORMS, I2sLayout, KernelConfig, Scales, TernaryForm, TlTile};
 use crate::model::{Model, Step, Wanted, Workspace};
 use crate::runtime::Runtime;
@@ -50,10 +50,33 @@ fn model(type_id: u32, linear: impl Fn(usize, usize) -> Vec<u8>) -> TestGguf {
     file
 }
 
-/// The trits of a linear; without zeros where the form has none.
-fn trits(rows: usize, cols: usize, zeros: bool) -> Vec<i8> {
-    let trit = |at: usize| any_trit(at / cols, at % cols);
-    (0..rows * cols).map(|at| if zeros { trit(at) } else { trit(at) | 1 }).collect()
+/// Where the weights of a model are zero: not every form can have it as it likes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Zeros {
+    Anywhere,
+    Nowhere,
+    OneInFour,
+}
+
+impl Zeros {
+    fn of(form: TernaryForm) -> Zeros {
+        match form {
+            TernaryForm::Q1_0 => Zeros::Nowhere,
+            TernaryForm::Stq1_0 => Zeros::OneInFour,
+            _ => Zeros::Anywhere,
+        }
+    }
+}
+
+/// The trits of a linear.
+fn trits(rows: usize, cols: usize, zeros: Zeros) -> Vec<i8> {
+    let mut trits: Vec<i8> = (0..rows * cols).map(|at| any_trit(at / cols, at % cols)).collect();
+    match zeros {
+        Zeros::Anywhere => {}
+        Zeros::Nowhere => trits.iter_mut().for_each(|trit| *trit |= 1),
+        Zeros::OneInFour => with_one_zero_in_four(&mut trits),
+    }
+    trits
 }
 
 /// Logits of 7 tokens, enough for the kernels of many and of few, on every ISA.
@@ -93,20 +116,20 @@ fn options(form: TernaryForm) -> OpenOptions {
 #[test]
 fn the_same_weights_give_the_same_logits_in_every_form() {
     let usual = TernaryForm::I2S(I2sLayout::Blocks128);
-    let run = |form: TernaryForm, zeros: bool| {
+    let run = |form: TernaryForm, zeros: Zeros| {
         let linear = |rows, cols| encode(form, (rows, cols), &trits(rows, cols, zeros), 0.5);
         logits(&model(form.info().gguf_type.unwrap(), linear), &options(form))
     };
-    let (with_zeros, without) = (run(usual, true), run(usual, false));
-    assert_ne!(with_zeros, without);
-    assert!(with_zeros.iter().flatten().all(|bits| f32::from_bits(*bits).is_finite()));
+    let expected = [Zeros::Anywhere, Zeros::Nowhere, Zeros::OneInFour].map(|zeros| (zeros, run(usual, zeros)));
+    assert!(expected[0].1 != expected[1].1 && expected[0].1 != expected[2].1);
+    assert!(expected[0].1.iter().flatten().all(|bits| f32::from_bits(*bits).is_finite()));
     let in_gguf = FORMS.iter().filter(|info| info.gguf_type.is_some());
     let tiled = |info: &str| if info == "tl1" { TernaryForm::Tl1(TL1) } else { TernaryForm::Tl2(TL2) };
     let forms: Vec<_> = in_gguf.map(|info| info.form.unwrap_or_else(|| tiled(info.name))).collect();
-    assert_eq!(forms.len(), 13, "forms that occur in GGUF files");
+    assert_eq!(forms.len(), 15, "forms that occur in GGUF files");
     for form in forms {
-        let zeros = form != TernaryForm::Q1_0;
-        assert!(run(form, zeros) == if zeros { with_zeros.clone() } else { without.clone() }, "{form:?}");
+        let (zeros, expected) = expected.iter().find(|(zeros, _)| *zeros == Zeros::of(form)).unwrap();
+        assert!(run(form, *zeros) == *expected, "{form:?}");
     }
 }
 
@@ -118,7 +141,7 @@ fn scales_of_groups_give_the_same_logits_in_blocks_of_any_size() {
             let groups = cols / 256;
             let values = (0..rows * groups).map(|i| 0.5 + vary * (i % 5) as f32 / 16.0).collect();
             let scales = Scales::from_values(rows, cols, values).unwrap();
-            encode_scaled(form, (rows, cols), &trits(rows, cols, true), scales)
+            encode_scaled(form, (rows, cols), &trits(rows, cols, Zeros::Anywhere), scales)
         };
         logits(&model(form.info().gguf_type.unwrap(), linear), &options(form))
     };
@@ -126,21 +149,39 @@ fn scales_of_groups_give_the_same_logits_in_blocks_of_any_size() {
     assert!(tq2 == q2 && tq2 == run(TernaryForm::Tq1_0, 1.0));
     let groups_of_128 = model(42, |rows, cols| {
         let scale = |row, block| 0.5 + ((row * (cols / 256) + block / 2) % 5) as f32 / 16.0;
-        q2_0_128(cols, &trits(rows, cols, true), scale)
+        q2_0_128(cols, &trits(rows, cols, Zeros::Anywhere), scale)
     });
     assert!(tq2 == logits(&groups_of_128, &options(TernaryForm::Q2_0)));
     assert!(tq2 != run(TernaryForm::Tq2_0, 0.0), "the scales made no difference");
 }
 
-/// 28 bytes to 128 weights is a form that nobody has described, under an id that others have used.
+/// What shares an id with a ternary form is told apart by its size, in the whole file.
 #[test]
 fn forms_that_are_not_read_are_refused_by_name() {
-    for (id, block_bytes, name) in [(143, 28, "ptq1_0"), (142, 66, "iq2_tn (removed)"), (40, 72, "nvfp4")] {
-        let file = model(id, |rows, cols| vec![0; rows * cols / 128 * block_bytes]);
+    for (id, bytes_of_256, name) in [
+        (143, 54, "iq1_tn (removed)"),
+        (142, 66, "iq2_tn (removed)"),
+        (40, 144, "nvfp4"),
+        (40, 65, "seq_2bit, whose weights are -3, -1, 1 and 3 and never zero"),
+        (41, 65, "seq_2bit, whose weights are -3, -1, 1 and 3 and never zero"),
+        (43, 104, "fv5, which has five values"),
+        (44, 260, "fv5b, which has eight bits"),
+        (42, 50, "id 42, whose tensors have the size of none of q2_0, q2_0_128, stq1_0,"),
+    ] {
+        let file = model(id, |rows, cols| vec![0; rows * cols / 256 * bytes_of_256]);
         let error = Source::from_bytes(file.build(), &OpenOptions::default()).unwrap_err().to_string();
         let expected = format!("type {name} of tensor \"blk.0.attn_q.weight\" is not supported");
         assert!(error.starts_with(&expected), "{error}");
     }
+}
+
+/// One tensor of another size than the rest of its id: nobody can tell what the file means.
+#[test]
+fn an_id_means_one_thing_in_a_file() {
+    let mixed =
+        model(42, |rows, cols| vec![0x55; if rows == 128 { rows * cols / 64 * 18 } else { rows * cols / 128 * 34 }]);
+    let error = Source::from_bytes(mixed.build(), &OpenOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("whose tensors have the size of none of q2_0, q2_0_128, stq1_0"), "{error}");
 }
 
 #[test]

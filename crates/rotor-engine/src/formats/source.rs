@@ -144,7 +144,9 @@ impl Bound {
                 let norms_in_linears = self.graph.linears.values().any(|linear| linear.input_norm.is_some());
                 let int8_forms = ternary()
                     .any(|form| matches!(form, TernaryForm::I2S(_) | TernaryForm::Tl1(_) | TernaryForm::Tl2(_)));
-                let traits = Traits { norms_in_linears, int8_forms, is_bitnet: false, is_llama_gguf: false, names: "" };
+                let weight_only_forms =
+                    ternary().any(|form| matches!(form, TernaryForm::Mlx | TernaryForm::Unpacked(_)));
+                let traits = Traits { norms_in_linears, int8_forms, weight_only_forms, ..Traits::default() };
                 contents.with_traits(traits, of_family)?
             }
         };
@@ -220,8 +222,8 @@ impl Contents {
                 let (is_bitnet, is_llama_gguf) = (architecture.starts_with("bitnet"), architecture == "llama");
                 Ok(choose(Traits { is_bitnet, is_llama_gguf, names: &names, ..traits }))
             }
-            // A checkpoint has ternary linears only where its configuration says BitNet.
-            Contents::HuggingFace(_) => Ok(choose(Traits { is_bitnet: true, ..traits })),
+            // Other checkpoints have ternary linears only where their configuration says BitNet.
+            Contents::HuggingFace(_) => Ok(choose(Traits { is_bitnet: !traits.weight_only_forms, ..traits })),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Storage {
     Tl(TlKind),
     /// Bytes: packed trits (safetensors).
     U8,
+    /// Words: packed codes of MLX (safetensors).
+    U32,
     /// A type rotor does not read; the tensor has a name and a place, no more.
     Unreadable,
 }

@@ -63,7 +63,7 @@ impl Block {
 /// The next base-3 digit of bytes that hold fractions of 256: its place is above the byte after a multiplication by 3.
 ///
 /// `digit = 3 * byte >> 8` and the rest, `3 * byte mod 256`, holds the digits after it.
-fn next_digits(fractions: &mut [u8], out: &mut [i8]) {
+pub(super) fn next_digits(fractions: &mut [u8], out: &mut [i8]) {
     for (out, fraction) in out.iter_mut().zip(fractions) {
         *out = i8::from(*fraction >= 86) + i8::from(*fraction >= 171) - 1;
         *fraction = fraction.wrapping_mul(3);
@@ -100,7 +100,7 @@ fn encode_tq1_0(trits: &[i8], block: &mut [u8]) {
 }
 
 /// [`fraction_of`] `WIDTH` values at once: digit *n* of byte *m* is trit `n * WIDTH + m`, and the fifth is 0 where it is not there.
-fn encode_fractions<const WIDTH: usize>(trits: &[i8], bytes: &mut [u8]) {
+pub(super) fn encode_fractions<const WIDTH: usize>(trits: &[i8], bytes: &mut [u8]) {
     let mut values = [0u8; WIDTH];
     for digit in 0..5 {
         let digits = trits.as_chunks::<WIDTH>().0.get(digit).unwrap_or(&[-1; WIDTH]);

@@ -10,16 +10,20 @@ mod hf_packed;
 mod i2s;
 mod iq_bn;
 mod master;
+mod mlx;
 #[cfg(test)]
 mod pairs_tests;
+mod ptq1_0;
 mod quick;
 mod row_order;
 mod scales;
 mod stored;
+mod stq1_0;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tl;
+pub(crate) mod unpacked;
 
 pub use encode::{Encoder, ReadRow};
 pub use master::absmean_scale;
@@ -49,6 +53,10 @@ pub enum TernaryForm {
     Q2_0,
     /// As [`TernaryForm::Q2_0`] with blocks of 128, as the first Bonsai models were published.
     Q2_0Group128,
+    /// Blocks of 128 with an f16 scale, five trits to a byte.
+    Ptq1_0,
+    /// Blocks of 256 with an f16 scale; every four weights have exactly one zero.
+    Stq1_0,
     /// Rows with an f16 scale, five trits to a byte.
     Iq1Bn,
     /// Rows with an f32 scale, four trits to a byte.
@@ -65,6 +73,10 @@ pub enum TernaryForm {
     Rotor,
     /// Float master weights, quantised by their absolute mean when read.
     Master(DenseType),
+    /// MLX's packs of 2 bits, four weights to a byte, the scales beside them.
+    Mlx,
+    /// Floats that are ternary as they stand.
+    Unpacked(DenseType),
 }
 
 /// Where I2_S keeps which element; nothing in the file says so.

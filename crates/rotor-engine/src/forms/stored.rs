@@ -1,7 +1,7 @@
 //! Scales that are stored among the weights: in blocks, or in front of rows.
 
 use super::blocks::Block;
-use super::{Scales, TernaryForm, iq_bn, table};
+use super::{Scales, TernaryForm, iq_bn, table, unpacked};
 use crate::error::FormatError;
 use half::f16;
 
@@ -22,6 +22,9 @@ pub fn inner_scales(
         (Some(block), _) => stored.of_blocks(block),
         (None, TernaryForm::Iq1Bn) => stored.of_rows(iq_bn::iq1_scale, iq_bn::decode_iq1),
         (None, TernaryForm::Iq2Bn) => stored.of_rows(iq_bn::iq2_scale, iq_bn::decode_iq2),
+        (None, TernaryForm::Unpacked(dtype)) => unpacked::scales(dtype, (rows, cols), stored.bytes).ok_or_else(|| {
+            FormatError::unsupported(format!("tensor {name:?}"), "its weights are not -s, 0 and +s alone")
+        }),
         (None, _) => Err(FormatError::unsupported(format!("tensor {name:?}"), "its scales are not among its weights")),
     }
 }

@@ -1,7 +1,10 @@
 //! The table of forms: what each is called, takes, can hold, and who reads and writes it.
 
 use super::blocks::{self, Block};
-use super::{I2sLayout, RowError, Scales, TernaryForm, TernaryTensor, hf_packed, i2s, iq_bn, master, tl};
+use super::{
+    I2sLayout, RowError, Scales, TernaryForm, TernaryTensor, hf_packed, i2s, iq_bn, master, mlx, ptq1_0, stq1_0, tl,
+    unpacked,
+};
 use crate::error::FormatError;
 use crate::planes;
 
@@ -138,12 +141,14 @@ pub(super) const fn block_of(form: TernaryForm) -> Option<&'static Block> {
         TernaryForm::Q1_0 => Some(&blocks::Q1_0),
         TernaryForm::Q2_0 => Some(&blocks::Q2_0),
         TernaryForm::Q2_0Group128 => Some(&blocks::Q2_0_128),
+        TernaryForm::Ptq1_0 => Some(&ptq1_0::PTQ1_0),
+        TernaryForm::Stq1_0 => Some(&stq1_0::STQ1_0),
         _ => None,
     }
 }
 
 /// Every form rotor reads.
-pub static FORMS: [FormInfo; 17] = [
+pub static FORMS: [FormInfo; 21] = [
     i2s("i2_s", I2sLayout::Blocks128, Some(Writer::I2S(I2sLayout::Blocks128))),
     i2s("i2_s_64", I2sLayout::Blocks64, Some(Writer::I2S(I2sLayout::Blocks64))),
     i2s("i2_s_1x4", I2sLayout::Rows4, None),
@@ -236,6 +241,31 @@ pub static FORMS: [FormInfo; 17] = [
         decode_row: decode_master,
         ..PLAIN
     },
+    FormInfo { writer: None, ..in_blocks("ptq1_0", TernaryForm::Ptq1_0, &ptq1_0::PTQ1_0, 143) },
+    FormInfo { writer: None, ..in_blocks("stq1_0", TernaryForm::Stq1_0, &stq1_0::STQ1_0, 43) },
+    FormInfo {
+        name: "mlx",
+        cols_multiple: 16,
+        scales: ScaleCapability::Any,
+        form: Some(TernaryForm::Mlx),
+        packed_len: |_, rows, cols| mlx::packed_len(rows, cols),
+        decode_row: |tensor, row, out| complete(mlx::decode_row(tensor.bytes, row, out)),
+        ..PLAIN
+    },
+    FormInfo {
+        name: "unpacked",
+        bits_per_weight: 16.0,
+        scales: ScaleCapability::Any,
+        packed_len: |form, rows, cols| match form {
+            TernaryForm::Unpacked(dtype) => dtype.row_bytes(cols)?.checked_mul(rows),
+            _ => None,
+        },
+        decode_row: |tensor, row, out| match tensor.form {
+            TernaryForm::Unpacked(dtype) => complete(unpacked::decode_row(dtype, tensor.bytes, row, out)),
+            _ => Err(RowError::Truncated),
+        },
+        ..PLAIN
+    },
 ];
 
 /// The row of a form.
@@ -258,6 +288,10 @@ pub(super) fn info(form: TernaryForm) -> &'static FormInfo {
         TernaryForm::BitNet => 14,
         TernaryForm::Rotor => 15,
         TernaryForm::Master(_) => 16,
+        TernaryForm::Ptq1_0 => 17,
+        TernaryForm::Stq1_0 => 18,
+        TernaryForm::Mlx => 19,
+        TernaryForm::Unpacked(_) => 20,
     };
     &FORMS[row]
 }
@@ -309,6 +343,7 @@ mod tests {
             (TernaryForm::Tl1(tile), "tl1"),
             (TernaryForm::Tl2(tile), "tl2"),
             (TernaryForm::Master(DenseType::F16), "master"),
+            (TernaryForm::Unpacked(DenseType::F16), "unpacked"),
         ] {
             assert_eq!(info(form).name, name);
         }

@@ -1,6 +1,7 @@
 //! Writers of the forms that rotor only reads, from their definitions and element by element, for tests.
 
 use super::blocks::{Q2_0_128, fraction};
+use super::table::block_of;
 use super::{Encoder, I2sLayout, Scales, TernaryForm, TlTile, i2s};
 use half::f16;
 
@@ -9,7 +10,22 @@ pub(crate) fn encode(form: TernaryForm, (rows, cols): (usize, usize), trits: &[i
     let mut bytes = match form {
         TernaryForm::Iq1Bn => return trits.chunks_exact(cols).flat_map(|row| iq1_row(scale, row)).collect(),
         TernaryForm::Iq2Bn => return trits.chunks_exact(cols).flat_map(|row| iq2_row(scale, row)).collect(),
-        TernaryForm::Q2_0Group128 => return q2_0_128(cols, trits, |_, _| scale),
+        TernaryForm::Q2_0Group128 | TernaryForm::Ptq1_0 | TernaryForm::Stq1_0 => {
+            let block = block_of(form).unwrap();
+            let mut bytes = vec![0; block.row_bytes(cols).unwrap() * rows];
+            for (trits, out) in trits.chunks_exact(cols).zip(bytes.chunks_exact_mut(block.row_bytes(cols).unwrap())) {
+                block.encode_row(trits, |_| f16::from_f32(scale), out);
+            }
+            return bytes;
+        }
+        TernaryForm::Mlx => {
+            return trits
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|four| (0..4).fold(0, |byte, i| byte | ((four[i] + 1) as u8) << (2 * i)))
+                .collect();
+        }
         TernaryForm::I2S(layout @ (I2sLayout::Rows4 | I2sLayout::Sequential)) => encode_i2s(layout, cols, trits),
         TernaryForm::Tl1(tile) => encode_tl1(tile, rows, cols, trits),
         TernaryForm::Tl2(tile) => encode_tl2(tile, rows, cols, trits),
@@ -23,6 +39,14 @@ pub(crate) fn encode(form: TernaryForm, (rows, cols): (usize, usize), trits: &[i
     bytes.extend(scale.to_le_bytes());
     bytes.extend([0; i2s::TAIL - 4]);
     bytes
+}
+
+/// Makes trits that STQ1_0 can hold: one zero in each group of four weights.
+pub(crate) fn with_one_zero_in_four(trits: &mut [i8]) {
+    for (at, trit) in trits.iter_mut().enumerate() {
+        let (group, lane) = (at % 16, at % 64 / 16);
+        *trit = if lane == group % 4 { 0 } else { *trit | 1 };
+    }
 }
 
 /// Q2_0 in blocks of 128, with a scale for each.

@@ -16,7 +16,7 @@ pub use random::random_trits;
 
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{GgufVocabulary, TokenizerSource};
+use crate::formats::{GgufVocabulary, Role, TokenizerSource};
 use crate::forms::{I2sLayout, TernaryForm};
 use crate::tokenizer::TokenizerDescription;
 use crate::write::gguf::{self, GgufHeader};
@@ -118,7 +118,7 @@ impl Model {
     /// A model of the preset's kind, of other dimensions perhaps.
     fn with_config(preset: Preset, config: Config, vocabulary: GgufVocabulary, seed: u64) -> Self {
         let vocabulary = GgufVocabulary { architecture: preset.gguf_architecture().into(), ..vocabulary };
-        let values = Values::new(seed, &config, preset.tied(), preset.scales_multiply());
+        let values = Values::new(seed, &config, preset.tied(), preset.scales_multiply(), preset.group_cols());
         Self { preset, config, vocabulary, values }
     }
 
@@ -129,7 +129,14 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<SynthReport, FormatError> {
         match options.form {
-            SynthType::I2S(layout) => self.write_gguf(out, TernaryForm::I2S(layout), options.head, progress),
+            SynthType::I2S(layout) => {
+                let form = self.preset.form().map_or(TernaryForm::I2S(layout), |(form, _)| form);
+                self.write_gguf(out, form, options.head, progress)
+            }
+            SynthType::HuggingFace if self.preset.form().is_some() || self.preset.norms_in_linears() => {
+                let what = format!("{} in a Hugging Face folder", self.preset);
+                Err(FormatError::unsupported(what, "packed folders are BitNet's; this model is written as a GGUF"))
+            }
             SynthType::HuggingFace => self.write_folder(out, options, progress),
         }
     }
@@ -146,25 +153,31 @@ impl Model {
         for tensor in &planned {
             let type_id = match tensor.data {
                 Data::Normal(dtype) | Data::Norm(dtype) => gguf::type_id(dtype),
-                Data::Trits(..) | Data::StoredScale => gguf::I2_S,
+                Data::NormIn => gguf::type_id(DenseType::F32),
+                Data::Trits(..) | Data::StoredScale => form.info().gguf_type.unwrap_or(gguf::I2_S),
             };
             let shape = [tensor.rows, tensor.cols];
-            let shape = if matches!(tensor.data, Data::Norm(_)) { &shape[1..] } else { &shape };
+            let shape = if matches!(tensor.data, Data::Norm(_) | Data::NormIn) { &shape[1..] } else { &shape };
             header.tensor(&tensor.name, shape, type_id, tensor.bytes());
         }
         self.write_data(header.create(out)?, &planned, progress)
     }
 
     fn gguf_plan(&self, form: TernaryForm, head: DenseType) -> Result<Vec<Planned>, FormatError> {
-        let plan = |role| {
+        let mut planned = Vec::new();
+        for role in plan::roles(&self.config, self.preset.tied()) {
             let name = names::gguf(role);
-            if plan::is_linear(role) {
-                plan::linear(role, name, &self.config, form, &self.values)
+            let is_matrix = matches!(role, Role::TokenEmbedding | Role::Output);
+            if plan::is_linear(role) || is_matrix && self.preset.ternary_embedding() {
+                planned.push(plan::linear(role, name, &self.config, form, &self.values)?);
             } else {
-                plan::dense(role, name, &self.config, head, DenseType::F32)
+                planned.push(plan::dense(role, name, &self.config, head, DenseType::F32)?);
             }
-        };
-        plan::roles(&self.config, self.preset.tied()).into_iter().map(plan).collect()
+            if plan::is_linear(role) && self.preset.norms_in_linears() {
+                planned.push(plan::norm_in(role, &self.config));
+            }
+        }
+        Ok(planned)
     }
 
     /// The keys of the published files, in their order.
@@ -173,7 +186,7 @@ impl Model {
         let architecture = self.preset.gguf_architecture();
         header.string("general.architecture", architecture);
         header.string("general.name", config.name.as_deref().unwrap_or(self.preset.name()));
-        header.u32("general.file_type", MOSTLY_I2_S);
+        header.u32("general.file_type", self.preset.form().map_or(MOSTLY_I2_S, |(_, file_type)| file_type));
         header.u32("general.quantization_version", 2);
         put_config_keys(&mut header, architecture, config, Some(&self.vocabulary.model));
         put_gguf_keys(&mut header, &self.vocabulary, self.template());
@@ -194,6 +207,7 @@ impl Model {
             match &tensor.data {
                 Data::Normal(dtype) => header.tensor(&tensor.name, self.dtype(*dtype)?, &[tensor.rows, tensor.cols]),
                 Data::Norm(dtype) => header.tensor(&tensor.name, self.dtype(*dtype)?, &[tensor.cols]),
+                Data::NormIn => header.tensor(&tensor.name, Dtype::F32, &[tensor.cols]),
                 Data::StoredScale => header.tensor(&tensor.name, Dtype::BF16, &[1]),
                 Data::Trits(encoder, _) => {
                     header.tensor(&tensor.name, Dtype::U8, &[encoder.strips(), encoder.strip_bytes()]);
@@ -285,8 +299,9 @@ impl Model {
             Family::BitNet => Some(crate::chat::BITNET),
             Family::Llama3 => Some(templates::LLAMA3),
             Family::Falcon3 => Some(templates::FALCON3),
-            Family::FalconE => Some(templates::CHATML),
-            Family::OneBit => None,
+            Family::FalconE | Family::Bonsai | Family::BitCpm => Some(templates::CHATML),
+            Family::HyMt => Some(templates::HY_MT),
+            Family::OneBit | Family::EmbeddingQwen | Family::EmbeddingGemma => None,
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::values::Values;
 use crate::config::Config;
 use crate::error::FormatError;
-use crate::formats::{Part, Role, RowOrder, gguf_row_order};
-use crate::forms::{Encoder, Scales, TernaryForm};
+use crate::formats::{NORM_IN, Part, Role, RowOrder, gguf_row_order, gguf_stem};
+use crate::forms::{Encoder, TernaryForm};
 use crate::write::{Progress, TensorFile, names, write_strips};
 use rotor_kernels::DenseType;
 use rotor_kernels::encode::encode_row;
@@ -16,6 +16,8 @@ pub(super) enum Data {
     Normal(DenseType),
     /// A norm.
     Norm(DenseType),
+    /// The norm in front of a linear.
+    NormIn,
     /// A linear's trits; rows in the file's order.
     Trits(Encoder, RowOrder),
     /// A linear's scale, as Hugging Face stores it.
@@ -81,8 +83,15 @@ pub(super) fn linear(
         TernaryForm::HfPacked => RowOrder::AsStored,
         _ => gguf_row_order(config, role),
     };
-    let encoder = Encoder::new(&name, form, rows, cols, Scales::Tensor(values.scale(role, cols).value))?;
+    let scales = values.scales(role, rows, cols).reordered(rows, |stored| row_order.graph_row(stored));
+    let encoder = Encoder::new(&name, form, rows, cols, scales)?;
     Ok(Planned { name, role, rows, cols, data: Data::Trits(encoder, row_order) })
+}
+
+/// The norm in front of a linear, as GGUF stores it.
+pub(super) fn norm_in(role: Role, config: &Config) -> Planned {
+    let (_, cols) = role.shape(config);
+    Planned { name: gguf_stem(role) + NORM_IN, role, rows: 1, cols, data: Data::NormIn }
 }
 
 impl Planned {
@@ -91,6 +100,7 @@ impl Planned {
         let bytes = match &self.data {
             Data::Normal(dtype) | Data::Norm(dtype) => self.rows * dtype.row_bytes(self.cols).unwrap_or(0),
             Data::Trits(encoder, _) => encoder.strips() * encoder.strip_bytes() + encoder.tail().len(),
+            Data::NormIn => 4 * self.cols,
             Data::StoredScale => 2,
         };
         bytes as u64
@@ -111,6 +121,10 @@ impl Planned {
                 let mut bytes = vec![0; self.bytes() as usize];
                 encode(*dtype, &values.norm(self.role, self.cols), &mut bytes)?;
                 progress.write(file, bytes)
+            }
+            Data::NormIn => {
+                let norm = values.norm_in(self.role, self.cols);
+                progress.write(file, norm.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
             }
             Data::StoredScale => progress.write(file, values.scale(self.role, self.cols).stored.to_le_bytes()),
             Data::Normal(dtype) => {

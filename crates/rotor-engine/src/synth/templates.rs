@@ -18,3 +18,11 @@ pub(super) const CHATML: &str = concat!(
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}",
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 );
+
+pub(super) const HY_MT: &str = concat!(
+    "{{ bos_token }}{% for message in messages %}",
+    "{% if message['role'] == 'system' %}{{ message['content'] + '<｜hy_place▁holder▁no▁3｜>' }}",
+    "{% elif message['role'] == 'user' %}{{ '<｜hy_User｜>' + message['content'] }}",
+    "{% else %}{{ '<｜hy_Assistant｜>' + message['content'] + '<｜hy_place▁holder▁no▁2｜>' }}{% endif %}{% endfor %}",
+    "{% if add_generation_prompt %}{{ '<｜hy_Assistant｜>' }}{% endif %}"
+);

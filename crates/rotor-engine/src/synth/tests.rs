@@ -7,7 +7,17 @@ use rotor_kernels::attention::KvType;
 
 /// One preset of each family, cut down to a size for tests; a head size that no power of two divides stays one.
 fn small_models(seed: u64) -> Vec<Model> {
-    [Preset::Tiny, Preset::Bitnet3B, Preset::Llama3_8B, Preset::Falcon3_1B, Preset::FalconE1B]
+    small([Preset::Tiny, Preset::Bitnet3B, Preset::Llama3_8B, Preset::Falcon3_1B, Preset::FalconE1B], seed)
+}
+
+/// As [`small_models`], those that are written as GGUF files alone.
+fn small_weight_only_models(seed: u64) -> Vec<Model> {
+    let [bonsai, tied] = [Preset::Bonsai8B, Preset::Bonsai1_7B];
+    small([bonsai, tied, Preset::BitCpm0_5B, Preset::HyMt1_8B, Preset::Embedding0_6B, Preset::Embedding270M], seed)
+}
+
+fn small<const N: usize>(presets: [Preset; N], seed: u64) -> Vec<Model> {
+    presets
         .into_iter()
         .map(|preset| {
             let full = preset.config();
@@ -24,6 +34,12 @@ fn small_models(seed: u64) -> Vec<Model> {
                 num_attention_heads: heads,
                 num_key_value_heads: kv_heads,
                 head_dim,
+                // Follows from the width.
+                embedding_scale: if full.architecture == crate::architectures::Architecture::Gemma3 {
+                    ((heads * head_dim) as f32).sqrt()
+                } else {
+                    full.embedding_scale
+                },
                 ..full
             };
             let vocabulary = vocabulary::made_up(preset, config.vocab_size);
@@ -108,6 +124,29 @@ fn the_reader_finds_what_was_meant_in_every_family() {
 }
 
 #[test]
+fn the_reader_finds_what_was_meant_in_the_forms_of_other_families() {
+    for model in small_weight_only_models(5) {
+        let (_folder, path) = written(&model, &SynthOptions::default());
+        let source = Source::open(&path, &OpenOptions::default()).unwrap();
+        let expected = Config { activations: source.config().activations, ..model.config.clone() };
+        assert_eq!(source.config(), &expected, "{}", model.preset);
+        assert_eq!(source.warnings(), [""; 0], "{}", model.preset);
+        for role in plan::roles(&model.config, model.preset.tied()).into_iter().filter(|&role| plan::is_linear(role)) {
+            let linear = source.linear(role).unwrap();
+            let Weight::Ternary(tensor) = linear.weight else { panic!("{role:?} is not ternary") };
+            check_rows(&model, role, &tensor);
+            assert_eq!(linear.input_norm.is_some(), model.preset.norms_in_linears());
+            assert_eq!(tensor.scales.groups(), model.preset.group_cols().map_or(1, |cols| tensor.cols / cols));
+        }
+        let head = source.matrix(Role::TokenEmbedding).unwrap().unwrap();
+        assert_eq!(matches!(head, Weight::Ternary(_)), model.preset.ternary_embedding());
+        let options = SynthOptions { form: SynthType::HuggingFace, ..SynthOptions::default() };
+        let error = model.write(&path.with_extension("hf"), &options, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("in a Hugging Face folder is not supported"), "{error}");
+    }
+}
+
+#[test]
 fn a_folder_holds_the_same_model() {
     for model in small_models(6) {
         let options = SynthOptions { form: SynthType::HuggingFace, ..SynthOptions::default() };
@@ -152,7 +191,7 @@ fn a_folder_holds_the_same_model() {
 #[test]
 fn logits_are_of_a_sane_size_in_every_family() {
     let runtime = Runtime::new(1).unwrap();
-    for model in small_models(7) {
+    for model in small_models(7).into_iter().chain(small_weight_only_models(7)) {
         let (_folder, path) = written(&model, &SynthOptions::default());
         let engine = Engine::load(&path, &OpenOptions::default(), &runtime, &mut |_| {}).unwrap();
         let mut session = engine.session(16, KvType::F32);

@@ -6,7 +6,8 @@
 
 use super::random::{Stream, normal_quantiles};
 use crate::config::Config;
-use crate::formats::{Part, Role};
+use crate::formats::{NORM_IN, Part, Role, gguf_stem};
+use crate::forms::Scales;
 use crate::write::names;
 use half::bf16;
 
@@ -24,6 +25,7 @@ pub(super) struct Values {
     scales_multiply: bool,
     hidden: usize,
     tied: bool,
+    group_cols: Option<usize>,
 }
 
 /// A tensor's scale, and what a Hugging Face file stores for it.
@@ -49,8 +51,14 @@ impl Normal {
 }
 
 impl Values {
-    pub(super) fn new(seed: u64, config: &Config, tied: bool, scales_multiply: bool) -> Self {
-        Self { seed, scales_multiply, hidden: config.hidden_size, tied }
+    pub(super) fn new(
+        seed: u64,
+        config: &Config,
+        tied: bool,
+        scales_multiply: bool,
+        group_cols: Option<usize>,
+    ) -> Self {
+        Self { seed, scales_multiply, hidden: config.hidden_size, tied, group_cols }
     }
 
     /// The embedding or the head.
@@ -71,7 +79,12 @@ impl Values {
     pub(super) fn scale(&self, role: Role, cols: usize) -> Scale {
         let mut spread = [0.0];
         Stream::new(self.seed, &names::gguf(role), usize::MAX).near_one(&mut spread);
-        let gain = if matches!(role, Role::Layer(_, Part::AttnOutput | Part::FfnDown)) { 0.5 } else { 1.0 };
+        let gain = match role {
+            Role::Layer(_, Part::AttnOutput | Part::FfnDown) => 0.5,
+            Role::Output => LOGITS,
+            Role::TokenEmbedding if self.tied => LOGITS,
+            _ => 1.0,
+        };
         let ideal = gain * spread[0] / (DENSITY * cols as f32).sqrt();
         if self.scales_multiply {
             let stored = bf16::from_f32(ideal);
@@ -79,6 +92,27 @@ impl Values {
         }
         let stored = bf16::from_f32(1.0 / ideal);
         Scale { value: 1.0 / stored.to_f32(), stored }
+    }
+
+    /// All scales of a linear, rows in the order of the graph: one, or one to each group of columns.
+    pub(super) fn scales(&self, role: Role, rows: usize, cols: usize) -> Scales {
+        let Scale { value, .. } = self.scale(role, cols);
+        let Some(group_cols) = self.group_cols else { return Scales::Tensor(value) };
+        let groups = cols / group_cols;
+        let mut values = vec![0.0; rows * groups];
+        let name = names::gguf(role) + ".scales";
+        for (row, values) in values.chunks_exact_mut(groups).enumerate() {
+            Stream::new(self.seed, &name, row).near_one(values);
+            values.iter_mut().for_each(|spread| *spread *= value);
+        }
+        Scales::Groups { groups, values }
+    }
+
+    /// The norm in front of a linear.
+    pub(super) fn norm_in(&self, role: Role, len: usize) -> Vec<f32> {
+        let mut values = vec![0.0; len];
+        Stream::new(self.seed, &(gguf_stem(role) + NORM_IN), 0).near_one(&mut values);
+        values
     }
 
     /// The trits of the graph's row `row`.

@@ -27,6 +27,18 @@ const FALCON_SPECIALS: [&str; 8] = [
     "<|im_end|>",
 ];
 
+/// What Qwen's vocabulary made here begins with; the real one keeps these texts at other ids.
+const QWEN_SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+/// What Hunyuan's vocabulary made here begins with; the real one keeps these texts at other ids.
+const HUNYUAN_SPECIALS: [&str; 5] = [
+    "<｜hy_begin▁of▁sentence｜>",
+    "<｜hy_User｜>",
+    "<｜hy_Assistant｜>",
+    "<｜hy_place▁holder▁no▁2｜>",
+    "<｜hy_place▁holder▁no▁3｜>",
+];
+
 /// The control tokens of Llama 3 by their place after the ordinary ones.
 pub(super) fn llama3_special(index: usize) -> String {
     match index {
@@ -111,7 +123,21 @@ pub(super) fn made_up(preset: Preset, size: usize) -> GgufVocabulary {
             let (bos, eos, pre, add_bos) = (Some(eos), Some(eos), Some(pre.into()), Some(false));
             GgufVocabulary { bos, eos, pre, padding: Some(0), add_bos, ..vocabulary.0 }
         }
-        Family::OneBit => sentencepiece(size),
+        Family::Bonsai | Family::EmbeddingQwen => {
+            let mut vocabulary = byte_level_with(&QWEN_SPECIALS, size);
+            // A model for texts as a whole ends them with a token of its own.
+            let ends = family == Family::EmbeddingQwen;
+            (vocabulary.eos, vocabulary.padding) = (Some(if ends { 0 } else { 2 }), Some(0));
+            (vocabulary.add_bos, vocabulary.add_eos) = (Some(false), ends.then_some(true));
+            GgufVocabulary { pre: Some("qwen2".into()), ..vocabulary }
+        }
+        Family::HyMt => {
+            let vocabulary = byte_level_with(&HUNYUAN_SPECIALS, size);
+            let (pre, add_bos) = (Some("hunyuan-dense".into()), Some(false));
+            GgufVocabulary { pre, bos: Some(0), eos: Some(3), padding: Some(3), add_bos, ..vocabulary }
+        }
+        Family::BitCpm => with_chatml(sentencepiece(size)),
+        Family::OneBit | Family::EmbeddingGemma => sentencepiece(size),
     };
     as_published(vocabulary, preset)
 }
@@ -124,6 +150,24 @@ pub(super) fn llama3(mut vocabulary: GgufVocabulary) -> GgufVocabulary {
     vocabulary.token_types.resize(vocabulary.tokens.len(), token_type::CONTROL);
     vocabulary.add_bos = Some(true);
     GgufVocabulary { bos: Some(first), eos: Some(first + 1), padding: Some(first + 1), ..vocabulary }
+}
+
+/// Control tokens, the bytes, and words.
+fn byte_level_with(specials: &[&str], size: usize) -> GgufVocabulary {
+    let mut vocabulary = Builder::byte_level();
+    specials.iter().for_each(|text| vocabulary.push(text, token_type::CONTROL));
+    vocabulary.bytes().words(size, ' ');
+    vocabulary.0
+}
+
+/// The two control tokens of ChatML in place of the last words.
+fn with_chatml(mut vocabulary: GgufVocabulary) -> GgufVocabulary {
+    let last = vocabulary.tokens.len() - 2;
+    for (at, text) in (last - 2..last).zip(["<|im_start|>", "<|im_end|>"]) {
+        vocabulary.tokens[at] = text.into();
+        (vocabulary.token_types[at], vocabulary.scores[at]) = (token_type::CONTROL, 0.0);
+    }
+    vocabulary
 }
 
 /// The arrangement of Llama 2: three control tokens, 256 bytes, then pieces with a score.
@@ -237,6 +281,11 @@ mod tests {
             (Preset::BitnetLarge, 600),
             (Preset::Falcon3_1B, 600),
             (Preset::FalconE1B, 600),
+            (Preset::Bonsai8B, 600),
+            (Preset::BitCpm0_5B, 600),
+            (Preset::HyMt1_8B, 600),
+            (Preset::Embedding0_6B, 600),
+            (Preset::Embedding270M, 600),
         ] {
             let mut made = made_up(preset, size);
             made.architecture = preset.gguf_architecture().into();

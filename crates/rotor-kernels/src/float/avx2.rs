@@ -6,12 +6,12 @@
 use super::FloatKernels;
 use super::avx2_rows::{decode_row, dot_row};
 use crate::epilogue::Finish;
-use crate::ternary::{self, AddGroup};
+use crate::ternary::{self, DigitSums, MAX_DIGITS};
 use std::arch::x86_64::*;
 
 pub(crate) const KERNELS: FloatKernels = FloatKernels {
     quantize,
-    quantize_int16,
+    quantize_exact,
     rms_norm,
     finish,
     add_group,
@@ -159,13 +159,13 @@ fn relu2_mul(gate: &mut [f32], up: &[f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
-    ternary::quantize_int16(x, high, low)
+fn quantize_exact(x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32 {
+    ternary::quantize_exact(x, digits)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_group(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
-    how.apply(sums, low, totals);
+fn add_group(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
+    ternary::add_group(scales, sums, totals);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

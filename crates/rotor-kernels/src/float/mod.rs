@@ -5,7 +5,7 @@
 
 use crate::dense::DenseType;
 use crate::epilogue::Finish;
-use crate::ternary::AddGroup;
+use crate::ternary::{DigitSums, MAX_DIGITS};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -24,13 +24,13 @@ pub(crate) struct FloatKernels {
     /// int8 quantisation; returns the factor `s`, NaN where `x` is not finite.
     pub quantize: unsafe fn(x: &[f32], q: &mut [i8]) -> f32,
     /// int16 quantisation of a block of columns, in two digits; returns the scale.
-    pub quantize_int16: unsafe fn(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32,
+    pub quantize_exact: unsafe fn(x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32,
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     pub rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// What becomes of a token's dot products with consecutive rows; scales, where there is one for each row, as many as sums.
     pub finish: unsafe fn(how: Finish<'_>, sums: &[i32], out: &mut [f32]),
     /// Adds what a group of columns gives a token's outputs; as many sums, low sums where there are such, and scales as totals.
-    pub add_group: unsafe fn(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]),
+    pub add_group: unsafe fn(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]),
     /// `gate = silu(gate) * up`.
     pub silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
     /// `gate = max(gate, 0)^2 * up`.

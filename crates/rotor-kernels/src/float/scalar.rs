@@ -3,12 +3,12 @@
 use super::FloatKernels;
 use crate::dense::DenseType;
 use crate::epilogue::Finish;
-use crate::ternary::{self, AddGroup};
+use crate::ternary::{self, DigitSums, MAX_DIGITS};
 use half::f16;
 
 pub(crate) const KERNELS: FloatKernels = FloatKernels {
     quantize,
-    quantize_int16,
+    quantize_exact,
     rms_norm,
     finish,
     add_group,
@@ -44,12 +44,12 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-fn quantize_int16(x: &[f32], high: &mut [i8], low: &mut [i8]) -> f32 {
-    ternary::quantize_int16(x, high, low)
+fn quantize_exact(x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32 {
+    ternary::quantize_exact(x, digits)
 }
 
-fn add_group(how: AddGroup<'_>, sums: &[i32], low: &[i32], totals: &mut [f32]) {
-    how.apply(sums, low, totals);
+fn add_group(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
+    ternary::add_group(scales, sums, totals);
 }
 
 fn finish(how: Finish<'_>, sums: &[i32], out: &mut [f32]) {

@@ -1,17 +1,17 @@
-//! Products of which groups of columns have scales of their own: those of the weights, those of int16 activations, or both.
+//! Products that do not end with one integer: groups of columns whose weights have scales of their own, activations of several
+//! digits, or both.
 //!
 //! Integer sums of different groups cannot be added, so each group is a product of its own: the same tile kernels on a range
 //! of columns, exact as ever. What follows is f32 and has one order, groups ascending, so that an output comes out bit for bit
 //! the same whatever the ISA, the number of tokens or of threads:
 //!
 //! ```text
-//! int8:   y = (dot_0 * w_0 + dot_1 * w_1 + ...) / s                  w: scales of the weights, s: the token's factor
-//! int16:  y = (dot_0 * x_0) * w_0 + (dot_1 * x_1) * w_1 + ...        x: scales of the activations,
-//!                                                                    dot = 256 * (product of high digits) + product of low
-//! int16:  y = (dot_0 * x_0 + dot_1 * x_1 + ...) * w                  where a row of weights has one scale
+//! int8:   y = (dot_0 * w_0 + dot_1 * w_1 + ...) / s          w: scales of the weights, s: the token's factor
+//! exact:  y = (dot_0 * w_0 + dot_1 * w_1 + ...) * step       dot = 65536 high + 256 middle + low, products of the digits
+//! exact:  y = (dot * step) * w                               where a row of weights has one scale
 //! ```
 
-use super::activations::{Activations, BLOCK_COLS, Precision};
+use super::activations::{Activations, MAX_DIGITS, Precision};
 use super::kernel::{Many, TernaryKernel};
 use super::lookup::CHUNK_COLS;
 use super::matrix::RowScales;
@@ -72,61 +72,35 @@ impl GroupScales {
     }
 }
 
-/// The columns of a group whose products have a scale of their own; `None` where the products of whole rows have one.
-pub(super) fn group_cols(scales: &RowScales, precision: Precision) -> Option<usize> {
-    precision.group_cols(match scales {
+/// The columns at which products have to be cut; `None` where those of whole rows have one scale.
+pub(super) fn group_cols(scales: &RowScales) -> Option<usize> {
+    match scales {
         RowScales::Grouped(scales) => Some(scales.cols()),
         RowScales::Uniform(_) | RowScales::PerRow(_) => None,
-    })
-}
-
-impl Precision {
-    /// The columns at which products have to be cut, for weights that have a scale to so many columns or to whole rows.
-    pub fn group_cols(self, weights: Option<usize>) -> Option<usize> {
-        match (weights, self) {
-            (Some(cols), Precision::Int16) => Some(greatest_common_divisor(cols, BLOCK_COLS)),
-            (None, Precision::Int16) => Some(BLOCK_COLS),
-            (weights, Precision::Int8) => weights,
-        }
     }
 }
 
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
+/// Products of consecutive rows, the high digits first; the others are empty where activations have one digit.
+pub(crate) type DigitSums<'a> = [&'a [i32]; MAX_DIGITS];
 
-/// What one group of columns adds to a token's outputs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AddGroup<'a> {
-    /// The scale of the token's activations; int8 has one for all groups, which comes last.
-    pub x_scale: Option<f32>,
-    /// The scales of the rows' weights, where they are the group's own.
-    pub scales: Option<&'a [f32]>,
-}
-
-impl AddGroup<'_> {
-    /// The reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the
-    /// same everywhere. `low` holds the products of the low digits, where there are such.
-    #[inline(always)]
-    pub(crate) fn apply(self, sums: &[i32], low: &[i32], totals: &mut [f32]) {
-        match (self.x_scale, self.scales) {
-            (None, Some(scales)) => {
-                for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
-                    *total += *sum as f32 * scale;
-                }
-            }
-            (Some(x_scale), Some(scales)) => {
-                for (((total, high), low), scale) in totals.iter_mut().zip(sums).zip(low).zip(scales) {
-                    *total += (256 * high + low) as f32 * x_scale * scale;
-                }
-            }
-            (Some(x_scale), None) => {
-                for ((total, high), low) in totals.iter_mut().zip(sums).zip(low) {
-                    *total += (256 * high + low) as f32 * x_scale;
-                }
-            }
-            (None, None) => unreachable!("products of whole rows"),
+/// Adds the products of one group of columns to a token's outputs, times the rows' `scales` where those are the group's own. The
+/// reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the same
+/// everywhere.
+#[inline(always)]
+pub(crate) fn add_group(scales: Option<&[f32]>, [high, middle, low]: DigitSums<'_>, totals: &mut [f32]) {
+    if low.is_empty() {
+        let scales = scales.expect("one digit and one scale need no groups");
+        for ((total, sum), scale) in totals.iter_mut().zip(high).zip(scales) {
+            *total += *sum as f32 * scale;
         }
+        return;
+    }
+    // Products of single digits are exact in f32, and so are their multiples of a power of two.
+    let sums = high.iter().zip(middle).zip(low);
+    let sums = sums.map(|((high, middle), low)| (*high as f32 * 65536.0 + *middle as f32 * 256.0) + *low as f32);
+    match scales {
+        Some(scales) => totals.iter_mut().zip(sums).zip(scales).for_each(|((total, sum), scale)| *total += sum * scale),
+        None => totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum),
     }
 }
 
@@ -135,7 +109,7 @@ impl AddGroup<'_> {
 pub(super) struct Groups<'a> {
     pub x: &'a Activations,
     pub scales: &'a RowScales,
-    /// Columns of a group.
+    /// Columns of a group; those of the packed matrix where there is one group.
     pub cols: usize,
     /// Columns of the packed matrix; the last group may end here.
     pub padded_cols: usize,
@@ -148,41 +122,47 @@ impl<'a> Groups<'a> {
         (0..self.x.cols()).step_by(cols).map(move |start| start..(start + cols).min(end))
     }
 
-    /// Adds what the group that begins at `col` gives a token's outputs of these rows: `sums` are its products, `low` those of
-    /// the token's low digits, where it has such.
+    /// Adds what the group that begins at `col` gives the outputs of these rows; `sums` are its products.
     pub(super) fn add(
         self,
         kernels: &Kernels,
-        (token, rows, col): (usize, &Range<usize>, usize),
-        (sums, low): (&[i32], &[i32]),
+        (rows, col): (&Range<usize>, usize),
+        sums: DigitSums<'_>,
         totals: &mut [f32],
     ) {
         let scales = match self.scales {
             RowScales::Grouped(scales) => Some(&scales.of_col(col)[rows.clone()]),
             RowScales::Uniform(_) | RowScales::PerRow(_) => None,
         };
-        let x_scale = (self.x.precision() == Precision::Int16).then(|| self.x.scale(token, col));
-        kernels.add_group(AddGroup { x_scale, scales }, &sums[..rows.len()], low, &mut totals[..rows.len()]);
+        let sums = sums.map(|sums| &sums[..rows.len().min(sums.len())]);
+        kernels.add_group(scales, sums, &mut totals[..rows.len()]);
     }
 
     /// Makes outputs of what all groups added up to.
     pub(super) fn finish(self, token: usize, rows: Range<usize>, totals: &mut [f32]) {
-        match (self.x.precision(), self.scales) {
-            (Precision::Int8, _) => {
+        match self.x.precision() {
+            Precision::Int8 => {
                 let factor = self.x.factors()[token];
                 totals.iter_mut().for_each(|total| *total /= factor);
             }
-            (Precision::Int16, RowScales::Grouped(_)) => {}
-            (Precision::Int16, scales) => match scales.of_rows(rows) {
+            Precision::Exact => {
+                let step = self.x.step(token);
+                totals.iter_mut().for_each(|total| *total *= step);
+            }
+        }
+        // Scales of groups were multiplied group by group.
+        if !matches!(self.scales, RowScales::Grouped(_)) {
+            match self.scales.of_rows(rows) {
                 RowScale::Same(scale) => totals.iter_mut().for_each(|total| *total *= scale),
                 RowScale::Each(scales) => totals.iter_mut().zip(scales).for_each(|(total, scale)| *total *= scale),
-            },
+            }
         }
     }
 
     /// Panics where the packed matrix cannot be cut into these groups.
     pub(super) fn check(self, kernel: &TernaryKernel) -> Self {
-        assert!(kernel.can_scale(self.cols), "groups of {} in {}", self.cols, kernel.name());
+        let is_whole = self.cols == self.padded_cols;
+        assert!(is_whole || kernel.can_scale(self.cols), "groups of {} in {}", self.cols, kernel.name());
         self
     }
 }

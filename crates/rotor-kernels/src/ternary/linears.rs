@@ -79,7 +79,7 @@ pub fn linears(
             assert!(scales.fit(matrix.rows(), matrix.cols()), "scales for [{}, {}]", matrix.rows(), matrix.cols());
         }
     }
-    let groups_of = |linear: TernaryLinear<'_>| group_cols(linear.scales, x.precision());
+    let groups_of = |linear: TernaryLinear<'_>| group_cols(linear.scales);
     let groups = groups_of(products[0].first);
     let together = products.iter().flat_map(Product::steps).all(|linear| {
         std::ptr::eq(linear.matrix.kernel(), kernel) && linear.matrix.goes_by_tiles(x) && groups_of(linear) == groups
@@ -92,7 +92,7 @@ pub fn linears(
         for linear in product.steps() {
             let out = &mut *product.out;
             if linear.matrix.goes_by_tiles(x) {
-                x.prepare(linear.matrix.kernel(), group_cols(linear.scales, x.precision()), pool);
+                x.prepare(linear.matrix.kernel(), group_cols(linear.scales), pool);
                 by_tiles(kernels, pool, x, scratch, &mut [Product { first: linear, second: None, out }]);
             } else {
                 linear.matrix.linear_by_lookup(kernels, pool, x, linear.scales, scratch, (linear.epilogue, out));

@@ -191,10 +191,10 @@ impl TernaryMatrix {
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
         let x = groups.x;
-        let digits = x.rows() / x.tokens().max(1);
+        let digits = x.precision().digits();
         self.by_lookup(lookup, pool, x, scratch, out, |lookup, worker, part, out| {
             let rows = part.rows.len();
-            // Tiles and what is left for the last one have an even number of rows, so that no token's digits are parted.
+            // Parts are whole tokens, so that no token's digits are parted.
             let tokens = part.first / digits..(part.first + part.tokens) / digits;
             worker.totals.clear();
             worker.totals.resize(tokens.len() * rows, 0.0);
@@ -208,9 +208,9 @@ impl TernaryMatrix {
                     lookup.turn(worker, from, padded);
                     let sums = worker.by_token.chunks_exact(padded * digits);
                     let totals = worker.totals.chunks_exact_mut(rows);
-                    for ((sums, totals), token) in sums.zip(totals).zip(tokens.clone()) {
-                        let sums = sums.split_at(padded);
-                        groups.add(kernels, (token, &live, col), sums, &mut totals[from..]);
+                    for (sums, totals) in sums.zip(totals) {
+                        let digit = |digit: usize| sums.get(digit * padded..).unwrap_or(&[]);
+                        groups.add(kernels, (&live, col), std::array::from_fn(digit), &mut totals[from..]);
                     }
                 }
             }
@@ -236,7 +236,8 @@ impl TernaryMatrix {
     ) {
         let scratch = &mut scratch.lookup;
         let codes_len = self.decode_codes(kernels, pool, scratch);
-        let parts = Parts::new(self, pool, kernels.most_tokens(), x.rows());
+        let digits = x.precision().digits();
+        let parts = Parts::new(self, pool, kernels.most_tokens() / digits * digits, x.rows());
         let columns = self.cols().next_multiple_of(kernels.chunk.cols);
         let codes = &scratch.codes[..codes_len];
         let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
@@ -312,7 +313,7 @@ impl Lookup<'_> {
     }
 }
 
-/// How a product is shared out: a tile of tokens to a task, and the rows in parts, as many as leave no thread without a task
+/// How a product is shared out: a tile of tokens (rows of activations, those of a token's digits together) to a task, and the rows in parts, as many as leave no thread without a task
 /// and no task with more than [`TASK_SUMS`].
 struct Parts {
     tokens: usize,

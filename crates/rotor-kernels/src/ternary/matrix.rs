@@ -318,10 +318,15 @@ impl TernaryMatrix {
         }
     }
 
-    /// The groups of columns whose products have scales of their own, where there are such.
+    /// The groups of columns, where there are several or activations have several digits.
     pub(super) fn groups<'a>(&self, x: &'a Activations, scales: &'a RowScales) -> Option<Groups<'a>> {
-        let cols = group_cols(scales, x.precision())?;
-        let groups = Groups { x, scales, cols, padded_cols: self.kernel.layout.padded(self.cols) };
+        let padded_cols = self.kernel.layout.padded(self.cols);
+        let cols = match (group_cols(scales), x.precision()) {
+            (Some(cols), _) => cols,
+            (None, Precision::Exact) => padded_cols,
+            (None, Precision::Int8) => return None,
+        };
+        let groups = Groups { x, scales, cols, padded_cols };
         Some(groups.check(self.kernel))
     }
 
@@ -337,14 +342,14 @@ impl TernaryMatrix {
     ) -> [[f32; TILE_ROWS]; MAX_PASS] {
         let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
         let (x, sums) = (groups.x, &mut sums[..pass.rows.len()]);
-        let digits = pass.rows.len() / pass.tokens.len().max(1);
+        let digits = x.precision().digits();
         for (group, columns) in groups.columns().enumerate() {
             let sum_of = |row: usize| x.sums_of_groups(row, groups.cols)[group];
             let col = columns.start;
             weights.multiply(columns.clone(), &pass.columns(columns, sum_of, self.kernel), sums);
-            for ((totals, sums), token) in totals.iter_mut().zip(sums.chunks(digits)).zip(pass.tokens.clone()) {
-                let low = sums.get(1).map_or(&[][..], |low| &low[..]);
-                groups.add(kernels, (token, rows, col), (&sums[0], low), totals);
+            for (totals, sums) in totals.iter_mut().zip(sums.chunks(digits)) {
+                let sums = std::array::from_fn(|digit| sums.get(digit).map_or(&[][..], |sums| &sums[..]));
+                groups.add(kernels, (rows, col), sums, totals);
             }
         }
         for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {

@@ -62,10 +62,10 @@ mod planes;
 pub(crate) mod scalar;
 mod tiles;
 
-pub(crate) use activations::quantize_int16;
-pub use activations::{Activations, BLOCK_COLS, Precision};
+pub use activations::{Activations, Precision};
+pub(crate) use activations::{MAX_DIGITS, quantize_exact};
 pub use choice::{Choice, UnknownKernel};
-pub(crate) use grouped::AddGroup;
+pub(crate) use grouped::{DigitSums, add_group};
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;
 pub use linears::{MAX_PRODUCTS, Product, TernaryLinear, linears};

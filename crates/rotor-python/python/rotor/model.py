@@ -231,6 +231,7 @@ class Model:
         hidden_act: Literal["relu2", "silu"] | None = None,
         kernel_config: str | os.PathLike[str] | None = None,
         mmap: bool = True,
+        activations: Literal["auto", "int8", "exact"] = "auto",
     ) -> Model:
         """Opens a model and packs its weights for this machine's kernels.
 
@@ -249,13 +250,15 @@ class Model:
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
             kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
             mmap: whether to map the file; ``False`` reads it, for files that may change meanwhile.
+            activations: how finely the inputs of ternary linears are kept: ``int8`` as BitNets were trained, ``exact``
+                for models of which the weights alone are ternary, ``auto`` as the model was trained.
 
         Raises:
             OSError: where it cannot be read.
             FormatError: where it is broken, or of a kind that rotor does not read.
         """
         found = locate(path)
-        source = _rotor.Source.open(found, i2s_layout, hidden_act, kernel_config, mmap)
+        source = _rotor.Source.open(found, i2s_layout, hidden_act, kernel_config, mmap, activations)
         try:
             return cls(_rotor.Model.load(source, threads, context, kv, kv_memory), found)
         finally:
@@ -400,6 +403,26 @@ class Model:
             float32 ``[tokens, vocab]``: the bits that ``rotor logits`` writes.
         """
         return self._inner.logits(self._ids(ids), kv)
+
+    def embed(
+        self, texts: str | Sequence[str | Ids], *, pooling: Literal["mean", "last", "cls"] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of texts: the hidden states after the final norm, pooled and divided by their length.
+
+        Texts share steps and nothing is padded; a text's vector is the same alone and among others. The cosine of two
+        texts is the dot product of their vectors. Put in front of queries what the model's card says, for instance
+        ``"query: "``.
+
+        Args:
+            texts: one text, or several, each as a string or as ids.
+            pooling: the mean of the tokens' states, the last one or the first one; by default as the file says, the
+                mean where it says nothing.
+
+        Returns:
+            float32 ``[texts, hidden]``: the bits that ``rotor embed`` writes.
+        """
+        many = [texts] if isinstance(texts, str) else list(texts)
+        return self._inner.embed([self._prompt(text).tolist() for text in many], pooling)
 
     def perplexity(
         self, text: str | Ids, *, context: int = 512, chunks: int | None = None, kv: Kv = "f16"

@@ -42,12 +42,11 @@ pub(crate) enum EncodingFormat {
     Base64,
 }
 
-/// How the tokens' vectors become one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+/// How the tokens' vectors become one; without it as the model's file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PoolingName {
     /// Their mean.
-    #[default]
     Mean,
     /// The last token's.
     Last,
@@ -107,10 +106,11 @@ pub(crate) async fn embeddings(
     let tokens: usize = texts.iter().map(Vec::len).sum();
     tracked.model(&model.id);
     tracked.queued(tokens, None);
-    let pooling = match request.pooling.unwrap_or_default() {
-        PoolingName::Mean => Pooling::Mean,
-        PoolingName::Last => Pooling::Last,
-        PoolingName::Cls => Pooling::First,
+    let pooling = match request.pooling {
+        None => engine.pooling(),
+        Some(PoolingName::Mean) => Pooling::Mean,
+        Some(PoolingName::Last) => Pooling::Last,
+        Some(PoolingName::Cls) => Pooling::First,
     };
     let mut data = Vec::with_capacity(texts.len());
     // A few at a time share their steps, and one request cannot fill the queue.

@@ -5,9 +5,10 @@
 
 use super::super::metadata::{Array, Metadata, Strings, Value};
 use super::super::table::{Storage, Tensor};
-use super::types::{self, Evidence};
+use super::types::{self, Evidence, Meaning};
 use crate::error::FormatError;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -221,12 +222,20 @@ fn place(
     let data_start = header_end.next_multiple_of(alignment);
     let data_len = file_len.saturating_sub(data_start);
     let starts = sorted_starts(&descriptions, alignment)?;
+    let mut evidence: BTreeMap<u32, Vec<Evidence>> = BTreeMap::new();
+    for Description { dims, elements, type_id, offset, .. } in &descriptions {
+        let next = starts.get(starts.partition_point(|start| start <= offset)).copied();
+        let room = next.unwrap_or(data_len).saturating_sub(*offset);
+        let tensor = Evidence { cols: dims[0], elements: *elements, room, is_last: next.is_none() };
+        evidence.entry(*type_id).or_default().push(tensor);
+    }
+    let meaning = |(id, tensors): (&u32, &Vec<Evidence>)| (*id, types::resolve(*id, tensors, alignment, file_type));
+    let meanings: BTreeMap<u32, Meaning> = evidence.iter().map(meaning).collect();
     let mut tensors = Vec::with_capacity(descriptions.len());
     for description in descriptions {
-        let next = starts.partition_point(|&start| start <= description.offset);
-        let room = starts.get(next).copied().unwrap_or(data_len).saturating_sub(description.offset);
-        let len = byte_len(&description, room, alignment, file_type)?;
-        tensors.push(tensor(description, len, data_start, data_len)?);
+        let meaning = meanings.get(&description.type_id).copied().unwrap_or(Meaning::Unknown);
+        let sized = sized(&description, meaning)?;
+        tensors.push(tensor(description, sized, data_start, data_len)?);
     }
     let warnings = check_apart(&tensors, alignment)?;
     Ok((tensors, warnings))
@@ -252,14 +261,18 @@ struct Sized {
     bytes: u64,
 }
 
-fn byte_len(tensor: &Description, room: u64, alignment: u64, file_type: Option<u64>) -> Result<Sized, FormatError> {
-    let Description { name, elements, type_id, .. } = tensor;
-    let cols = tensor.dims[0];
-    let evidence = Evidence { cols, elements: *elements, room, alignment, file_type };
-    let Some(ty) = types::resolve(*type_id, evidence) else {
-        return Ok(Sized { storage: Storage::Unreadable, type_name: format!("id {type_id}").into(), bytes: 0 });
+fn sized(tensor: &Description, meaning: Meaning) -> Result<Sized, FormatError> {
+    let Description { name, dims, elements, type_id, .. } = tensor;
+    let unreadable = |type_name: String| Sized { storage: Storage::Unreadable, type_name: type_name.into(), bytes: 0 };
+    let ty = match meaning {
+        Meaning::Known(ty) => ty,
+        Meaning::Unknown => return Ok(unreadable(format!("id {type_id}"))),
+        Meaning::NoSize => {
+            let known = types::names(*type_id);
+            return Ok(unreadable(format!("id {type_id}, whose tensors have the size of none of {known},")));
+        }
     };
-    let bytes = ty.byte_len(cols, *elements).map_err(|bad| bad.into_error(name, ty.name, cols, *elements))?;
+    let bytes = ty.byte_len(dims[0], *elements).map_err(|bad| bad.into_error(name, ty.name, dims[0], *elements))?;
     Ok(Sized { storage: ty.storage, type_name: ty.name.into(), bytes: bytes.unwrap_or(0) })
 }
 

@@ -159,7 +159,7 @@ fn bind_matrix(binder: &mut Binder<'_>, role: Role, kernels: &KernelConfig) -> R
             let scales = ScalePlace::Known(scale_in_tail(binder.table, id)?);
             Form::Ternary { form, scales, bit1: None }
         }
-        Storage::U8 | Storage::Unreadable => return Err(tensor.unreadable()),
+        Storage::U8 | Storage::U32 | Storage::Unreadable => return Err(tensor.unreadable()),
     };
     let row_order = row_order(binder.config, role);
     Ok(Some(Matrix { tensor: id, rows, cols, form, row_order }))

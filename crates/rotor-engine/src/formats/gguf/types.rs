@@ -1,7 +1,7 @@
 //! What the type ids of GGUF tensors mean and how many bytes a tensor of each type takes.
 //!
-//! Ids 36 to 39 mean different things in different projects and nothing in the file says which project wrote it. The
-//! room a tensor has (up to the next tensor's offset) tells them apart, since the sizes differ.
+//! Ids 36 to 44, 142 and 143 mean different things in different projects and nothing in the file says which project wrote it.
+//! The room that tensors have (up to the next tensor's offset) tells, since the sizes differ; an id means one thing in a file.
 
 use super::super::table::{Storage, TlKind};
 use crate::error::FormatError;
@@ -49,6 +49,9 @@ const TL1: GgmlType = GgmlType { name: "tl1", storage: Storage::Tl(TlKind::Tl1),
 const TL2: GgmlType = GgmlType { name: "tl2", storage: Storage::Tl(TlKind::Tl2), size: Size::Tl2 };
 /// Published as `Q2_0` before ggml gave that name to blocks of 64, and as `PQ2_0` since.
 const Q2_0_128: GgmlType = ternary("q2_0_128", TernaryForm::Q2_0Group128, Size::Blocks(128, 34));
+const STQ1_0: GgmlType = ternary("stq1_0", TernaryForm::Stq1_0, Size::Blocks(256, 42));
+/// As two tools write it, in blocks of 256 or of 512: the same bytes.
+const SEQ: GgmlType = other("seq_2bit, whose weights are -3, -1, 1 and 3 and never zero", Size::Blocks(256, 65));
 const MXFP4: GgmlType = other("mxfp4", Size::Blocks(32, 17));
 
 /// Every type id in use, the likelier meaning first where there are two.
@@ -98,16 +101,22 @@ const TYPES: &[(u32, GgmlType)] = &[
     (39, TL2),
     (39, MXFP4),
     (40, other("nvfp4", Size::Blocks(64, 36))),
+    (40, SEQ),
     (41, ternary("q1_0", TernaryForm::Q1_0, Size::Blocks(128, 18))),
+    (41, SEQ),
     (42, ternary("q2_0", TernaryForm::Q2_0, Size::Blocks(64, 18))),
     (42, Q2_0_128),
+    (42, STQ1_0),
+    (43, STQ1_0),
+    (43, other("fv5, which has five values", Size::Blocks(256, 104))),
+    (44, other("fv5b, which has eight bits", Size::Blocks(256, 260))),
     (133, other("q6_0", Size::Blocks(32, 26))),
     (134, ternary("iq1_bn", TernaryForm::Iq1Bn, Size::BlocksAndRowHeader { header: 2, block_bytes: 13 })),
     (135, ternary("iq2_bn", TernaryForm::Iq2Bn, Size::BlocksAndRowHeader { header: 4, block_bytes: 16 })),
-    (142, other("iq2_tn (removed)", Size::Unknown)),
     (142, Q2_0_128),
-    (143, other("iq1_tn (removed)", Size::Unknown)),
-    (143, other("ptq1_0", Size::Blocks(128, 28))),
+    (142, other("iq2_tn (removed)", Size::Blocks(256, 66))),
+    (143, ternary("ptq1_0", TernaryForm::Ptq1_0, Size::Blocks(128, 28))),
+    (143, other("iq1_tn (removed)", Size::Blocks(256, 54))),
     (335, other("iq2_bn_r4", Size::Unknown)),
 ];
 
@@ -125,32 +134,56 @@ pub(super) struct Evidence {
     pub(super) elements: u64,
     /// Bytes up to the next tensor, or to the end of the file.
     pub(super) room: u64,
-    /// The alignment of offsets.
-    pub(super) alignment: u64,
-    /// `general.file_type`.
-    pub(super) file_type: Option<u64>,
+    /// Whether that is the end of the file, which says little: files are cut short, and some have more at their end.
+    pub(super) is_last: bool,
 }
 
-/// Resolves a type id; `None` for an id nobody uses.
-pub(super) fn resolve(id: u32, evidence: Evidence) -> Option<GgmlType> {
-    let first = candidates(id).next()?;
+/// What a type id means in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    Known(GgmlType),
+    /// The tensors have the size of none of its meanings.
+    NoSize,
+    /// Nobody uses it.
+    Unknown,
+}
+
+/// Resolves a type id by all tensors of a file that have it; `file_type` is `general.file_type`.
+pub(super) fn resolve(id: u32, tensors: &[Evidence], alignment: u64, file_type: Option<u64>) -> Meaning {
+    let Some(first) = candidates(id).next() else { return Meaning::Unknown };
     if candidates(id).nth(1).is_none() {
-        return Some(first);
+        return Meaning::Known(first);
     }
-    let fills_the_room = |ty: &GgmlType| {
-        let size = ty.byte_len(evidence.cols, evidence.elements).ok().flatten();
-        size.and_then(|size| size.checked_next_multiple_of(evidence.alignment)) == Some(evidence.room)
-            || size == Some(evidence.room)
+    let fills = |ty: &GgmlType, tensor: &Evidence| {
+        let size = ty.byte_len(tensor.cols, tensor.elements).ok().flatten();
+        size.and_then(|size| size.checked_next_multiple_of(alignment)) == Some(tensor.room) || size == Some(tensor.room)
     };
-    if let Some(exact) = candidates(id).find(fills_the_room) {
-        return Some(exact);
+    let all_fill = |ty: &GgmlType| tensors.iter().all(|tensor| fills(ty, tensor));
+    let but_the_last = |ty: &GgmlType| {
+        let mut others = tensors.iter().filter(|tensor| !tensor.is_last).peekable();
+        others.peek().is_some() && others.all(|tensor| fills(ty, tensor))
+    };
+    if let Some(exact) = candidates(id).find(all_fill).or_else(|| candidates(id).find(but_the_last)) {
+        return Meaning::Known(exact);
     }
-    match (id, evidence.file_type) {
-        (39, Some(39)) => Some(TL2),
-        (39, Some(38)) => Some(MXFP4),
-        // A file with gaps between its tensors, or a broken one: the usual meaning, whose size is checked next.
-        _ => Some(first),
+    let is_out_of_shape =
+        |tensor: &Evidence| candidates(id).all(|ty| ty.byte_len(tensor.cols, tensor.elements).is_err());
+    match (id, file_type) {
+        (39, Some(39)) => Meaning::Known(TL2),
+        (39, Some(38)) => Meaning::Known(MXFP4),
+        // Old ids, in a file with gaps between its tensors, or a broken one: the usual meaning, whose size is checked next.
+        (..40, _) => Meaning::Known(first),
+        // What is wrong with the shape, or how much is missing, is told next.
+        _ if tensors.iter().any(is_out_of_shape) || tensors.iter().all(|tensor| tensor.is_last) => {
+            Meaning::Known(first)
+        }
+        _ => Meaning::NoSize,
     }
+}
+
+/// The names of an id's meanings.
+pub(super) fn names(id: u32) -> String {
+    candidates(id).map(|ty| ty.name).collect::<Vec<_>>().join(", ")
 }
 
 impl GgmlType {
@@ -218,7 +251,16 @@ mod tests {
     use super::*;
 
     fn evidence(cols: u64, rows: u64, room: u64) -> Evidence {
-        Evidence { cols, elements: cols * rows, room, alignment: 32, file_type: None }
+        Evidence { cols, elements: cols * rows, room, is_last: false }
+    }
+
+    /// The name of what an id means for these tensors.
+    fn name(id: u32, tensors: &[Evidence], file_type: Option<u64>) -> &'static str {
+        match resolve(id, tensors, 32, file_type) {
+            Meaning::Known(ty) => ty.name,
+            Meaning::NoSize => "no size",
+            Meaning::Unknown => "unknown",
+        }
     }
 
     fn first(id: u32) -> GgmlType {
@@ -260,25 +302,47 @@ mod tests {
     fn id_36_is_told_apart_by_the_room_it_has() {
         let i2_s = 256 * 128 / 4 + 32;
         let iq4 = 256 * 128 / 32 * 18;
-        assert_eq!(resolve(36, evidence(256, 128, i2_s)).unwrap().name, "i2_s");
-        assert_eq!(resolve(36, evidence(256, 128, iq4)).unwrap().name, "iq4_nl_4_4 (removed)");
-        assert_eq!(resolve(36, evidence(256, 128, 999_999)).unwrap().name, "i2_s");
+        assert_eq!(name(36, &[evidence(256, 128, i2_s)], None), "i2_s");
+        assert_eq!(name(36, &[evidence(256, 128, iq4)], None), "iq4_nl_4_4 (removed)");
+        assert_eq!(name(36, &[evidence(256, 128, 999_999)], None), "i2_s");
     }
 
     #[test]
     fn id_38_is_told_apart_by_the_room_it_has() {
-        assert_eq!(resolve(38, evidence(256, 128, 8192 + 32)).unwrap().name, "tl1");
-        assert_eq!(resolve(38, evidence(256, 128, 18432)).unwrap().name, "iq4_nl_8_8 (removed)");
+        assert_eq!(name(38, &[evidence(256, 128, 8192 + 32)], None), "tl1");
+        assert_eq!(name(38, &[evidence(256, 128, 18432)], None), "iq4_nl_8_8 (removed)");
     }
 
     #[test]
-    fn the_two_q2_0_are_told_apart_by_the_room_they_have() {
-        for (room, name) in [(256 * 64 / 64 * 18, "q2_0"), (256 * 64 / 128 * 34, "q2_0_128"), (999_999, "q2_0")] {
-            assert_eq!(resolve(42, evidence(256, 64, room)).unwrap().name, name);
+    fn what_shares_an_id_is_told_apart_by_size() {
+        let rows = |cols: u64, weights: u64, bytes: u64| evidence(cols, 64, cols * 64 / weights * bytes);
+        for (id, weights, bytes, expected) in [
+            (42, 64, 18, "q2_0"),
+            (42, 128, 34, "q2_0_128"),
+            (42, 256, 42, "stq1_0"),
+            (43, 256, 42, "stq1_0"),
+            (41, 128, 18, "q1_0"),
+            (142, 128, 34, "q2_0_128"),
+            (142, 256, 66, "iq2_tn (removed)"),
+            (143, 128, 28, "ptq1_0"),
+            (143, 256, 54, "iq1_tn (removed)"),
+            (42, 256, 50, "no size"),
+            (9999, 1, 1, "unknown"),
+        ] {
+            assert_eq!(
+                name(id, &[rows(256, weights, bytes), rows(512, weights, bytes)], None),
+                expected,
+                "{id} {bytes}"
+            );
         }
-        assert_eq!(resolve(142, evidence(256, 64, 256 * 64 / 128 * 34)).unwrap().name, "q2_0_128");
-        assert_eq!(resolve(142, evidence(256, 64, 999_999)).unwrap().name, "iq2_tn (removed)");
-        assert_eq!(resolve(143, evidence(256, 64, 256 * 64 / 128 * 28)).unwrap().name, "ptq1_0");
+        // The last tensor of a file may be cut short, or have more behind it.
+        let last = |room| Evidence { is_last: true, ..evidence(256, 64, room) };
+        for room in [0, 999_999] {
+            assert_eq!(name(42, &[rows(256, 128, 34), last(room)], None), "q2_0_128");
+            assert_eq!(name(42, &[last(room)], None), "q2_0");
+        }
+        assert_eq!(name(42, &[rows(256, 128, 34), rows(256, 64, 18)], None), "no size");
+        assert_eq!(name(42, &[evidence(100, 64, 1000)], None), "q2_0", "the shape is told next");
     }
 
     #[test]
@@ -286,12 +350,12 @@ mod tests {
         let mxfp4 = evidence(512, 64, 512 * 64 / 32 * 17);
         let tl2 = evidence(512, 64, tl2_bytes(512, 64).unwrap());
         let unclear = evidence(512, 64, 1_000_000);
-        assert_eq!(resolve(39, mxfp4).unwrap().name, "mxfp4");
-        assert_eq!(resolve(39, tl2).unwrap().name, "tl2");
-        assert_eq!(resolve(39, Evidence { file_type: Some(38), ..unclear }).unwrap().name, "mxfp4");
-        assert_eq!(resolve(39, Evidence { file_type: Some(39), ..unclear }).unwrap().name, "tl2");
+        assert_eq!(name(39, &[mxfp4], None), "mxfp4");
+        assert_eq!(name(39, &[tl2], None), "tl2");
+        assert_eq!(name(39, &[unclear], Some(38)), "mxfp4");
+        assert_eq!(name(39, &[unclear], Some(39)), "tl2");
         // The size outweighs the hint.
-        assert_eq!(resolve(39, Evidence { file_type: Some(39), ..mxfp4 }).unwrap().name, "mxfp4");
+        assert_eq!(name(39, &[mxfp4], Some(39)), "mxfp4");
     }
 
     #[test]

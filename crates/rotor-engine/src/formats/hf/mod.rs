@@ -16,12 +16,12 @@ pub(super) use safetensors::{Texts, contents, looks_sound};
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
-use super::table::{Storage, TensorTable};
+use super::table::{Storage, TensorId, TensorTable};
 use super::{OpenOptions, Part, Role, RowOrder, keys};
 use crate::architectures::ArchitectureInfo;
-use crate::config::Config;
+use crate::config::{Config, Pooling};
 use crate::error::FormatError;
-use crate::forms::TernaryForm;
+use crate::forms::{TernaryForm, unpacked};
 use json::Object;
 use quantization::{Quantization, Scheme};
 use rotor_kernels::DenseType;
@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) const CONFIG: &str = "config.json";
+/// How sentence-transformers pools a model's hidden states.
+const POOLING: &str = "1_Pooling/config.json";
 const SINGLE_FILE: &str = "model.safetensors";
 
 /// The files beside a folder's weights and its config.json that are read, or copied with the model.
@@ -132,7 +134,10 @@ pub(super) fn bind(
     options: &OpenOptions,
 ) -> Result<(Config, Graph, Vec<String>), FormatError> {
     let object = Object::new(&folder.config, CONFIG);
-    let (config, quantization) = hyper_parameters(&object, options).map_err(folder.in_config())?;
+    let (mut config, quantization) = hyper_parameters(&object, options).map_err(folder.in_config())?;
+    if let (None, Some(pooling)) = (config.pooling, folder.files.read_json(POOLING)?) {
+        config.pooling = Pooling::of_sentence_transformers(&Object::new(&pooling, POOLING))?;
+    }
     let tied = object.bool("tie_word_embeddings").map_err(folder.in_config())?;
     let unknown = keys::check_config(&object, config.architecture.info()).map_err(folder.in_config())?;
     let (graph, mut warnings) = graph(table, &config, &quantization, tied)?;
@@ -162,15 +167,18 @@ fn graph(
     let quantization = &names.with_norms(table, quantization);
     let mut binder = Binder::new(table, config);
     let mut graph = Graph::default();
-    graph.matrices.insert(Role::TokenEmbedding, bind_dense(&mut binder, &names, Role::TokenEmbedding)?);
+    let embedding = bind_plain(&mut binder, &names, Role::TokenEmbedding, quantization.scheme)?;
+    graph.matrices.insert(Role::TokenEmbedding, embedding);
     let head = binder.find(&names.weights(Role::Output));
     // A tied model may carry a copy of its embedding as head; transformers ignores it too.
     let tied = tied.or(names.info.defaults.tied);
     if tied == Some(false) || (tied.is_none() && head.is_some()) {
-        if quantization.scheme != Scheme::Dense && !quantization.skips("lm_head") {
+        let is_bitnet = matches!(quantization.scheme, Scheme::Master | Scheme::Packed { .. });
+        if is_bitnet && !quantization.skips("lm_head") {
             return Err(FormatError::unsupported("a ternary lm_head", "list it in modules_to_not_convert"));
         }
-        graph.matrices.insert(Role::Output, bind_dense(&mut binder, &names, Role::Output)?);
+        let head = bind_plain(&mut binder, &names, Role::Output, quantization.scheme)?;
+        graph.matrices.insert(Role::Output, head);
     }
     let norm = |binder: &mut Binder<'_>, role: Role| {
         binder.vector(&names.weights(role), role.shape(config).1).map(|id| (role, id))
@@ -223,6 +231,58 @@ impl Names {
 /// What the norm in front of a linear is called, behind the linear's name: in embedding models, and in transformers.
 const NORMS_IN_LINEARS: [&str; 2] = [".norm.weight", ".rms_norm.weight"];
 
+/// A matrix that BitNet's quantiser does not touch: of ordinary numbers, of MLX's codes, or of numbers that are ternary as they
+/// stand, which only a look at them tells. Those of BitNet's own checkpoints are what they say they are.
+fn bind_plain(binder: &mut Binder<'_>, names: &Names, role: Role, scheme: Scheme) -> Result<Matrix, FormatError> {
+    let module = names.modules(role).swap_remove(0);
+    if has_planes(binder, names, role) {
+        return bind_planes(binder, names, role, &module);
+    }
+    let id = binder.require(&names.weights(role))?;
+    if let (Scheme::Mlx { group_cols }, Storage::U32) = (scheme, binder.table.tensor(id).storage) {
+        return bind_mlx(binder, (id, &module), role, group_cols);
+    }
+    let mut matrix = bind_dense(binder, names, role)?;
+    if let (Scheme::Dense, Form::Dense(dtype)) = (scheme, matrix.form) {
+        let bytes = binder.table.bytes(binder.table.tensor(id));
+        if unpacked::scales(dtype, (matrix.rows, matrix.cols), bytes).is_some() {
+            let form = TernaryForm::Unpacked(dtype);
+            matrix.form = Form::Ternary { form, scales: ScalePlace::Inside, bit1: None };
+        }
+    }
+    Ok(matrix)
+}
+
+/// MLX's codes, whose biases have to be their scales negated: other packs of 2 bits have four values, and are not ternary.
+fn bind_mlx(
+    binder: &mut Binder<'_>,
+    (id, module): (TensorId, &str),
+    role: Role,
+    group_cols: usize,
+) -> Result<Matrix, FormatError> {
+    let (rows, cols) = role.shape(binder.config);
+    let tensor = binder.table.tensor(id);
+    if !cols.is_multiple_of(group_cols) || !cols.is_multiple_of(16) {
+        let what = format!("tensor {:?} in groups of {group_cols}", tensor.name);
+        return Err(FormatError::invalid(what, "columns in whole groups and words of 16", cols));
+    }
+    tensor.expect_shape(rows, cols / 16)?;
+    let [scales, biases] = ["scales", "biases"].map(|what| format!("{module}.{what}"));
+    let (scales, biases) = (binder.require(&[scales])?, binder.require(&[biases])?);
+    for part in [scales, biases] {
+        binder.table.tensor(part).expect_shape(rows, cols / group_cols)?;
+    }
+    let pairs = binder.table.decode(scales)?.into_iter().zip(binder.table.decode(biases)?);
+    if let Some((at, (scale, bias))) = pairs.enumerate().find(|(_, (scale, bias))| -scale != *bias) {
+        let (row, group) = (at / (cols / group_cols), at % (cols / group_cols));
+        let what =
+            format!("tensor {:?}, whose bias is {bias} in row {row}, group {group},", binder.table.tensor(id).name);
+        return Err(FormatError::unsupported(what, format!("a ternary pack has the scale negated, {}, there", -scale)));
+    }
+    let form = Form::Ternary { form: TernaryForm::Mlx, scales: ScalePlace::Tensor(scales), bit1: None };
+    Ok(Matrix { tensor: id, rows, cols, form, row_order: RowOrder::AsStored })
+}
+
 /// A matrix of ordinary numbers.
 fn bind_dense(binder: &mut Binder<'_>, names: &Names, role: Role) -> Result<Matrix, FormatError> {
     let id = binder.require(&names.weights(role))?;
@@ -244,7 +304,8 @@ fn bind_linear(
     let mut matrix = match quantization.scheme {
         _ if has_planes(binder, names, role) => bind_planes(binder, names, role, &module)?,
         Scheme::Packed { divides } if !skipped => bind_packed(binder, names, role, &module, divides)?,
-        _ => bind_dense(binder, names, role)?,
+        Scheme::Dense | Scheme::Mlx { .. } => bind_plain(binder, names, role, quantization.scheme)?,
+        Scheme::Packed { .. } | Scheme::Master => bind_dense(binder, names, role)?,
     };
     if let (Scheme::Master, false, Form::Dense(dtype)) = (quantization.scheme, skipped, matrix.form) {
         let form = TernaryForm::Master(dtype);

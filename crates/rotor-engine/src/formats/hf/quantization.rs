@@ -13,6 +13,8 @@ pub(super) enum Scheme {
     Master,
     /// As packed trits; the stored scale divides (`bitlinear`) or multiplies (`autobitlinear`).
     Packed { divides: bool },
+    /// As MLX's packs of 2 bits, with a scale to so many columns.
+    Mlx { group_cols: usize },
 }
 
 /// The parsed `quantization_config`.
@@ -28,6 +30,9 @@ pub(super) struct Quantization {
 impl Quantization {
     /// Without a `quantization_config`, a BitNet model holds master weights (1bitLLM) and any other is an ordinary one.
     pub(super) fn read(file: &Object<'_>, master_weights: bool) -> Result<Self, FormatError> {
+        if let Some(mlx) = file.object("quantization")? {
+            return Ok(Self { scheme: mlx_scheme(&mlx)?, use_rms_norm: false, skipped: Vec::new() });
+        }
         let Some(object) = file.object("quantization_config")? else {
             let scheme = if master_weights { Scheme::Master } else { Scheme::Dense };
             return Ok(Self { scheme, use_rms_norm: false, skipped: vec!["lm_head".into()] });
@@ -50,6 +55,25 @@ impl Quantization {
     pub(super) fn skips(&self, module: &str) -> bool {
         let module = format!(".{module}.");
         self.skipped.iter().any(|name| !name.is_empty() && module.contains(&format!(".{name}.")))
+    }
+}
+
+/// What MLX writes: `{"group_size": 128, "bits": 2, "mode": "affine"}`.
+fn mlx_scheme(object: &Object<'_>) -> Result<Scheme, FormatError> {
+    let refuse = |what: String| Err(FormatError::unsupported(what, "of MLX's packs those of 2 bits, affine, are read"));
+    match object.str("mode")? {
+        None | Some("affine") => {}
+        Some(other) => return refuse(format!("quantization.mode {other:?}")),
+    }
+    match object.usize("bits")? {
+        Some(2) => {}
+        other => {
+            return refuse(format!("quantization.bits {}", other.map_or("(absent)".into(), |bits| bits.to_string())));
+        }
+    }
+    match object.usize("group_size")? {
+        Some(group_cols) if group_cols > 0 => Ok(Scheme::Mlx { group_cols }),
+        other => Err(FormatError::invalid("quantization.group_size", "columns of a group", format!("{other:?}"))),
     }
 }
 

@@ -63,6 +63,7 @@ fn storage(dtype: Dtype) -> (Storage, String) {
         Dtype::F16 => Storage::Dense(DenseType::F16),
         Dtype::BF16 => Storage::Dense(DenseType::Bf16),
         Dtype::U8 => Storage::U8,
+        Dtype::U32 => Storage::U32,
         _ => Storage::Unreadable,
     };
     (storage, dtype.to_string().to_lowercase())

@@ -534,3 +534,78 @@ fn master_weights_are_not_read_to_plan_for_them() {
     let error = source.linear(Q).unwrap_err().to_string();
     assert!(error.contains("expected finite master weights"), "{error}");
 }
+
+fn graph_fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/graphs").join(name)
+}
+
+/// A folder that says nothing of quantisation, and whose floats are ternary as they stand.
+#[test]
+fn floats_that_are_ternary_are_recognised_matrix_by_matrix() {
+    let source = open(&graph_fixture("qwen3-yarn")).unwrap();
+    assert_eq!(source.activations().unwrap().0.name(), "exact");
+    let form = |source: &Source| match source.linear(Q).unwrap().weight {
+        Weight::Ternary(tensor) => Some(tensor.form),
+        Weight::Dense(_) => None,
+    };
+    assert!(matches!(form(&source), Some(TernaryForm::Unpacked(_))));
+    // One weight of another size, and the matrix is one of floats.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(graph_fixture("qwen3-yarn").join(CONFIG), folder.path().join(CONFIG)).unwrap();
+    let bytes = std::fs::read(graph_fixture("qwen3-yarn").join(SINGLE_FILE)).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut entries: Vec<Entry> =
+        tensors.iter().map(|(n, t)| (n.to_owned(), t.dtype(), t.shape().to_vec(), t.data().to_vec())).collect();
+    let (_, dtype, _, bytes) = find(&mut entries, &format!("{Q_NAME}.weight"));
+    let width = if *dtype == Dtype::F32 { 4 } else { 2 };
+    bytes[..width].copy_from_slice(&[0x01, 0x3f, 0x02, 0x3f][4 - width..]);
+    std::fs::write(folder.path().join(SINGLE_FILE), serialized(&entries)).unwrap();
+    let source = open(folder.path()).unwrap();
+    assert_eq!(form(&source), None);
+    assert!(source.activations().is_some(), "the others are ternary");
+}
+
+/// The dense fixture as MLX packs it: `edit` changes the codes, scales and biases of the first query projection.
+fn mlx(quantization: Value, edit: impl FnOnce(&mut Vec<Entry>)) -> Result<Source, FormatError> {
+    let folder = with_tensors("qwen3-dense", |entries| {
+        let at = entries.iter().position(|entry| entry.0 == format!("{Q_NAME}.weight")).unwrap();
+        let (rows, cols) = (entries[at].2[0], entries[at].2[1]);
+        let word = |at: usize| if at == 0 { 0x5555_5592u32 } else { 0x5555_5555 };
+        let words = (0..rows * cols / 16).flat_map(|at| word(at).to_le_bytes()).collect();
+        entries[at] = (format!("{Q_NAME}.weight"), Dtype::U32, vec![rows, cols / 16], words);
+        for (ending, value) in [("scales", 0.5f32), ("biases", -0.5)] {
+            let numbers = (0..rows * cols / 32).flat_map(|_| half::f16::from_f32(value).to_le_bytes()).collect();
+            entries.push((format!("{Q_NAME}.{ending}"), Dtype::F16, vec![rows, cols / 32], numbers));
+        }
+        edit(entries);
+    });
+    let mut config = files::read_json(&folder.path().join(CONFIG)).unwrap();
+    config.insert("quantization".into(), quantization.clone());
+    config.insert("quantization_config".into(), quantization);
+    std::fs::write(folder.path().join(CONFIG), serde_json::to_vec(&config).unwrap()).unwrap();
+    open(folder.path())
+}
+
+#[test]
+fn mlx_packs_are_ternary_where_their_biases_say_so() {
+    let affine = || json!({ "group_size": 32, "bits": 2, "mode": "affine" });
+    let source = mlx(affine(), |_| {}).unwrap();
+    assert_eq!(query(&source), (TernaryForm::Mlx, 0.5));
+    let Weight::Ternary(tensor) = source.linear(Q).unwrap().weight else { panic!("ternary") };
+    let mut row = vec![9; tensor.cols];
+    tensor.read_row(0, &mut row).unwrap();
+    assert_eq!(row[..5], [1, -1, 0, 1, 0]);
+    assert!(source.companions().contains(format!("{Q_NAME}.biases").as_str()), "it goes where the weight goes");
+    let biased = |entries: &mut Vec<Entry>| find(entries, &format!("{Q_NAME}.biases")).3[3] = 0x3c;
+    for (quantization, expected) in [
+        (json!({ "group_size": 32, "bits": 4 }), "quantization.bits 4 is not supported"),
+        (json!({ "group_size": 32, "bits": 2, "mode": "mxfp4" }), "quantization.mode \"mxfp4\" is not supported"),
+        (json!({ "bits": 2 }), "quantization.group_size: expected columns of a group"),
+        (json!({ "group_size": 48, "bits": 2 }), "in groups of 48: expected columns in whole groups"),
+    ] {
+        let error = mlx(quantization, |_| {}).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let error = mlx(affine(), biased).unwrap_err().to_string();
+    assert!(error.contains("in row 0, group 1,") && error.contains("has the scale negated, -0.5"), "{error}");
+}
