@@ -1,6 +1,6 @@
 //! `rotor serve`: models over HTTP.
 
-use crate::args::{KvName, LoadArgs, ThreadArgs, context, whole_number};
+use crate::args::{KvName, LoadArgs, SpeculateArgs, ThreadArgs, context, whole_number};
 use crate::interrupt;
 use crate::outcome::UsageError;
 use crate::terminal::message;
@@ -76,6 +76,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f16", help_heading = "Computing")]
     #[arg(env = "ROTOR_KV", hide_env = true)]
     kv: KvName,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
@@ -173,6 +175,7 @@ impl Args {
                 context: self.ctx,
                 kv: self.kv.kind(),
                 kv_memory: None,
+                speculate: self.speculate.speculate.kind(),
                 parallel: self.parallel,
                 queue: self.queue,
                 max_models: self.max_models,

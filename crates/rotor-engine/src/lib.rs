@@ -39,6 +39,7 @@ pub mod rope;
 pub mod runtime;
 pub mod sample;
 pub mod sequence;
+pub mod speculate;
 pub mod statistics;
 mod stop;
 #[cfg(feature = "convert")]

@@ -55,6 +55,8 @@ impl Finish {
 #[derive(Clone, Debug)]
 pub(crate) struct Logprob {
     pub(crate) id: u32,
+    /// Whether it had been guessed.
+    pub(crate) drafted: bool,
     pub(crate) logprobs: TokenLogprobs,
 }
 
@@ -164,7 +166,8 @@ impl Running {
                 let mut parts = Vec::new();
                 self.splitters[choice].push(&token.text, &mut parts);
                 let held = &mut self.held[choice];
-                held.extend(token.logprobs.map(|logprobs| Logprob { id: token.id, logprobs }));
+                let (id, drafted) = (token.id, token.drafted);
+                held.extend(token.logprobs.map(|logprobs| Logprob { id, drafted, logprobs }));
                 (!parts.is_empty()).then(|| Piece::Parts { choice, parts, logprobs: std::mem::take(held) })
             }
             Event::Finished(finished) => {
@@ -206,7 +209,10 @@ impl Running {
 pub(crate) fn timings_of(generation: &Generation) -> Value {
     let computed = generation.prompt_tokens - generation.cached_tokens;
     let counts = (generation.cached_tokens, computed, generation.tokens.len());
-    timings(counts, (generation.prefill.as_secs_f64(), generation.decode.as_secs_f64()))
+    let mut timings = timings(counts, (generation.prefill.as_secs_f64(), generation.decode.as_secs_f64()));
+    timings["draft_n"] = json!(generation.draft_tokens);
+    timings["draft_n_accepted"] = json!(generation.accepted_tokens);
+    timings
 }
 
 fn timings((cached, prompt, predicted): (usize, usize, usize), (prefill, decode): (f64, f64)) -> Value {

@@ -15,6 +15,7 @@ use rotor::grammar::{GrammarError, Grammars};
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
+use rotor::speculate::Speculate;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -67,6 +68,8 @@ pub struct ModelOptions {
     pub kv: KvType,
     /// Bytes for the keys and values of a model's sequences; `None` leaves it to the engine.
     pub kv_memory: Option<u64>,
+    /// How sequences guess their next tokens.
+    pub speculate: Speculate,
     /// Sequences of a model that share steps.
     pub parallel: usize,
     /// Requests that may wait for a place.
@@ -352,6 +355,7 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
         kv: options.kv,
         kv_memory: options.kv_memory,
         sequences: options.parallel,
+        speculate: options.speculate,
         ..BatchOptions::new(context)
     };
     let facts = facts(&source);

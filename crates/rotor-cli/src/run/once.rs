@@ -158,5 +158,7 @@ fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
         "predicted_n": generation.tokens.len(),
         "predicted_ms": milliseconds(generation.decode),
         "predicted_per_second": finite(generation.decode_rate()),
+        "draft_n": generation.draft_tokens,
+        "draft_n_accepted": generation.accepted_tokens,
     })
 }
