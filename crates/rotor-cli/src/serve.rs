@@ -3,7 +3,7 @@
 use crate::args::{KvName, LoadArgs, SpeculateArgs, ThreadArgs, context, whole_number};
 use crate::interrupt;
 use crate::outcome::UsageError;
-use crate::terminal::message;
+use crate::terminal::{StdoutError, message};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
@@ -131,7 +131,7 @@ fn announce(address: SocketAddr, json: bool) -> anyhow::Result<()> {
         let line =
             serde_json::json!({ "event": "listening", "host": address.ip().to_string(), "port": address.port() });
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(crate::outcome::StdoutError)?;
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(StdoutError)?;
     }
     Ok(())
 }

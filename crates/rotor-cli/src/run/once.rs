@@ -2,8 +2,8 @@
 
 use super::{Args, Run, Totals, options, shown};
 use crate::interrupt::{self, Catch};
-use crate::outcome::{INTERRUPTED, StdoutError};
-use crate::terminal::{message, print, print_json, printable};
+use crate::outcome::INTERRUPTED;
+use crate::terminal::{StdoutError, message, print, print_json, printable};
 use crate::units::finite;
 use rotor::chat::Message;
 use rotor::engine::{FinishReason, GenerateError, Generation};
