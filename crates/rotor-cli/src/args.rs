@@ -5,6 +5,7 @@ use clap::builder::FalseyValueParser;
 use rotor::config::{Activation, Activations, limits};
 use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
 use rotor::forms::{I2sLayout, KernelConfig};
+use rotor::speculate::Speculate;
 use rotor::write::refuse_overwriting;
 use rotor::{DenseType, FormatError, KvType};
 use std::path::{Path, PathBuf};
@@ -213,6 +214,32 @@ impl KvName {
             KvName::Int8 => KvType::Int8,
         }
     }
+}
+
+/// How next tokens are guessed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SpeculateName {
+    Lookup,
+    Off,
+}
+
+impl SpeculateName {
+    pub(crate) fn kind(self) -> Speculate {
+        match self {
+            SpeculateName::Lookup => Speculate::Lookup,
+            SpeculateName::Off => Speculate::Off,
+        }
+    }
+}
+
+/// Whether next tokens are guessed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct SpeculateArgs {
+    /// Guess what comes next from what was said before and check the guess in one step, where that is faster; the text is the
+    /// same either way.
+    #[arg(long, value_name = "HOW", default_value = "lookup", env = "ROTOR_SPECULATE", hide_env = true)]
+    pub(crate) speculate: SpeculateName,
 }
 
 /// How much memory keys and values may take.

@@ -1,6 +1,6 @@
 //! How a command ends: its exit code, and one sentence where it failed.
 
-use crate::terminal;
+use crate::terminal::{self, StdoutError};
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -16,18 +16,6 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
-
-/// A result could not be written to stdout.
-#[derive(Debug)]
-pub(crate) struct StdoutError(pub(crate) io::Error);
-
-impl fmt::Display for StdoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot write to the standard output: {}", self.0)
-    }
-}
-
-impl std::error::Error for StdoutError {}
 
 /// Ended by Ctrl-C, as a shell reports a process that SIGINT killed.
 pub(crate) const INTERRUPTED: u8 = 130;

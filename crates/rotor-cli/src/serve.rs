@@ -1,9 +1,9 @@
 //! `rotor serve`: models over HTTP.
 
-use crate::args::{KvName, LoadArgs, ThreadArgs, context, memory_size, whole_number};
+use crate::args::{KvName, LoadArgs, SpeculateArgs, ThreadArgs, context, memory_size, whole_number};
 use crate::interrupt;
 use crate::outcome::UsageError;
-use crate::terminal::message;
+use crate::terminal::{StdoutError, message};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
@@ -82,6 +82,8 @@ pub(crate) struct Args {
     #[arg(env = "ROTOR_KV_MEMORY", hide_env = true)]
     kv_memory: Option<u64>,
     #[command(flatten)]
+    speculate: SpeculateArgs,
+    #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
     load: LoadArgs,
@@ -134,7 +136,7 @@ fn announce(address: SocketAddr, json: bool) -> anyhow::Result<()> {
         let line =
             serde_json::json!({ "event": "listening", "host": address.ip().to_string(), "port": address.port() });
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(crate::outcome::StdoutError)?;
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(StdoutError)?;
     }
     Ok(())
 }
@@ -178,6 +180,7 @@ impl Args {
                 context: self.ctx,
                 kv: self.kv.kind(),
                 kv_memory: self.kv_memory,
+                speculate: self.speculate.speculate.kind(),
                 parallel: self.parallel,
                 queue: self.queue,
                 max_models: self.max_models,

@@ -1,11 +1,22 @@
 //! Writing to stdout and stderr, and reading text from stdin.
 
-use crate::outcome::StdoutError;
 use anyhow::{Context, bail};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
+
+/// A result could not be written to stdout.
+#[derive(Debug)]
+pub(crate) struct StdoutError(pub(crate) io::Error);
+
+impl fmt::Display for StdoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot write to the standard output: {}", self.0)
+    }
+}
+
+impl std::error::Error for StdoutError {}
 
 /// Says something on stderr. Where nobody can hear it, nothing is lost.
 pub(crate) fn message(text: fmt::Arguments<'_>) {

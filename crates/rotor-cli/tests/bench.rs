@@ -53,6 +53,38 @@ fn a_model_as_json() {
     assert!(bytes(2) < bytes(6) && bytes(3) < bytes(2));
 }
 
+#[test]
+fn requests_that_come_and_go() {
+    let model = tiny();
+    let arguments = ["bench", path_text(&model), "--streams", "1,3", "-p", "9", "-n", "8", "-r", "2", "-t", "1"];
+    let object = json(&rotor(arguments.iter().chain(&["--json"])));
+    let results = object["results"].as_array().unwrap();
+    assert_eq!(results.iter().map(|row| row["streams"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for row in results {
+        for key in ["tokens_per_second", "decode_tokens_per_second", "multiple_of_one"] {
+            positive(&row[key]);
+        }
+        positive(&row["in_step_tokens_per_second"]["median"]);
+        for key in ["first_token_ms", "between_tokens_ms"] {
+            assert!(positive(&row[key]["median"]) <= positive(&row[key]["p95"]), "{row}");
+        }
+        assert_eq!((&row["draft_n"], &row["threads"]), (&0.into(), &1.into()));
+    }
+    assert_eq!(results[0]["multiple_of_one"], 1.0);
+    let guessing = rotor(arguments.iter().chain(&["--speculate", "lookup"]));
+    assert_eq!(guessing.code, 0, "{}", guessing.stderr);
+    assert!(guessing.stdout.contains("3 of pp9 + tg8"), "{}", guessing.stdout);
+    for (wrong, told) in [
+        (&["-p", "0"][..], "--streams needs prompts and answers"),
+        (&["-d", "5"], "cannot be used with"),
+        (&["--streams", "0"], "expected a whole number from 1 to 1024"),
+        (&["--speculate", "on"], "possible values: lookup, off"),
+    ] {
+        let run = rotor(["bench", path_text(&model), "--streams", "2"].iter().chain(wrong));
+        assert!(run.code == 2 && run.stderr.contains(told), "{wrong:?}: {}", run.stderr);
+    }
+}
+
 /// The programs are those that every Unix has.
 #[cfg(unix)]
 #[test]

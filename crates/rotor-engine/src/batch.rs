@@ -3,7 +3,8 @@
 //! A step computes one token of every sequence that generates, and beside these some tokens of prompts. So that nobody waits
 //! long, prompts share a chunk: [`BatchOptions::chunk`] tokens where nothing generates, [`BatchOptions::chunk_beside`] where
 //! something does. Each prompt gets the same share of the chunk, and what a short one leaves goes to the longer ones. A
-//! prompt whose next block another one of the step computes right now waits for that block.
+//! prompt whose next block another one of the step computes right now waits for that block. A step without prompts may compute
+//! drafts of what sequences will say ([`crate::speculate`]).
 //!
 //! Sequences are admitted in the order of their requests, as far as there are places and memory for their prompts. One that
 //! stands aside until its events are taken gives up its place and its memory where another one waits for them.
@@ -20,8 +21,10 @@ use crate::machine::Memory;
 use crate::model::{ForwardError, Model, Step, Workspace};
 use crate::request::{EmbedRequest, Event, FinishReason, GenerateError, Request};
 use crate::sequence::Sequence;
+use crate::speculate::{Speculate, StepTimes};
 use crate::tokenizer::Tokenizer;
 use rotor_kernels::attention::{KvBlock, KvType};
+use rotor_kernels::clock::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -44,6 +47,8 @@ pub struct BatchOptions {
     pub chunk: usize,
     /// Tokens of prompts in a step in which something generates. A token waits for so many tokens of prompts at most.
     pub chunk_beside: usize,
+    /// How sequences guess their next tokens. No token depends on it.
+    pub speculate: Speculate,
 }
 
 impl BatchOptions {
@@ -56,6 +61,7 @@ impl BatchOptions {
             sequences: 16,
             chunk: PREFILL_CHUNK,
             chunk_beside: KvBlock::POSITIONS,
+            speculate: Speculate::default(),
         }
     }
 
@@ -92,6 +98,7 @@ pub struct Batch {
     waiting: VecDeque<Entry>,
     next_id: u64,
     counts: Counts,
+    times: StepTimes,
 }
 
 /// Checks requests before they enter a batch, so that a caller is told at once and on its own thread what cannot be.
@@ -185,6 +192,10 @@ pub struct Counts {
     pub generated_tokens: u64,
     /// How often a sequence gave its blocks back.
     pub preemptions: u64,
+    /// Tokens that were guessed and computed ahead.
+    pub draft_tokens: u64,
+    /// How many of them were chosen then.
+    pub accepted_tokens: u64,
 }
 
 /// What a batch is doing now.
@@ -259,6 +270,7 @@ impl Batch {
             waiting: VecDeque::new(),
             next_id: 0,
             counts: Counts::default(),
+            times: StepTimes::default(),
             options,
             pool,
         }
@@ -410,7 +422,12 @@ impl Batch {
         self.admit();
         self.plan();
         self.reserve(&mut events);
+        let decoded = self.draft();
+        let start = Instant::now();
         let forks = self.compute(model, &mut events);
+        if let Some(tokens) = decoded {
+            self.times.note(tokens, start.elapsed());
+        }
         self.settle(forks);
         events
     }
@@ -498,6 +515,24 @@ impl Batch {
         }
     }
 
+    /// Lets sequences add drafts to a step that computes nothing but a token of each, as far as that pays and there is memory
+    /// that nobody else wants. Returns the tokens of such a step.
+    fn draft(&mut self) -> Option<usize> {
+        let mut entries: Vec<&mut Entry> = self.running.iter_mut().filter(|entry| entry.take > 0).collect();
+        if entries.is_empty() || !entries.iter().all(|entry| entry.sequence.is_decoding()) {
+            return None;
+        }
+        if self.options.speculate == Speculate::Off {
+            return Some(entries.len());
+        }
+        let chances: Vec<Vec<f32>> = entries.iter_mut().map(|entry| entry.sequence.guess()).collect();
+        let lengths = self.options.speculate.drafts(&self.times, entries.len(), &chances);
+        for (entry, length) in entries.iter_mut().zip(lengths) {
+            entry.sequence.draft_guess(length);
+        }
+        Some(entries.iter().map(|entry| 1 + entry.sequence.draft()).sum())
+    }
+
     /// Computes the step and hands out its rows. Returns the choices that begin with it.
     fn compute(&mut self, model: &Model, events: &mut Vec<(RequestId, Event)>) -> Vec<Entry> {
         let mut entries: Vec<&mut Entry> = self.running.iter_mut().filter(|entry| entry.take > 0).collect();
@@ -574,6 +609,9 @@ impl Batch {
     fn count(&mut self, ended: &Entry) {
         self.counts.cached_tokens += ended.sequence.cached_tokens() as u64;
         self.counts.generated_tokens += ended.sequence.generated() as u64;
+        let (computed, chosen) = ended.sequence.drafts();
+        self.counts.draft_tokens += computed as u64;
+        self.counts.accepted_tokens += chosen as u64;
     }
 }
 

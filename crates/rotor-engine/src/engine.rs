@@ -371,11 +371,20 @@ impl Events<'_> {
     /// As [`Events::cancel`], with the text that was held back for a stop string.
     fn end(mut self) -> Finished {
         let cancelled = self.session.batch.cancel(self.id);
-        let last = self.ready.drain(..).chain(cancelled).find_map(|event| match event {
-            Event::Finished(finished) => Some(finished),
-            _ => None,
-        });
-        let mut finished = last.unwrap_or_default();
+        let (mut untaken, mut finished) = (0, Finished::default());
+        for event in self.ready.drain(..).chain(cancelled) {
+            match event {
+                Event::Token(_) => untaken += 1,
+                Event::Finished(end) => finished = end,
+                _ => {}
+            }
+        }
+        // Tokens that the last step chose and nobody took are no part of the text, nor is what follows them.
+        if untaken > 0 {
+            finished.text.clear();
+            let tokens = &mut finished.generation.tokens;
+            tokens.truncate(tokens.len() - untaken.min(tokens.len()));
+        }
         finished.generation.finish_reason = FinishReason::Cancelled;
         finished
     }

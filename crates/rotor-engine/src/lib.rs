@@ -40,6 +40,7 @@ pub mod rope;
 pub mod runtime;
 pub mod sample;
 pub mod sequence;
+pub mod speculate;
 pub mod statistics;
 mod stop;
 #[cfg(feature = "convert")]

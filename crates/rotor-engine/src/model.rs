@@ -354,86 +354,94 @@ impl Model {
             workspace.hidden.clear();
             return Ok(&workspace.hidden);
         }
-        let Runtime { kernels, pool, .. } = &self.runtime;
+        workspace.resize(&self.config, tokens);
+
+        // x = embedding * scale
+        self.embed(steps, &mut workspace.x);
+        self.place(steps, workspace);
+        for (index, layer) in self.layers.iter().enumerate() {
+            // x += attention(RMSNorm(x));  x += feed-forward(RMSNorm(x))
+            self.attend(index, layer, steps, workspace);
+            self.feed_forward(layer, workspace);
+        }
+        // hidden = RMSNorm(x), for the tokens that want it
+        self.select(steps, workspace);
+
+        for step in steps {
+            step.cache.push(step.tokens);
+        }
+        Ok(&workspace.hidden)
+    }
+
+    /// The sublayer of attention: `x += scale * post-norm(output(sub-norm(softmax(q k / sqrt(scalar)) v)))`.
+    fn attend(&self, index: usize, layer: &Layer, steps: &mut [Step<'_>], workspace: &mut Workspace) {
         let config = &self.config;
-        let cols = config.hidden_size;
-        workspace.resize(config, tokens);
-        let Workspace {
-            x,
-            input,
-            q,
-            k,
-            v,
-            gate,
-            y,
-            angles,
-            sliding_angles,
-            added,
-            linear,
-            attention: attention_scratch,
-            wanted,
-            hidden,
-            ..
-        } = workspace;
-        let activation = match config.hidden_act {
+        let window = config.sliding_window.filter(|_| config.is_sliding(index));
+        let Workspace { x, input, q, k, v, y, angles, sliding_angles, added, linear, attention: scratch, .. } =
+            workspace;
+        let own_angles = self.rotations.sliding.is_some() && window.is_some();
+        let angles = if own_angles { &*sliding_angles } else { &*angles };
+
+        // h = RMSNorm(x);  q, k, v = linears of h
+        self.norm(x, Some(&layer.attn_norm), &[&layer.q, &layer.k, &layer.v], input);
+        let outputs = [Outputs::store(&layer.q, q), Outputs::store(&layer.k, k), Outputs::store(&layer.v, v)];
+        self.apply(outputs, input, linear);
+
+        // q, k = rotate(q, k), each head normed before (Qwen 3) or after (Hunyuan), if at all
+        for (heads, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
+            if config.architecture.info().head_norms == HeadNorms::BeforeRope {
+                self.norm_heads(heads, norm.as_deref(), y);
+                self.rotate(heads, angles);
+            } else {
+                self.rotate(heads, angles);
+                self.norm_heads(heads, norm.as_deref(), y);
+            }
+        }
+        self.remember(index, steps, k, v);
+
+        // y = softmax(q k / sqrt(scalar)) v, over the window if there is one
+        y.resize(q.len(), 0.0);
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        let sequence = |number: usize| sequence(steps, index, window, number);
+        let sequences = Sequences::new(steps.len(), &sequence);
+        let Runtime { kernels, pool, .. } = &self.runtime;
+        attention(kernels, pool, sequences, (group, config.query_pre_attn_scalar), q, scratch, y);
+
+        // x += scale * post-norm(output(sub-norm(y)))
+        self.norm(y, layer.attn_sub_norm.as_deref(), &[&layer.output], input);
+        self.add_sublayer(&layer.output, layer.attn_post_norm.as_deref(), x, (input, linear, added));
+    }
+
+    /// The feed-forward sublayer: `x += scale * post-norm(down(sub-norm(activation(gate(h)) * up(h))))`, `h = RMSNorm(x)`.
+    fn feed_forward(&self, layer: &Layer, Workspace { x, input, gate, added, linear, .. }: &mut Workspace) {
+        let activation = match self.config.hidden_act {
             Activation::Silu => Epilogue::SiluMul,
             Activation::ReluSquared => Epilogue::Relu2Mul,
             Activation::GeluTanh => Epilogue::GeluMul,
         };
+        self.norm(x, Some(&layer.ffn_norm), &[&layer.gate, &layer.up], input);
+        self.apply([Outputs::store(&layer.gate, gate).then(&layer.up, activation)], input, linear);
+        self.norm(gate, layer.ffn_sub_norm.as_deref(), &[&layer.down], input);
+        self.add_sublayer(&layer.down, layer.ffn_post_norm.as_deref(), x, (input, linear, added));
+    }
 
-        // x = embedding * scale
-        self.embed(steps, x);
-        angles.fill(config, steps, |positions| self.rotations.for_context(positions));
+    /// The angles of every token's position, in layers that see everything and in those that see a window.
+    fn place(&self, steps: &[Step<'_>], Workspace { angles, sliding_angles, .. }: &mut Workspace) {
+        angles.fill(&self.config, steps, |positions| self.rotations.for_context(positions));
         if let Some(sliding) = &self.rotations.sliding {
-            sliding_angles.fill(config, steps, |_| sliding);
+            sliding_angles.fill(&self.config, steps, |_| sliding);
         }
-        for (index, layer) in self.layers.iter().enumerate() {
-            let window = config.sliding_window.filter(|_| config.is_sliding(index));
-            let own_angles = self.rotations.sliding.is_some() && window.is_some();
-            let angles = if own_angles { &*sliding_angles } else { &*angles };
+    }
 
-            // h = RMSNorm(x);  q, k, v = linears of h, q and k rotated, and normed by heads before (Qwen 3) or after (Hunyuan)
-            self.norm(x, Some(&layer.attn_norm), &[&layer.q, &layer.k, &layer.v], input);
-            let outputs = [Outputs::store(&layer.q, q), Outputs::store(&layer.k, k), Outputs::store(&layer.v, v)];
-            self.apply(outputs, input, linear);
-            for (heads, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
-                if config.architecture.info().head_norms == HeadNorms::BeforeRope {
-                    self.norm_heads(heads, norm.as_deref(), y);
-                    self.rotate(heads, angles);
-                } else {
-                    self.rotate(heads, angles);
-                    self.norm_heads(heads, norm.as_deref(), y);
-                }
-            }
-            self.remember(index, steps, k, v);
-
-            // x += scale * post-norm(output(sub-norm(softmax(q k / sqrt(scalar)) v))), over the window if there is one
-            y.resize(tokens * config.q_dim(), 0.0);
-            let group = config.num_attention_heads / config.num_key_value_heads;
-            let sequence = |number: usize| sequence(steps, index, window, number);
-            let sequences = Sequences::new(steps.len(), &sequence);
-            attention(kernels, pool, sequences, (group, config.query_pre_attn_scalar), q, attention_scratch, y);
-            self.norm(y, layer.attn_sub_norm.as_deref(), &[&layer.output], input);
-            self.add_sublayer(&layer.output, layer.attn_post_norm.as_deref(), x, (input, linear, added));
-
-            // h = RMSNorm(x);  x += scale * post-norm(down(sub-norm(activation(gate(h)) * up(h))))
-            self.norm(x, Some(&layer.ffn_norm), &[&layer.gate, &layer.up], input);
-            self.apply([Outputs::store(&layer.gate, gate).then(&layer.up, activation)], input, linear);
-            self.norm(gate, layer.ffn_sub_norm.as_deref(), &[&layer.down], input);
-            self.add_sublayer(&layer.down, layer.ffn_post_norm.as_deref(), x, (input, linear, added));
-        }
-
-        // hidden = RMSNorm(x), for the tokens that want it
+    /// The final norm of the tokens whose rows are wanted.
+    fn select(&self, steps: &[Step<'_>], Workspace { x, wanted, hidden, .. }: &mut Workspace) {
+        let (cols, Runtime { kernels, pool, .. }) = (self.config.hidden_size, &self.runtime);
         select_wanted(steps, wanted);
         hidden.resize(wanted.len() * cols, 0.0);
         pool.for_each_chunk(hidden, cols, |number, out| {
             let x = &x[wanted[number] * cols..(wanted[number] + 1) * cols];
-            kernels.rms_norm(x, &self.output_norm, config.rms_norm_eps, out);
+            kernels.rms_norm(x, &self.output_norm, self.config.rms_norm_eps, out);
         });
-        for step in steps {
-            step.cache.push(step.tokens);
-        }
-        Ok(hidden)
     }
 
     fn apply<const N: usize>(&self, outputs: [Outputs<'_>; N], input: &mut Input, scratch: &mut LinearScratch) {

@@ -188,6 +188,8 @@ pub struct Token {
     /// The text that is certain now: whole characters, never part of a stop string. Often empty, or more than this token's,
     /// and always empty where the model has no tokenizer.
     pub text: String,
+    /// Whether it had been guessed and computed ahead.
+    pub drafted: bool,
     /// Log-probabilities, if they were asked for.
     pub logprobs: Option<TokenLogprobs>,
 }
@@ -241,6 +243,10 @@ pub struct Generation {
     pub cached_tokens: usize,
     /// The seed that tokens were chosen with; it gives the same tokens again.
     pub seed: u64,
+    /// Tokens that were guessed and computed ahead.
+    pub draft_tokens: usize,
+    /// How many of them were chosen then.
+    pub accepted_tokens: usize,
     /// Time from the request to the first step that computed something of it.
     pub queued: Duration,
     /// Time from there to the first token.

@@ -14,6 +14,7 @@ use crate::request::{
     TokenLogprobs,
 };
 use crate::sample::{Sampler, StopMatcher};
+use crate::speculate::Guesser;
 use crate::stop::Stops;
 use crate::tokenizer::{TextStream, Tokenizer};
 use rotor_kernels::clock::Instant;
@@ -31,6 +32,8 @@ pub struct Sequence {
     input: Vec<u32>,
     /// Tokens that may follow, a guess.
     draft: Vec<u32>,
+    guesser: Guesser,
+    drafts: Drafts,
     task: Task,
     clock: Clock,
 }
@@ -53,6 +56,13 @@ struct Generator {
     ends: Vec<u32>,
     logprobs: Option<usize>,
     finish: Option<FinishReason>,
+}
+
+/// Tokens of drafts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drafts {
+    computed: usize,
+    chosen: usize,
 }
 
 /// When a sequence reached which part of its life.
@@ -109,7 +119,8 @@ impl Sequence {
     fn new(tokens: Vec<u32>, cache: SequenceCache, task: Task) -> Sequence {
         let clock = Clock { asked: Instant::now(), started: None, first_token: None };
         let (prompt_tokens, input, draft) = (tokens.len(), Vec::new(), Vec::new());
-        Sequence { tokens, prompt_tokens, cached_tokens: 0, cache, input, draft, task, clock }
+        let (guesser, drafts) = (Guesser::default(), Drafts::default());
+        Sequence { tokens, prompt_tokens, cached_tokens: 0, cache, input, draft, guesser, drafts, task, clock }
     }
 
     /// Another continuation of the same prompt, which shares what was computed. Its seed is `choice` more than this one's.
@@ -136,6 +147,7 @@ impl Sequence {
             cache: self.cache.fork(),
             input: self.input.clone(),
             draft: Vec::new(),
+            guesser: Guesser::default(),
             task: Task::Generate(Box::new(generator)),
             ..*self
         })
@@ -159,6 +171,11 @@ impl Sequence {
     /// Tokens generated so far.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    /// Tokens of drafts that were computed, and those of them that were chosen.
+    pub fn drafts(&self) -> (usize, usize) {
+        (self.drafts.computed, self.drafts.chosen)
     }
 
     /// What was computed.
@@ -236,11 +253,33 @@ impl Sequence {
         self.generated() > 0 && self.pending() == 1
     }
 
-    /// Takes a guess of what will follow the pending tokens. It is computed with the last of them, and forgotten then.
+    /// Takes a guess of what will follow the pending tokens. It is computed with the last of them, and forgotten then. What
+    /// exceeds the context or the most tokens that may be generated is left out.
     pub fn set_draft(&mut self, draft: &[u32]) {
-        let room = self.cache.capacity().saturating_sub(self.tokens.len());
         self.draft.clear();
-        self.draft.extend_from_slice(&draft[..draft.len().min(room)]);
+        self.draft.extend_from_slice(&draft[..draft.len().min(self.draft_room())]);
+    }
+
+    /// Tokens of a draft that could be of use.
+    fn draft_room(&self) -> usize {
+        // The step chooses a token behind the draft, too.
+        self.longest().saturating_sub(self.tokens.len())
+    }
+
+    /// Guesses what will follow: how likely each token, and all before it, will be chosen.
+    pub(crate) fn guess(&mut self) -> Vec<f32> {
+        let most = self.draft_room();
+        self.guesser.guess(&self.tokens, most)
+    }
+
+    /// Makes the first `length` tokens of the last guess the draft of a step of all pending tokens. Where there is no memory
+    /// for it, there is no draft.
+    pub(crate) fn draft_guess(&mut self, length: usize) {
+        let draft = self.guesser.draft(&self.tokens, length);
+        self.set_draft(&draft);
+        if !self.draft.is_empty() && self.reserve(self.pending()).is_err() {
+            self.draft.clear();
+        }
     }
 
     /// Tokens of the draft.
@@ -282,15 +321,21 @@ impl Sequence {
         chosen: &mut Vec<Token>,
     ) -> Result<bool, GenerateError> {
         let Task::Generate(generator) = &mut self.task else { return Ok(false) };
+        self.drafts.computed += self.draft.len();
         for (row, logits) in logits.chunks_exact_mut(vocab_size).enumerate() {
             if self.tokens.len() - self.prompt_tokens < generator.max_tokens {
-                let Some(token) = generator.choose(logits, &self.tokens)? else { break };
+                let Some(mut token) = generator.choose(logits, &self.tokens)? else { break };
+                token.drafted = self.draft.get(row) == Some(&token.id);
                 self.clock.first_token.get_or_insert_with(Instant::now);
                 self.tokens.push(token.id);
                 chosen.push(token);
             }
             generator.check_length(self.tokens.len(), self.prompt_tokens, self.cache.capacity());
-            if generator.finish.is_some() || self.draft.get(row) != self.tokens.last() {
+            if self.draft.get(row) != self.tokens.last() {
+                break;
+            }
+            self.drafts.chosen += 1;
+            if generator.finish.is_some() {
                 break;
             }
         }
@@ -346,6 +391,8 @@ impl Sequence {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
             seed,
+            draft_tokens: self.drafts.computed,
+            accepted_tokens: self.drafts.chosen,
             queued: started - self.clock.asked,
             prefill: first_token - started,
             decode: now - first_token,
@@ -397,7 +444,7 @@ impl Generator {
                 self.finish = Some(FinishReason::Stop);
             }
         }
-        Ok(Some(Token { choice: self.choice, id, text, logprobs }))
+        Ok(Some(Token { choice: self.choice, id, text, drafted: false, logprobs }))
     }
 
     fn check_length(&mut self, tokens: usize, prompt: usize, context: usize) {

@@ -8,11 +8,13 @@ use common::{Expected, fixtures};
 use rotor::KvType;
 use rotor::batch::{Batch, BatchOptions, RequestId, SequenceState};
 use rotor::constraint::{Allowed, Constraint, ConstraintError};
-use rotor::engine::{Engine, FinishReason, GenerateOptions};
+use rotor::engine::{Engine, FinishReason, GenerateOptions, Generation};
 use rotor::formats::{OpenOptions, Source};
-use rotor::request::{EmbedRequest, Event, Finished, Pooling, Request};
+use rotor::grammar::{Grammar, Grammars};
+use rotor::request::{EmbedRequest, Event, Finished, Pooling, Request, Token};
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
+use rotor::speculate::Speculate;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -69,7 +71,7 @@ impl Asked {
     /// Tokens and the logits they were chosen from, in a batch of its own.
     fn alone(&self, engine: &Engine) -> Chosen {
         let witness = Witness::default();
-        let mut batch = engine.batch(BatchOptions { sequences: 1, ..options() });
+        let mut batch = engine.batch(BatchOptions { sequences: 1, speculate: Speculate::Off, ..options() });
         engine.submit(&mut batch, self.request(&witness)).unwrap();
         let finished = run(engine, &mut batch, |_| {}).pop().unwrap().1;
         let logits = witness.0.lock().unwrap().clone();
@@ -257,6 +259,116 @@ fn memory_that_holds_one_sequence_serves_many() {
     assert!(error.to_string().contains("raise --kv-memory"), "{error}");
     batch.forget();
     assert_eq!(batch.statistics().used_blocks, 0);
+}
+
+/// Guesses are computed whether they pay or not, right and wrong ones, with little memory and neighbours that give way.
+#[test]
+fn drafts_change_no_token_and_no_logit() {
+    let (mut computed, mut chosen) = (0, 0);
+    for fixture in 0..fixtures().len() {
+        let (engine, ids) = engine(fixture, 2);
+        for seed in 0..4 {
+            let mut asked = ragged(&ids, 9, 300 + seed);
+            let mut random = fastrand::Rng::with_seed(seed);
+            for asked in &mut asked {
+                vary(&mut asked.options.sampling, &mut random);
+            }
+            let alone: Vec<_> = asked.iter().map(|asked| asked.alone(&engine)).collect();
+            let bytes = rotor::cache::block_bytes(engine.model().config(), KvType::F16);
+            let kv_memory = Some(bytes * if seed.is_multiple_of(2) { 7 } else { 64 });
+            let options = BatchOptions { speculate: Speculate::LookupAlways, kv_memory, sequences: 4, ..options() };
+            let (found, batch) = together(&engine, &asked, options, seed, |batch, random| {
+                if random.u8(..6) == 0 && batch.statistics().running > 1 {
+                    batch.preempt();
+                }
+            });
+            for (index, (found, alone)) in found.iter().zip(&alone).enumerate() {
+                assert!(found == alone, "fixture {fixture}, seed {seed}: sequence {index}");
+            }
+            computed += batch.statistics().counts.draft_tokens;
+            chosen += batch.statistics().counts.accepted_tokens;
+        }
+    }
+    assert!(computed > 500 && chosen > 50 && computed > chosen, "{chosen} of {computed}");
+}
+
+/// Other samplers than before, some of which make a text repeat itself.
+fn vary(sampling: &mut SamplingOptions, random: &mut fastrand::Rng) {
+    let one_in = |random: &mut fastrand::Rng, count: u8| random.u8(..count) == 0;
+    *sampling = SamplingOptions {
+        temperature: [0.0, 0.2, 1.0][random.usize(..3)],
+        top_k: [0, 2, 40][random.usize(..3)],
+        top_p: [1.0, 0.7][random.usize(..2)],
+        min_p: [0.0, 0.1][random.usize(..2)],
+        repeat_penalty: if one_in(random, 3) { 1.2 } else { 1.0 },
+        repeat_last_n: random.usize(..40),
+        presence_penalty: if one_in(random, 3) { 0.3 } else { 0.0 },
+        frequency_penalty: if one_in(random, 3) { 0.2 } else { 0.0 },
+        logit_bias: if one_in(random, 2) { (20..26).map(|id| (id, 8.0)).collect() } else { Vec::new() },
+        seed: Some(random.u64(..)),
+    };
+}
+
+/// Everything that a caller sees: pieces of text, log-probabilities, the end; under grammars, with stop strings.
+#[test]
+fn drafts_change_nothing_that_a_caller_sees() {
+    let engine = demo();
+    let tokenizer = engine.tokenizer("text").unwrap();
+    let vocab_size = engine.model().config().vocab_size;
+    let grammars = Grammars::new(tokenizer, vocab_size).unwrap();
+    let list = r#"start: ("[" /[a-c]{1,3}/ ", " /(once|upon){1,9}/ "]\n"){2,12}"#;
+    let prompt = engine.encode_prompt("Once upon a time. Once upon a time. Once upon a").unwrap();
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut batches = [Speculate::Off, Speculate::Lookup, Speculate::LookupAlways]
+        .map(|speculate| engine.batch(BatchOptions { speculate, ..options() }));
+    for round in 0..40 {
+        let mut sampling = SamplingOptions::default();
+        vary(&mut sampling, &mut random);
+        sampling.logit_bias.clear();
+        let stop = if round % 5 == 0 { vec!["the".to_owned(), "upon".to_owned()] } else { Vec::new() };
+        let max_tokens = Some(random.usize(1..120));
+        let generate = GenerateOptions { max_tokens, sampling, stop, ..Default::default() };
+        let ask = || Request {
+            logprobs: Some(round % 4),
+            constraint: (round % 2 == 1).then(|| grammars.constraint(&Grammar::Lark(list.into())).unwrap()),
+            choices: if round % 7 == 0 { 3 } else { 1 },
+            ..Request::new(prompt.clone(), generate.clone())
+        };
+        let seen = batches.each_mut().map(|batch| {
+            engine.submit(batch, ask()).unwrap();
+            seen(&engine, batch)
+        });
+        assert_eq!(seen[0], seen[1], "round {round}");
+        assert_eq!(seen[0], seen[2], "round {round}");
+    }
+    let counts = batches[2].statistics().counts;
+    assert!(counts.accepted_tokens > 100 && counts.accepted_tokens < counts.draft_tokens, "{counts:?}");
+    assert_eq!(batches[0].statistics().counts.draft_tokens, 0);
+}
+
+fn demo() -> Engine {
+    let source = rotor::demo::open(&OpenOptions::default()).unwrap();
+    Engine::from_source(&source, &Runtime::new(2).unwrap(), &mut |_| {}).unwrap()
+}
+
+/// The tokens and the end of each choice, without times.
+fn seen(engine: &Engine, batch: &mut Batch) -> Vec<(usize, Vec<Token>, String)> {
+    let mut choices: Vec<(usize, Vec<Token>, String)> =
+        (0..3).map(|choice| (choice, Vec::new(), String::new())).collect();
+    while !batch.is_idle() {
+        for (_, event) in batch.step(engine.model()) {
+            match event {
+                Event::Token(token) => choices[token.choice].1.push(Token { drafted: false, ..token }),
+                Event::Finished(end) => {
+                    let Generation { tokens, finish_reason, seed, .. } = end.generation;
+                    choices[end.choice].2 = format!("{} {:?} {tokens:?} {finish_reason:?} {seed}", end.text, end.stop);
+                }
+                Event::Failed { choice, error } => choices[choice].2 = error.to_string(),
+                _ => {}
+            }
+        }
+    }
+    choices
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use crate::answer::{Answer, Generated, Piece};
 use crate::arrays::empty;
 use crate::errors::{generate_error, load_error, perplexity_error, submit_error};
-use crate::options::{Options, kv_type};
+use crate::options::{Options, kv_type, speculate};
 use crate::runtime::runtime;
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArray1};
@@ -162,8 +162,9 @@ impl Model {
         context: Option<usize>,
         kv: &str,
         kv_memory: Option<u64>,
+        speculation: &str,
     ) -> PyResult<Model> {
-        let (runtime, kv) = (runtime(py, threads)?, kv_type(kv)?);
+        let (runtime, kv, speculate) = (runtime(py, threads)?, kv_type(kv)?, speculate(speculation)?);
         let source: Arc<Source> = source.opened(py)?;
         let engine =
             py.detach(|| Engine::from_source(&source, &runtime.tuned(&source), &mut |_| {})).map_err(load_error)?;
@@ -172,7 +173,7 @@ impl Model {
         if context == 0 {
             return Err(PyValueError::new_err("context must be at least 1"));
         }
-        let batch = BatchOptions { kv, kv_memory, ..BatchOptions::new(context) };
+        let batch = BatchOptions { kv, kv_memory, speculate, ..BatchOptions::new(context) };
         let options = ActorOptions { queue: QUEUE, ..ActorOptions::new(batch) };
         let actor = Actor::start(Arc::new(engine), options)
             .map_err(|error| PyRuntimeError::new_err(format!("cannot start a thread: {error}")))?;

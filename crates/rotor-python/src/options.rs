@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use rotor::KvType;
 use rotor::engine::GenerateOptions;
 use rotor::sample::SamplingOptions;
+use rotor::speculate::Speculate;
 
 /// Every keyword of `generate`, with its value.
 #[derive(FromPyObject)]
@@ -60,6 +61,17 @@ pub(crate) fn kv_type(name: &str) -> PyResult<KvType> {
         "int8" => Ok(KvType::Int8),
         other => {
             Err(pyo3::exceptions::PyValueError::new_err(format!("kv must be 'f16', 'f32' or 'int8', not {other:?}")))
+        }
+    }
+}
+
+/// How next tokens are guessed.
+pub(crate) fn speculate(name: &str) -> PyResult<Speculate> {
+    match name {
+        "lookup" => Ok(Speculate::Lookup),
+        "off" => Ok(Speculate::Off),
+        other => {
+            Err(pyo3::exceptions::PyValueError::new_err(format!("speculate must be 'lookup' or 'off', not {other:?}")))
         }
     }
 }

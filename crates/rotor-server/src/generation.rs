@@ -56,6 +56,8 @@ impl Finish {
 #[derive(Clone, Debug)]
 pub(crate) struct Logprob {
     pub(crate) id: u32,
+    /// Whether it had been guessed.
+    pub(crate) drafted: bool,
     pub(crate) logprobs: TokenLogprobs,
 }
 
@@ -177,7 +179,8 @@ impl Running {
                 self.splitters[choice].push(&token.text, &mut parts);
                 self.reasoning_tokens += usize::from(self.splitters[choice].is_thinking());
                 let held = &mut self.held[choice];
-                held.extend(token.logprobs.map(|logprobs| Logprob { id: token.id, logprobs }));
+                let (id, drafted) = (token.id, token.drafted);
+                held.extend(token.logprobs.map(|logprobs| Logprob { id, drafted, logprobs }));
                 (!parts.is_empty()).then(|| Piece::Parts { choice, parts, logprobs: std::mem::take(held) })
             }
             Event::Finished(finished) => {
@@ -231,7 +234,10 @@ impl Running {
 pub(crate) fn timings_of(generation: &Generation) -> Value {
     let computed = generation.prompt_tokens - generation.cached_tokens;
     let counts = (generation.cached_tokens, computed, generation.tokens.len());
-    timings(counts, (generation.prefill.as_secs_f64(), generation.decode.as_secs_f64()))
+    let mut timings = timings(counts, (generation.prefill.as_secs_f64(), generation.decode.as_secs_f64()));
+    timings["draft_n"] = json!(generation.draft_tokens);
+    timings["draft_n_accepted"] = json!(generation.accepted_tokens);
+    timings
 }
 
 fn timings((cached, prompt, predicted): (usize, usize, usize), (prefill, decode): (f64, f64)) -> Value {

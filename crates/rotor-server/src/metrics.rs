@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     prompt_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     predicted_tokens: AtomicU64,
+    draft_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     prompt_micros: AtomicU64,
     predicted_micros: AtomicU64,
     requests: AtomicU64,
@@ -66,6 +68,8 @@ impl Default for Metrics {
             prompt_tokens: zero(),
             cached_tokens: zero(),
             predicted_tokens: zero(),
+            draft_tokens: zero(),
+            accepted_tokens: zero(),
             prompt_micros: zero(),
             predicted_micros: zero(),
             requests: zero(),
@@ -93,6 +97,8 @@ impl Metrics {
         add(&self.prompt_tokens, (generation.prompt_tokens - generation.cached_tokens) as u64);
         add(&self.cached_tokens, generation.cached_tokens as u64);
         add(&self.predicted_tokens, tokens);
+        add(&self.draft_tokens, generation.draft_tokens as u64);
+        add(&self.accepted_tokens, generation.accepted_tokens as u64);
         add(&self.prompt_micros, generation.prefill.as_micros() as u64);
         add(&self.predicted_micros, generation.decode.as_micros() as u64);
         if let Some(further) = tokens.checked_sub(1).filter(|further| *further > 0) {
@@ -134,6 +140,13 @@ impl Metrics {
                 "counter",
                 "Time for tokens after the first.",
                 seconds(&self.predicted_micros),
+            ),
+            ("draft_tokens_total", "counter", "Tokens guessed and computed ahead.", get(&self.draft_tokens) as f64),
+            (
+                "draft_tokens_accepted_total",
+                "counter",
+                "Guessed tokens that were chosen.",
+                get(&self.accepted_tokens) as f64,
             ),
             ("n_decode_total", "counter", "Steps of the loaded models.", steps as f64),
             (

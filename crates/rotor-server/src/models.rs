@@ -16,6 +16,7 @@ use rotor::machine::Roofs;
 use rotor::plan::MemoryPlan;
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
+use rotor::speculate::Speculate;
 use rotor::{FormatError, KvType};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ pub struct ModelOptions {
     pub kv: KvType,
     /// Bytes for the keys and values of a model's sequences; `None` leaves it to the engine.
     pub kv_memory: Option<u64>,
+    /// How sequences guess their next tokens.
+    pub speculate: Speculate,
     /// Sequences of a model that share steps.
     pub parallel: usize,
     /// Requests that may wait for a place.
@@ -388,6 +391,7 @@ fn load(spec: &ModelSpec, options: &ModelOptions, progress: &dyn Fn(f32)) -> Res
         kv: options.kv,
         kv_memory: options.kv_memory,
         sequences: options.parallel,
+        speculate: options.speculate,
         ..BatchOptions::new(context)
     };
     let facts = facts(&source);

@@ -2,7 +2,7 @@
 
 use super::rates::Rates;
 use super::roofline::{Chart, Panel, Point};
-use super::{MeasureArgs, report, roofline};
+use super::{options::MeasureArgs, roofline, roofs};
 use crate::args::whole_number;
 use crate::progress::Bar;
 use crate::terminal::{print, print_json};
@@ -197,13 +197,13 @@ fn to_json(measured: &Measured) -> Value {
         })
     });
     let mut object = json!({"isa": measured.isa, "kernels": measured.kernels});
-    report::put_roofs(&mut object, &measured.roofs);
+    roofs::put_roofs(&mut object, &measured.roofs);
     object["results"] = rows.collect();
     object
 }
 
 fn text(measured: &Measured) -> String {
-    let mut page = format!("kernels of {}\n{}\n", measured.isa, report::roofs_text(&measured.roofs));
+    let mut page = format!("kernels of {}\n{}\n", measured.isa, roofs::roofs_text(&measured.roofs));
     // Writing to a string does not fail.
     let _ = writeln!(
         page,
@@ -239,7 +239,7 @@ fn chart(measured: &Measured) -> Chart {
     });
     Chart {
         title: format!("Ternary kernels of {}", measured.isa),
-        subtitle: report::machine(),
+        subtitle: roofs::machine(),
         panels: panels.collect(),
     }
 }

@@ -1,9 +1,11 @@
 //! A model's prompts and generation, test by test.
 
 use super::compare::{Rival, RivalOutcome};
+use super::measured::{Measured, Row};
+use super::options::{MeasureArgs, repetitions};
 use super::rates::Rates;
-use super::{MeasureArgs, report, roofline};
-use crate::args::{KvName, LoadArgs, OptionalModelArg, context, whole_number};
+use super::{report, roofline};
+use crate::args::{KvName, LoadArgs, OptionalModelArg, SpeculateName, context, whole_number};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::progress::Bar;
@@ -30,11 +32,11 @@ pub(super) struct Args {
     /// Prompt lengths, separated by commas; 0 leaves prompts out.
     #[arg(short = 'p', long, value_name = "N,...", default_value = "128", value_delimiter = ',', value_parser = tokens)]
     #[arg(env = "ROTOR_N_PROMPT", hide_env = true)]
-    n_prompt: Vec<usize>,
+    pub(super) n_prompt: Vec<usize>,
     /// Numbers of tokens to generate, separated by commas; 0 leaves generation out.
     #[arg(short = 'n', long, value_name = "N,...", default_value = "32", value_delimiter = ',', value_parser = tokens)]
     #[arg(env = "ROTOR_N_GEN", hide_env = true)]
-    n_gen: Vec<usize>,
+    pub(super) n_gen: Vec<usize>,
     /// Tokens in the context before each test, separated by commas.
     #[arg(short, long, value_name = "N,...", default_value = "0", value_delimiter = ',', value_parser = tokens)]
     #[arg(env = "ROTOR_DEPTH", hide_env = true)]
@@ -43,47 +45,33 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "N,...", default_value = "1", value_delimiter = ',', value_parser = batch)]
     #[arg(env = "ROTOR_BATCH", hide_env = true)]
     batch: Vec<usize>,
+    /// Numbers of requests that come and go together, through the batch of a server, separated by commas: prompts of -p and
+    /// answers of -n tokens in the mean, one arriving with each step. The same many by -b stand beside them.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = batch, env = "ROTOR_STREAMS", hide_env = true)]
+    #[arg(conflicts_with_all = ["depth", "batch", "ctx", "compare", "svg"])]
+    pub(super) streams: Vec<usize>,
+    /// How requests of --streams guess what comes next; off, so that figures do not depend on what is said.
+    #[arg(long, value_name = "HOW", default_value = "off", env = "ROTOR_SPECULATE", hide_env = true)]
+    pub(super) speculate: SpeculateName,
     /// Room of each sequence [default: what the tests need].
     #[arg(short, long, value_name = "N", value_parser = context, env = "ROTOR_CTX", hide_env = true)]
     ctx: Option<usize>,
     /// How keys and values are stored.
     #[arg(long, value_name = "TYPE", default_value = "f16", env = "ROTOR_KV", hide_env = true)]
-    kv: KvName,
+    pub(super) kv: KvName,
     /// Run another program in turn with this one, and print how many times faster this one is. COMMAND is split at spaces
     /// (quotes keep them) and run without a shell; it prints what llama-bench prints, as its table or with `-o json`, or what
     /// `rotor bench --json` prints. May be given several times.
     #[arg(long, value_name = "NAME=COMMAND", env = "ROTOR_COMPARE", hide_env = true)]
     compare: Vec<Rival>,
     /// How often the programs to compare take turns; each turn repeats every measurement.
-    #[arg(long, value_name = "N", default_value = "2", value_parser = super::repetitions, requires = "compare")]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = repetitions, requires = "compare")]
     #[arg(env = "ROTOR_ROUNDS", hide_env = true)]
     rounds: usize,
     #[command(flatten)]
-    measure: MeasureArgs,
+    pub(super) measure: MeasureArgs,
     #[command(flatten)]
     load: LoadArgs,
-}
-
-/// One test on one number of threads.
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) test: Test,
-    pub(super) threads: usize,
-    /// Tokens per second.
-    pub(super) rates: Rates,
-}
-
-/// All that was measured.
-#[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) name: String,
-    pub(super) isa: &'static str,
-    pub(super) kernels: Vec<&'static str>,
-    pub(super) cost: Cost,
-    /// For each number of threads.
-    pub(super) roofs: Vec<Roofs>,
-    pub(super) rows: Vec<Row>,
-    pub(super) rivals: Vec<RivalOutcome>,
 }
 
 fn tokens(text: &str) -> Result<usize, String> {
@@ -147,19 +135,28 @@ impl Args {
     fn context(&self, tests: &[Test]) -> usize {
         self.ctx.unwrap_or_else(|| tests.iter().map(|test| test.context()).max().unwrap_or(0))
     }
+
+    /// Loads the model for the most threads that are measured with.
+    pub(super) fn load_engine(&self, context: usize) -> anyhow::Result<Engine> {
+        let source = load::open_or_demo(self.model.path(), &self.load.options(DenseActivations::default())?)?;
+        let engine = load::load(&source, self.measure.threads().into_iter().max().unwrap_or(1))?;
+        load::warn_of_context(&engine, context);
+        Ok(engine)
+    }
+
+    /// The model as it was named.
+    pub(super) fn model_name(&self) -> String {
+        self.model.path().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string())
+    }
 }
 
 fn measure(args: &Args, tests: &[Test]) -> anyhow::Result<Measured> {
-    let source = load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default())?)?;
     let threads = args.measure.threads();
-    let most = threads.iter().copied().max().unwrap_or(1);
-    let mut engine = load::load(&source, most)?;
-    drop(source);
-    load::warn_of_context(&engine, args.context(tests));
+    let mut engine = args.load_engine(args.context(tests))?;
     let (turns, rivals) = take_turns(args, tests, &threads, &mut engine)?;
     let (roofs, rows) = turns.finish()?;
     Ok(Measured {
-        name: args.model.path().map_or_else(|| rotor::demo::NAME.into(), |path| path.display().to_string()),
+        name: args.model_name(),
         isa: engine.model().runtime().kernels.isa().name(),
         kernels: engine.model().kernel_names(),
         cost: Cost::of(engine.model(), args.kv.kind()),

@@ -1,39 +1,13 @@
 //! Measurements as a table for people and as JSON for programs.
 
 use super::compare::RivalOutcome;
-use super::model::{Measured, Row};
+use super::measured::{Measured, Row};
 use super::roofline::{Chart, Panel, Point};
+use super::roofs::{GIGA, machine, put_roofs, roofs_text, threads};
 use crate::terminal::printable;
 use crate::units;
-use rotor::machine::{Cpu, Roofs};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-
-/// Of a unit in a billion.
-const GIGA: f64 = 1e9;
-
-impl Measured {
-    /// The roofs of a row's number of threads.
-    fn roofs(&self, row: &Row) -> Option<&Roofs> {
-        self.roofs.iter().find(|roofs| roofs.threads == row.threads)
-    }
-
-    /// Multiply-adds with weights per second at the median.
-    pub(super) fn multiply_adds(&self, row: &Row) -> f64 {
-        let per_token = self.cost.multiply_adds(row.test) as f64 / row.test.tokens() as f64;
-        row.rates.median() * per_token
-    }
-
-    /// The share of the read bandwidth that a row's bytes per token take at the median.
-    fn bandwidth_share(&self, row: &Row) -> Option<f64> {
-        let bytes = self.cost.bytes_per_token(row.test)?;
-        Some(row.rates.median() * bytes / self.roofs(row)?.read_bandwidth)
-    }
-
-    fn yardstick_multiple(&self, row: &Row) -> Option<f64> {
-        Some(self.multiply_adds(row) / self.roofs(row)?.yardstick)
-    }
-}
 
 pub(super) fn json(measured: &Measured) -> Value {
     let mut object = json!({"model": measured.name, "isa": measured.isa, "kernels": measured.kernels});
@@ -43,22 +17,6 @@ pub(super) fn json(measured: &Measured) -> Value {
         object["compare"] = measured.rivals.iter().map(|rival| rival_json(measured, rival)).collect();
     }
     object
-}
-
-/// The roofs of every number of threads; on top those of the most.
-pub(super) fn put_roofs(object: &mut Value, roofs: &[Roofs]) {
-    let top = roofs.iter().max_by_key(|roofs| roofs.threads);
-    object["read_bandwidth_gb_s"] = json!(top.map(|roofs| roofs.read_bandwidth / GIGA));
-    object["yardstick_gmac_s"] = json!(top.map(|roofs| roofs.yardstick / GIGA));
-    let row = |roofs: &Roofs| {
-        json!({
-            "threads": roofs.threads,
-            "read_bandwidth_gb_s": roofs.read_bandwidth / GIGA,
-            "yardstick_gmac_s": roofs.yardstick / GIGA,
-            "multiply_peak_gmac_s": roofs.multiply_peak / GIGA,
-        })
-    };
-    object["roofs"] = roofs.iter().map(row).collect();
 }
 
 fn row_json(measured: &Measured, row: &Row) -> Value {
@@ -112,18 +70,6 @@ pub(super) fn text(measured: &Measured) -> String {
     page
 }
 
-/// A line for each number of threads.
-pub(super) fn roofs_text(roofs: &[Roofs]) -> String {
-    let line = |roofs: &Roofs| {
-        let (read, multiply) = (roofs.read_bandwidth / GIGA, roofs.yardstick / GIGA);
-        let (threads, peak) = (threads(roofs.threads), roofs.multiply_peak / GIGA);
-        format!(
-            "the machine on {threads}: reads {read:.1} GB/s; the plain multiply kernel does {multiply:.0} Gmac/s, at most {peak:.0}\n"
-        )
-    };
-    roofs.iter().map(line).collect()
-}
-
 /// The tests of a model against the roofs; for each, the weights of the linears and the head as often as they are read.
 pub(super) fn chart(measured: &Measured) -> Chart {
     let panels = measured.roofs.iter().map(|roofs| {
@@ -140,17 +86,6 @@ pub(super) fn chart(measured: &Measured) -> Chart {
         .file_name()
         .map_or_else(|| measured.name.clone().into(), |n| n.to_string_lossy());
     Chart { title: format!("{name}, kernels of {}", measured.isa), subtitle: machine(), panels: panels.collect() }
-}
-
-/// The processor, for the head of a chart.
-pub(super) fn machine() -> String {
-    let cpu = Cpu::read();
-    let name = cpu.name.unwrap_or_else(|| std::env::consts::ARCH.into());
-    match cpu.cores {
-        Some(1) => format!("{name}, 1 core"),
-        Some(cores) => format!("{name}, {cores} cores"),
-        None => name,
-    }
 }
 
 fn row_text(measured: &Measured, row: &Row) -> String {
@@ -184,8 +119,4 @@ fn rival_text(measured: &Measured, rival: &RivalOutcome) -> String {
         }
     }
     page
-}
-
-pub(super) fn threads(count: usize) -> String {
-    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
 }

@@ -4,7 +4,7 @@
 //! bounds the left, where every weight is used for few tokens: the rate is at most bandwidth times intensity, a rising line.
 //! Multiplying bounds the right. A panel for each number of threads, a colour for each kernel, a marker for each matrix.
 
-use super::report;
+use super::roofs::threads;
 use rotor::machine::Roofs;
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ impl Panel {
     /// Points under the roofs of as many threads.
     pub(super) fn new(roofs: &Roofs, points: Vec<Point>) -> Panel {
         Panel {
-            heading: report::threads(roofs.threads),
+            heading: threads(roofs.threads),
             bandwidth: roofs.read_bandwidth,
             yardstick: roofs.yardstick,
             multiply_peak: roofs.multiply_peak,

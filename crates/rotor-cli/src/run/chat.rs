@@ -3,8 +3,7 @@
 use super::command::{Command, HELP, Input, parse};
 use super::options::{check, token_limit};
 use super::{COMPLETION_TOKENS, Run, Totals, shown};
-use crate::outcome::StdoutError;
-use crate::terminal::printable;
+use crate::terminal::{StdoutError, printable};
 use rotor::chat::Message;
 use rotor::engine::{Engine, FinishReason, GenerateError, GenerateOptions, Generation, Session};
 use rotor::write::AtomicFile;

@@ -11,7 +11,7 @@ mod options;
 #[cfg(feature = "grammar")]
 mod schema;
 
-use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, ThreadArgs, context};
+use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, SpeculateArgs, ThreadArgs, context};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
@@ -96,6 +96,8 @@ pub(crate) struct Args {
     kv: KvName,
     #[command(flatten)]
     kv_memory: KvMemoryArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
@@ -213,7 +215,8 @@ impl Run {
         };
         load::warn_of_context(&engine, context);
         let (kv, kv_memory) = (args.kv.kind(), args.kv_memory.kv_memory);
-        let session = engine.session_with(BatchOptions { kv, kv_memory, ..BatchOptions::new(context) });
+        let speculate = args.speculate.speculate.kind();
+        let session = engine.session_with(BatchOptions { kv, kv_memory, speculate, ..BatchOptions::new(context) });
         Ok(Run { engine, session, options, constraint: None, load_time: start.elapsed() })
     }
 }
@@ -227,6 +230,8 @@ struct Totals {
     /// Generated tokens that `decode` is the time of: the first of each generation comes out of the prompt.
     decoded_tokens: usize,
     decode: Duration,
+    draft_tokens: usize,
+    accepted_tokens: usize,
 }
 
 impl Totals {
@@ -236,6 +241,8 @@ impl Totals {
         self.generated_tokens += generation.tokens.len();
         self.decoded_tokens += generation.tokens.len().saturating_sub(1);
         self.decode += generation.decode;
+        self.draft_tokens += generation.draft_tokens;
+        self.accepted_tokens += generation.accepted_tokens;
     }
 }
 
@@ -250,7 +257,11 @@ impl std::fmt::Display for Totals {
             f,
             "prompt: {} tokens{prompt}; generated: {} tokens{generated}",
             self.prompt_tokens, self.generated_tokens
-        )
+        )?;
+        match (self.accepted_tokens, self.draft_tokens) {
+            (_, 0) => Ok(()),
+            (accepted, drafted) => write!(f, "; guessed: {drafted} tokens, {accepted} of them right"),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Args, Run, Totals, options, shown};
 use crate::interrupt::{self, Catch};
-use crate::outcome::{INTERRUPTED, StdoutError};
-use crate::terminal::{message, print, print_json, printable};
+use crate::outcome::INTERRUPTED;
+use crate::terminal::{StdoutError, message, print, print_json, printable};
 use crate::units::finite;
 use rotor::chat::Message;
 use rotor::engine::{FinishReason, GenerateError, Generation};
@@ -164,5 +164,7 @@ fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
         "predicted_n": generation.tokens.len(),
         "predicted_ms": milliseconds(generation.decode),
         "predicted_per_second": finite(generation.decode_rate()),
+        "draft_n": generation.draft_tokens,
+        "draft_n_accepted": generation.accepted_tokens,
     })
 }

@@ -5,6 +5,7 @@
 //! reads memory of its own.
 
 pub mod kernels;
+pub mod streams;
 
 use crate::cache::SequenceCache;
 pub use crate::cost::{Cost, Test};
@@ -94,7 +95,7 @@ fn cache(engine: &Engine, context: usize, kv: KvType) -> SequenceCache {
     SequenceCache::new(engine.model().config(), context, kv)
 }
 
-fn random_tokens(random: &mut fastrand::Rng, engine: &Engine, tokens: usize) -> Vec<u32> {
+pub(super) fn random_tokens(random: &mut fastrand::Rng, engine: &Engine, tokens: usize) -> Vec<u32> {
     let vocabulary = u32::try_from(engine.model().config().vocab_size).unwrap_or(u32::MAX);
     (0..tokens).map(|_| random.u32(0..vocabulary)).collect()
 }

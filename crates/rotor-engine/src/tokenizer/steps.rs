@@ -5,7 +5,6 @@
 //! `Digits` and the `Split` that it stands for compare equal.
 
 use super::error::TokenizerError;
-use super::rules::{DIGIT, GPT2};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,6 +12,11 @@ use serde_json::{Value, json};
 /// The steps that are let through: those that the tests hold against the library's own loader.
 const NORMALIZERS: &str = "Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip";
 const PRE_TOKENIZERS: &str = "Sequence, Split, ByteLevel, Digits, Metaspace, Punctuation, Whitespace, WhitespaceSplit";
+
+/// What the `ByteLevel` step cuts by, and GPT-2.
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// What the `Digits` step cuts by.
+pub(super) const DIGIT: &str = r"\p{N}";
 
 /// A change to the text as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -84,6 +84,19 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+# What a completion takes over from what the engine returns.
+_FIELDS = (
+    "tokens",
+    "finish_reason",
+    "prompt_tokens",
+    "cached_tokens",
+    "draft_tokens",
+    "accepted_tokens",
+    "prefill_seconds",
+    "decode_seconds",
+)
+
+
 class TokenLogprob(NamedTuple):
     """A generated token and how likely it was, before penalties and filters."""
 
@@ -107,6 +120,10 @@ class Completion(str):
     """Tokens of the prompt."""
     cached_tokens: int
     """How many of them were known from an earlier call."""
+    draft_tokens: int
+    """Tokens that were guessed and computed ahead."""
+    accepted_tokens: int
+    """How many of them were chosen then."""
     prefill_seconds: float
     """Time for the rest of the prompt."""
     decode_seconds: float
@@ -227,6 +244,7 @@ class Model:
         context: int | None = None,
         kv: Kv = "f16",
         kv_memory: int | None = None,
+        speculate: Literal["lookup", "off"] = "lookup",
         i2s_layout: Literal["128", "64", "1x4", "seq"] | None = None,
         hidden_act: Literal["relu2", "silu"] | None = None,
         kernel_config: str | os.PathLike[str] | None = None,
@@ -246,6 +264,8 @@ class Model:
             kv: how keys and values are stored: ``f16``, ``f32``, or ``int8`` with a scale per head and position.
             kv_memory: bytes for the keys and values of all texts, and of beginnings that are kept for later prompts; by
                 default half of the memory that is free. They are taken as they are used.
+            speculate: whether next tokens are guessed from what was said before (``lookup``) and checked in one step,
+                where that is faster, or not (``off``). The text is the same either way.
             i2s_layout: which I2_S layout, where the file is misjudged.
             hidden_act: the gate's activation function, where the file is silent or wrong about it.
             kernel_config: the ``kernel_config.ini`` of the build that wrote TL1 or TL2 weights.
@@ -260,7 +280,7 @@ class Model:
         found = locate(path)
         source = _rotor.Source.open(found, i2s_layout, hidden_act, kernel_config, mmap, activations)
         try:
-            return cls(_rotor.Model.load(source, threads, context, kv, kv_memory), found)
+            return cls(_rotor.Model.load(source, threads, context, kv, kv_memory, speculate), found)
         finally:
             source.close()
 
@@ -479,7 +499,7 @@ class Model:
 
     def _completion(self, generated: _rotor.Generated, options: dict[str, Any]) -> Completion:
         completion = Completion(generated.text)
-        for field in ("tokens", "finish_reason", "prompt_tokens", "cached_tokens", "prefill_seconds", "decode_seconds"):
+        for field in _FIELDS:
             setattr(completion, field, getattr(generated, field))
         completion.logprobs = None
         if options["logprobs"] is not None:

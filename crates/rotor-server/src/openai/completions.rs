@@ -170,7 +170,7 @@ impl Answer {
         let Some(top) = self.top else { return Value::Null };
         let engine = self.frame.running.model.engine();
         let (mut tokens, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for Logprob { id, logprobs } in logprobs {
+        for Logprob { id, logprobs, .. } in logprobs {
             let (text, _) = token(engine, *id);
             offsets.push(self.offsets[choice]);
             self.offsets[choice] += text.chars().count();

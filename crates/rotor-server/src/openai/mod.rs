@@ -69,10 +69,13 @@ fn content_logprobs(engine: &Engine, logprobs: &[Logprob], top: usize) -> Vec<Va
         let (text, bytes) = token(engine, id);
         json!({ "id": id, "token": text, "bytes": bytes, "logprob": finite(logprob) })
     };
-    let content = |Logprob { id, logprobs }: &Logprob| {
+    let content = |Logprob { id, drafted, logprobs }: &Logprob| {
         let mut value = entry(*id, logprobs.logprob);
         let alternatives: Vec<_> = logprobs.top.iter().take(top).map(|(id, logprob)| entry(*id, *logprob)).collect();
         value["rank"] = json!(rank(*id, logprobs));
+        if *drafted {
+            value["drafted"] = json!(true);
+        }
         value["top_logprobs"] = json!(alternatives);
         value
     };

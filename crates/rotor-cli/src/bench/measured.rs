@@ -1,0 +1,51 @@
+//! What was measured of a model, and what follows from it.
+
+use super::compare::RivalOutcome;
+use super::rates::Rates;
+use rotor::bench::{Cost, Test};
+use rotor::machine::Roofs;
+
+/// One test on one number of threads.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) test: Test,
+    pub(super) threads: usize,
+    /// Tokens per second.
+    pub(super) rates: Rates,
+}
+
+/// All that was measured.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) name: String,
+    pub(super) isa: &'static str,
+    pub(super) kernels: Vec<&'static str>,
+    pub(super) cost: Cost,
+    /// For each number of threads.
+    pub(super) roofs: Vec<Roofs>,
+    pub(super) rows: Vec<Row>,
+    pub(super) rivals: Vec<RivalOutcome>,
+}
+
+impl Measured {
+    /// The roofs of a row's number of threads.
+    fn roofs(&self, row: &Row) -> Option<&Roofs> {
+        self.roofs.iter().find(|roofs| roofs.threads == row.threads)
+    }
+
+    /// Multiply-adds with weights per second at the median.
+    pub(super) fn multiply_adds(&self, row: &Row) -> f64 {
+        let per_token = self.cost.multiply_adds(row.test) as f64 / row.test.tokens() as f64;
+        row.rates.median() * per_token
+    }
+
+    /// The share of the read bandwidth that a row's bytes per token take at the median.
+    pub(super) fn bandwidth_share(&self, row: &Row) -> Option<f64> {
+        let bytes = self.cost.bytes_per_token(row.test)?;
+        Some(row.rates.median() * bytes / self.roofs(row)?.read_bandwidth)
+    }
+
+    pub(super) fn yardstick_multiple(&self, row: &Row) -> Option<f64> {
+        Some(self.multiply_adds(row) / self.roofs(row)?.yardstick)
+    }
+}
