@@ -296,7 +296,7 @@ fn matrix_of_trits(
     let wide = || values.iter().map(|&scale| f64::from(scale));
     let cols = tensor.cols.max(1) as f64;
     let ternary = TernaryStatistics {
-        kernel: kernel_for(tensor, source.precision(), choice).name(),
+        kernel: kernel_for(tensor, choice).name(),
         minus: trits.minus,
         zero: trits.zero,
         plus: trits.plus,

@@ -4,6 +4,7 @@
 
 use rotor::KvType;
 use rotor::formats::OpenOptions;
+use rotor::speculate::Speculate;
 use rotor_server::{Limits, ModelOptions, ModelSpec, Server, ServerOptions};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -38,6 +39,7 @@ impl Running {
                 context: None,
                 kv: KvType::F16,
                 kv_memory: None,
+                speculate: Speculate::default(),
                 parallel: 16,
                 queue: 32,
                 max_models: 1,
