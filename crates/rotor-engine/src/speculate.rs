@@ -11,7 +11,7 @@
 //! 2. **How sure that is** (`Odds`): how often the first token of a guess was right lately, by the length of the run. Every
 //!    guess is scored by the tokens that came, whether it was computed or not. So a sequence that stops repeating itself
 //!    stops drafting, and one that begins to starts again, and neither pays for finding out.
-//! 3. **What it costs** ([`StepTimes`]): the time of a step by its number of tokens, learnt from the steps themselves. A
+//! 3. **What it costs** (`StepTimes`): the time of a step by its number of tokens, learnt from the steps themselves. A
 //!    measurement of its own would take longer than many a text, and would know nothing of the context's length.
 //! 4. Of all drafts the one is computed that gives the most tokens per second, summed over the sequences of the step; where
 //!    none gives more than no draft, there is none.
@@ -177,7 +177,7 @@ impl Odds {
 /// What a step takes by its number of tokens, all of which want logits. Between numbers that were seen, times are taken to
 /// lie on a line; beyond them, a further token is taken to cost a part of a token's share.
 #[derive(Debug)]
-pub struct StepTimes {
+pub(crate) struct StepTimes {
     seen: [Option<Seen>; MOST_TOKENS + 1],
     steps: u32,
 }
@@ -186,14 +186,24 @@ pub struct StepTimes {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     seconds: f32,
-    /// The last of these steps.
+    /// How many there were.
+    count: u32,
+    /// The last of them.
     step: u32,
 }
 
-/// A time that was not seen for so many steps means nothing any more: the context has grown, or something disturbed it.
-const REMEMBERED: u32 = 512;
-/// The weight of the newest of several times.
-const NEWEST: f32 = 0.25;
+impl Seen {
+    /// How many steps this time is believed for without being seen again: a single one may have been disturbed, and even many
+    /// are of a shorter context.
+    fn remembered(self) -> u32 {
+        16 << self.count.min(5)
+    }
+}
+
+/// The weights of the newest of several times, where it is shorter and where it is longer than expected: what disturbs a step
+/// makes it longer.
+const SHORTER: f32 = 0.5;
+const LONGER: f32 = 0.125;
 
 impl Default for StepTimes {
     fn default() -> Self {
@@ -203,25 +213,25 @@ impl Default for StepTimes {
 
 impl StepTimes {
     /// Notes what a step of so many tokens took.
-    pub fn note(&mut self, tokens: usize, time: Duration) {
+    pub(crate) fn note(&mut self, tokens: usize, time: Duration) {
         let seconds = time.as_secs_f32();
         // Some systems have no clock.
         if seconds == 0.0 || tokens > MOST_TOKENS {
             return;
         }
         self.steps = self.steps.wrapping_add(1);
-        let expected = self.seconds(tokens);
-        let seconds = match expected {
-            // A step that was disturbed says little.
-            Some(expected) => seconds.min(2.0 * expected),
-            None => seconds,
-        };
-        let before = self.fresh(tokens).map_or(seconds, |seen| seen.seconds);
-        self.seen[tokens] = Some(Seen { seconds: before + NEWEST * (seconds - before), step: self.steps });
+        let seconds = self.seconds(tokens).map_or(seconds, |expected| seconds.min(2.0 * expected));
+        let before = self.fresh(tokens).unwrap_or(Seen { seconds, count: 0, step: 0 });
+        let weight = if seconds < before.seconds { SHORTER } else { LONGER };
+        self.seen[tokens] = Some(Seen {
+            seconds: before.seconds + weight * (seconds - before.seconds),
+            count: before.count.saturating_add(1),
+            step: self.steps,
+        });
     }
 
     fn fresh(&self, tokens: usize) -> Option<Seen> {
-        self.seen[tokens].filter(|seen| self.steps.wrapping_sub(seen.step) < REMEMBERED)
+        self.seen[tokens].filter(|seen| self.steps.wrapping_sub(seen.step) < seen.remembered())
     }
 
     /// What a step of so many tokens is expected to take; `None` where none was seen of as few.
@@ -335,7 +345,7 @@ mod tests {
         assert_eq!(found[..6], [None, Some(1.0), Some(1.5), Some(2.0), Some(2.5), Some(3.0)]);
         assert!(found[6].unwrap() > 3.0);
         let mut table = times(&[(1, 1.0)]);
-        for _ in 0..REMEMBERED {
+        for _ in 0..32 {
             table.note(4, Duration::from_secs(2));
         }
         assert_eq!(table.seconds(1), None, "it was not seen for long");
