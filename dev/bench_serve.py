@@ -6,7 +6,8 @@ Usage: bench_serve.py ROTOR [MODEL] [--streams 1,16] [--tokens 64] [--rounds 5] 
     python3 dev/bench_serve.py target/release/rotor /tmp/2b.gguf
 Without MODEL the built-in one. The programs take turns, and the client shares the cores with the server; the figures
 are medians over the rounds. A token's time is that of a step, shared by its streams, from the first token that came to
-the last. `rotor bench` computes the model alone: no tokens are chosen, nothing is written.
+the last. `rotor bench` computes the model alone: no tokens are chosen, nothing is written. What HTTP and JSON take is
+the processor time of the threads that do it, which other programs disturb little.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
 
 async def stream(port: int, tokens: int, times: list[float]) -> None:
@@ -41,9 +43,18 @@ async def streams(port: int, count: int, tokens: int) -> tuple[float, list[float
     return (last - first) / between, [each[0] - begun for each in times]
 
 
+def http_seconds(pid: int) -> float:
+    """Processor time of the server's threads that speak HTTP, so far; 0 where the system does not tell."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        if (task / "comm").read_text().startswith("tokio"):
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
+
+
 def bench(rotor: str, model: list[str], count: int, tokens: int, threads: list[str]) -> float:
     """Seconds of a token by `rotor bench`."""
-    command = [rotor, "bench", *model, "-p", "0", "-n", str(tokens), "-b", str(count), "-r", "1", "--json", *threads]
+    command = [rotor, "bench", *model, "-p", "0", "-n", str(tokens), "-b", str(count), "-r", "5", "--json", *threads]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return 1 / report["results"][0]["tokens_per_second"]["median"]
 
@@ -74,10 +85,12 @@ def main() -> None:
         for count in map(int, arguments.streams.split(",")):
             rows = []
             for _ in range(arguments.rounds):
+                before = http_seconds(server.pid)
                 served, first = asyncio.run(streams(port, count, arguments.tokens))
+                http = (http_seconds(server.pid) - before) / (count * arguments.tokens)
                 alone = bench(arguments.rotor, model, count, arguments.tokens, threads)
                 chosen = run(arguments.rotor, model, arguments.tokens, threads) if count == 1 else None
-                rows.append((served, alone, chosen, statistics.median(first)))
+                rows.append((served, alone, chosen, statistics.median(first), http))
             medians = [statistics.median(column) for column in list(zip(*rows, strict=True))[:2]]
             told = (
                 f"{count} streams: {medians[0] * 1e6:.0f} us a token served, {medians[1] * 1e6:.0f} us by rotor bench"
@@ -89,6 +102,7 @@ def main() -> None:
             if rows[0][2] is not None:
                 told += f", {statistics.median(row[2] for row in rows) * 1e6:.0f} us by rotor run"
                 told += f" (median of ratios {statistics.median(row[0] / row[2] for row in rows):.3f})"
+            told += f"; HTTP and JSON take {statistics.median(row[4] for row in rows) * 1e6:.1f} us of a core a token"
             print(f"{told}; first token after {statistics.median(row[3] for row in rows) * 1e3:.1f} ms", flush=True)
     finally:
         server.terminate()
