@@ -201,6 +201,9 @@ pub(super) fn check_gguf(
 /// As [`check_gguf`], for config.json.
 pub(super) fn check_config(config: &JsonObject<'_>, info: &ArchitectureInfo) -> Result<Option<String>, FormatError> {
     let mut unknown: Vec<String> = Vec::new();
+    if let Some(model_type) = config.str("model_type")?.filter(|model_type| model_type.contains("hadamard")) {
+        return Err(FormatError::unsupported(format!("model_type {model_type:?}"), ROTATED));
+    }
     for (key, value) in config.map {
         refuse_rotated(key)?;
         if is_read_from_config(key, info) {
@@ -225,11 +228,14 @@ pub(super) fn check_config(config: &JsonObject<'_>, info: &ArchitectureInfo) -> 
     Ok(warning(&format!("fields of {}", config.what), &unknown))
 }
 
+/// Why weights behind Hadamard transforms are refused.
+pub(super) const ROTATED: &str =
+    "the weights are stored rotated, and without rotating what they multiply the text is gibberish";
+
 /// Weights that were stored rotated are gibberish to whoever does not rotate their inputs, and nothing but a key tells.
 fn refuse_rotated(key: &str) -> Result<(), FormatError> {
     if key.starts_with("prism.") || key.contains("hadamard") {
-        let why = "the weights are stored rotated, and without rotating what they multiply the text is gibberish";
-        return Err(FormatError::unsupported(format!("metadata key {key}"), why));
+        return Err(FormatError::unsupported(format!("metadata key {key}"), ROTATED));
     }
     Ok(())
 }

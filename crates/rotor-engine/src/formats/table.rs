@@ -26,6 +26,13 @@ pub(super) enum Storage {
     Unreadable,
 }
 
+/// Types that come with ternary models and are not ternary, and what they are.
+const NOT_TERNARY: [(&str, &str); 3] = [
+    ("seq_2bit", "its weights are -3, -1, 1 and 3 times a scale, never zero"),
+    ("fv5", "its weights have five values"),
+    ("fv5b", "its weights have eight bits"),
+];
+
 /// The layouts of lookup-table kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TlKind {
@@ -80,9 +87,11 @@ impl Tensor {
     pub(super) fn unreadable(&self) -> FormatError {
         let dense: Vec<_> = DenseType::ALL.iter().map(|dtype| dtype.name()).collect();
         let ternary: Vec<_> = FORMS.iter().filter(|form| form.gguf_type.is_some()).map(|form| form.name).collect();
+        let relative = NOT_TERNARY.iter().find(|(name, _)| *name == self.type_name);
+        let why = relative.map_or(String::new(), |(_, why)| format!("{why}; "));
         FormatError::unsupported(
             format!("type {} of tensor {:?}", self.type_name, self.name),
-            format!("read here are {}; for linears also {} and packed u8", dense.join(", "), ternary.join(", ")),
+            format!("{why}read here are {}; for linears also {} and packed u8", dense.join(", "), ternary.join(", ")),
         )
     }
 }

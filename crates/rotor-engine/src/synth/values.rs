@@ -25,6 +25,8 @@ pub(super) struct Values {
     scales_multiply: bool,
     hidden: usize,
     tied: bool,
+    /// Divides the logits.
+    logit_scale: f32,
     group_cols: Option<usize>,
 }
 
@@ -58,13 +60,14 @@ impl Values {
         scales_multiply: bool,
         group_cols: Option<usize>,
     ) -> Self {
-        Self { seed, scales_multiply, hidden: config.hidden_size, tied, group_cols }
+        let (hidden, logit_scale) = (config.hidden_size, config.logit_scale);
+        Self { seed, scales_multiply, hidden, tied, logit_scale, group_cols }
     }
 
     /// The embedding or the head.
     pub(super) fn normal(&self, role: Role) -> Normal {
         let head = role == Role::Output || self.tied;
-        let sigma = if head { LOGITS / (self.hidden as f32).sqrt() } else { EMBEDDING };
+        let sigma = if head { LOGITS * self.logit_scale / (self.hidden as f32).sqrt() } else { EMBEDDING };
         Normal { quantiles: normal_quantiles(sigma), tensor: names::gguf(role), seed: self.seed }
     }
 

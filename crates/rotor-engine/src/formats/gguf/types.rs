@@ -51,7 +51,7 @@ const TL2: GgmlType = GgmlType { name: "tl2", storage: Storage::Tl(TlKind::Tl2),
 const Q2_0_128: GgmlType = ternary("q2_0_128", TernaryForm::Q2_0Group128, Size::Blocks(128, 34));
 const STQ1_0: GgmlType = ternary("stq1_0", TernaryForm::Stq1_0, Size::Blocks(256, 42));
 /// As two tools write it, in blocks of 256 or of 512: the same bytes.
-const SEQ: GgmlType = other("seq_2bit, whose weights are -3, -1, 1 and 3 and never zero", Size::Blocks(256, 65));
+const SEQ: GgmlType = other("seq_2bit", Size::Blocks(256, 65));
 const MXFP4: GgmlType = other("mxfp4", Size::Blocks(32, 17));
 
 /// Every type id in use, the likelier meaning first where there are two.
@@ -108,8 +108,8 @@ const TYPES: &[(u32, GgmlType)] = &[
     (42, Q2_0_128),
     (42, STQ1_0),
     (43, STQ1_0),
-    (43, other("fv5, which has five values", Size::Blocks(256, 104))),
-    (44, other("fv5b, which has eight bits", Size::Blocks(256, 260))),
+    (43, other("fv5", Size::Blocks(256, 104))),
+    (44, other("fv5b", Size::Blocks(256, 260))),
     (133, other("q6_0", Size::Blocks(32, 26))),
     (134, ternary("iq1_bn", TernaryForm::Iq1Bn, Size::BlocksAndRowHeader { header: 2, block_bytes: 13 })),
     (135, ternary("iq2_bn", TernaryForm::Iq2Bn, Size::BlocksAndRowHeader { header: 4, block_bytes: 16 })),

@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) const CONFIG: &str = "config.json";
+/// Files that say how a folder's weights were rotated.
+const ROTATIONS: [&str; 2] = ["hadamard.json", "hadamard_packing.json"];
 /// How sentence-transformers pools a model's hidden states.
 const POOLING: &str = "1_Pooling/config.json";
 const SINGLE_FILE: &str = "model.safetensors";
@@ -133,6 +135,11 @@ pub(super) fn bind(
     table: &TensorTable,
     options: &OpenOptions,
 ) -> Result<(Config, Graph, Vec<String>), FormatError> {
+    for name in ROTATIONS {
+        if folder.files.read(name)?.is_some() {
+            return Err(FormatError::unsupported(format!("a folder with {name}"), keys::ROTATED));
+        }
+    }
     let object = Object::new(&folder.config, CONFIG);
     let (mut config, quantization) = hyper_parameters(&object, options).map_err(folder.in_config())?;
     if let (None, Some(pooling)) = (config.pooling, folder.files.read_json(POOLING)?) {

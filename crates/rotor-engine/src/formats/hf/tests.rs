@@ -590,8 +590,8 @@ fn mlx(quantization: Value, edit: impl FnOnce(&mut Vec<Entry>)) -> Result<Source
 fn mlx_packs_are_ternary_where_their_biases_say_so() {
     let affine = || json!({ "group_size": 32, "bits": 2, "mode": "affine" });
     let source = mlx(affine(), |_| {}).unwrap();
-    assert_eq!(query(&source), (TernaryForm::Mlx, 0.5));
     let Weight::Ternary(tensor) = source.linear(Q).unwrap().weight else { panic!("ternary") };
+    assert_eq!((tensor.form, tensor.scales.get(0, 0)), (TernaryForm::Mlx, 0.5));
     let mut row = vec![9; tensor.cols];
     tensor.read_row(0, &mut row).unwrap();
     assert_eq!(row[..5], [1, -1, 0, 1, 0]);
@@ -608,4 +608,21 @@ fn mlx_packs_are_ternary_where_their_biases_say_so() {
     }
     let error = mlx(affine(), biased).unwrap_err().to_string();
     assert!(error.contains("in row 0, group 1,") && error.contains("has the scale negated, -0.5"), "{error}");
+}
+
+#[test]
+fn rotated_weights_are_refused_whatever_says_so() {
+    let error = config_error("qwen3-dense", |config| {
+        config.insert("model_type".into(), "prism_hadamard_qwen35".into());
+    });
+    assert!(
+        error.contains("model_type \"prism_hadamard_qwen35\" is not supported: the weights are stored rotated"),
+        "{error}"
+    );
+    for name in ["hadamard.json", "hadamard_packing.json"] {
+        let folder = with_config("qwen3-dense", |_| {});
+        std::fs::write(folder.path().join(name), "{}").unwrap();
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("a folder with {name} is not supported")), "{error}");
+    }
 }
