@@ -9,6 +9,7 @@
 //! | float operations | plain | 8 lanes | as avx2 | 16 lanes | as avx512 | as avx512 | as avx512 |
 //! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 | as avx512 |
 //! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni | as avx512-vnni |
+//! | bounds of products | plain | 8 lanes | as avx2 | as avx2 | 16 lanes | as avx512-vnni | as avx512-vnni |
 //! | codes, planes and trits | 2 to 8 bytes | 32 bytes | as avx2 | as avx2 | as avx2 | as avx2 | as avx2 |
 //!
 //! aarch64:
@@ -20,6 +21,7 @@
 //! | float operations | 4 lanes | as neon |
 //! | attention | 8 numbers, 4 heads | as neon |
 //! | quantised rows | 16 codes | as neon |
+//! | bounds of products | as scalar | as scalar |
 //! | codes, planes and trits | as scalar | as scalar |
 //!
 //! Adding an ISA is one file in each family and one row in [`Kernels::for_isa`].
@@ -30,6 +32,7 @@ use crate::epilogue::{Finish, RowScale};
 use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
 use crate::planes::{self, PlaneKernels};
+use crate::quantized::bounds::{KNOWN, RowErrors, TokenFactors};
 use crate::quantized::{self, Panel, QuantizedKernels};
 use crate::ternary::kernel::TernaryFamily;
 use crate::ternary::{self, DigitSums, MAX_DIGITS, TernaryKernel};
@@ -320,6 +323,21 @@ impl Kernels {
         assert_eq!(dtype.row_bytes(values.len()), Some(out.len()), "bytes of {} {} values", values.len(), dtype.name());
         // SAFETY: as in `quantize`.
         unsafe { (self.quantized.encode)(dtype, values, out) }
+    }
+
+    /// Bounds of consecutive rows' products; returns the largest middle and the largest bound.
+    pub(crate) fn bounds(
+        &self,
+        rows: RowErrors<'_>,
+        token: &TokenFactors,
+        middles: &mut [f32],
+        uppers: &mut [f32],
+    ) -> [f32; 2] {
+        let count = middles.len();
+        assert!(uppers.len() == count && rows.lost.len() == count && rows.size.len() == count, "rows as middles");
+        assert_eq!(rows.errors.len(), count.next_multiple_of(KNOWN) * KNOWN, "errors of the known columns");
+        // SAFETY: as in `quantize`.
+        unsafe { (self.quantized.bounds)(rows, token, middles, uppers) }
     }
 
     /// f32 to f16 bits, to nearest even.

@@ -30,6 +30,7 @@ pub mod planes;
 mod pool;
 pub mod quantized;
 mod self_test;
+pub mod sketch;
 pub mod ternary;
 
 pub use buffer::{Buffer, Plain};

@@ -8,7 +8,9 @@ use crate::quantized::{BlockActivations, Panel, takes_blocks};
 use std::ops::Range;
 
 /// Rows that are multiplied before the next, by all tokens.
-const ROWS_PER_RUN: usize = 32;
+pub(crate) const ROWS_PER_RUN: usize = 32;
+/// Rows that a thread multiplies at a time where they lie apart.
+const SCATTERED_ROWS: usize = 8;
 /// Tokens that pass over a run's rows together. Those of 2,560 columns take 26 kB and stay in the L1 cache.
 const TOKENS_PER_PASS: usize = 4;
 
@@ -118,7 +120,13 @@ impl DenseMatrix {
     }
 
     /// The products of some rows, at most [`ROWS_PER_RUN`], with all tokens.
-    fn run_of_blocks(&self, kernels: &Kernels, x: &BlockActivations, rows: Range<usize>, out: &SharedMut<'_, f32>) {
+    pub(crate) fn run_of_blocks(
+        &self,
+        kernels: &Kernels,
+        x: &BlockActivations,
+        rows: Range<usize>,
+        out: &SharedMut<'_, f32>,
+    ) {
         let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
         for first in (0..x.tokens()).step_by(TOKENS_PER_PASS) {
             let count = TOKENS_PER_PASS.min(x.tokens() - first);
@@ -171,6 +179,20 @@ impl DenseMatrix {
                 for (token, x) in x.chunks_exact(self.cols).enumerate() {
                     put(token, kernels.dot(buffer, x));
                 }
+            }
+        });
+    }
+
+    /// Products of some rows with one token, `out[i] = sum over columns of weight of row rows[i] * x`, with the bits that
+    /// [`DenseMatrix::linear`] gives.
+    ///
+    /// # Panics
+    /// If there is no such row, `x` is not one token, or there are not as many outputs as rows.
+    pub fn rows_linear(&self, kernels: &Kernels, pool: &Pool, rows: &[u32], x: &[f32], out: &mut [f32]) {
+        assert!(x.len() == self.cols && out.len() == rows.len(), "a token of {} and an output a row", self.cols);
+        pool.for_each_chunk(out, SCATTERED_ROWS, |chunk, out| {
+            for (out, row) in out.iter_mut().zip(&rows[chunk * SCATTERED_ROWS..]) {
+                *out = kernels.dot_row(self.dtype, self.row_bytes(*row as usize), x);
             }
         });
     }

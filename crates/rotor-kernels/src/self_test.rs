@@ -15,6 +15,7 @@ use crate::isa::Isa;
 use crate::noise::Noise;
 use crate::planes::Strided;
 use crate::pool::Pool;
+use crate::quantized::bounds::{KNOWN, RowErrors, TokenFactors};
 use crate::quantized::{BlockActivations, takes_blocks};
 use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix};
 use std::fmt;
@@ -58,7 +59,7 @@ impl Kernels {
             let name = format!("ternary {}", kernel.name());
             SelfTest { kernel: name, failure: products(self, kernel).err() }
         });
-        let others: [(&str, Test); 8] = [
+        let others: [(&str, Test); 9] = [
             ("stored planes", stored_planes),
             ("codes and planes", codes_and_planes),
             ("quantisation", quantisation),
@@ -66,6 +67,7 @@ impl Kernels {
             ("outputs", outputs),
             ("stored rows", stored_rows),
             ("stored rows in blocks", stored_blocks),
+            ("bounds", bounds_of_products),
             ("attention", attention_of_two_segments),
         ];
         let others = others.map(|(name, test)| SelfTest { kernel: name.to_owned(), failure: test(self).err() });
@@ -278,6 +280,23 @@ fn stored_blocks(kernels: &Kernels) -> Result<(), String> {
         near(dtype.name(), &run(Kernels::reference()), &run(kernels))?;
     }
     Ok(())
+}
+
+/// Bounds of more rows than stand side by side, and a tail.
+fn bounds_of_products(kernels: &Kernels) -> Result<(), String> {
+    let (mut noise, rows) = (Noise::new(10), 2 * KNOWN + 5);
+    let halves = noise.floats(rows.next_multiple_of(KNOWN) * KNOWN);
+    let errors: Vec<u16> = halves.iter().map(|half| (half.to_bits() >> 16) as u16).collect();
+    let [lost, size, products] = [(); 3].map(|()| noise.floats(rows));
+    let known = std::array::from_fn(|which| products[which] * 0.7);
+    let token = TokenFactors { known, rest: 1.5, rounding: 0.25, underflow: 1e-3 };
+    let run = |kernels: &Kernels| {
+        let (mut middles, mut uppers) = (products.clone(), vec![f32::NAN; rows]);
+        let errors = RowErrors { errors: &errors, lost: &lost, size: &size };
+        let highest = kernels.bounds(errors, &token, &mut middles, &mut uppers);
+        [middles, uppers, highest.to_vec()].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    equal("bounds (bits)", &run(Kernels::reference()), &run(kernels))
 }
 
 fn stored_rows(kernels: &Kernels) -> Result<(), String> {

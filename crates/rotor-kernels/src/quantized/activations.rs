@@ -80,6 +80,13 @@ impl Panel {
         }
     }
 
+    /// What the columns are rounded to, exactly.
+    pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
+        let (high, low) = (self.high.as_flattened(), self.low.as_flattened());
+        let integer = |(high, low): (&i8, &i8)| f64::from(i32::from(BASE) * i32::from(*high) + i32::from(*low));
+        high.iter().zip(low).map(integer).map(|integer| integer * f64::from(self.scale))
+    }
+
     /// The integer of a column.
     #[cfg(test)]
     pub(super) fn x(&self, column: usize) -> i16 {

@@ -7,14 +7,14 @@
 //! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every block, in order. A matrix this size is read from memory,
 //! so each row asks for what lies a little ahead of it.
 
-use super::{BASE, BLOCK, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, Panel, QuantizedKernels, bounds};
 use crate::dense::DenseType;
 use crate::encode;
 use crate::float::avx2::{load, sum_lanes};
 use crate::float::avx2_rows::{fifth_bits, half_at, load_bytes, nibbles};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::avx2 };
+pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::avx2, bounds: bounds::avx2 };
 
 /// How far ahead of its use a row's memory is asked for, in bytes.
 const AHEAD: usize = 8192;

@@ -8,13 +8,14 @@
 //! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every pair of blocks, in order.
 
 use super::avx2::{prefetch, scales_and_minima, small_codes};
-use super::{BASE, BLOCK, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, Panel, QuantizedKernels, bounds};
 use crate::dense::DenseType;
 use crate::encode;
 use crate::float::avx2_rows::{half_at, load_bytes};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::avx512 };
+pub(crate) static KERNELS: QuantizedKernels =
+    QuantizedKernels { products, encode: encode::avx512, bounds: bounds::avx512 };
 
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 4;

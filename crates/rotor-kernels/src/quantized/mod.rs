@@ -21,6 +21,7 @@ mod activations;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod bounds;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod scalar;
@@ -68,6 +69,8 @@ pub(crate) struct QuantizedKernels {
     pub products: Products,
     /// Stores a row of numbers: encode.rs, compiled for this ISA.
     pub encode: unsafe fn(dtype: DenseType, values: &[f32], out: &mut [u8]),
+    /// Bounds of consecutive rows' products: bounds.rs, compiled for this ISA.
+    pub bounds: bounds::Bounds,
 }
 
 /// Whether matrices of this type can be multiplied by activations in blocks.

@@ -6,14 +6,15 @@
 //!
 //! Lane `j` of a running sum takes columns `4j .. 4j + 4` of every block, in order.
 
-use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels, bounds};
 use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
 use crate::float::neon::sum_lanes;
 use crate::float::neon_rows::{Codes, bits, fifth_bits, half_at, load_bytes, nibbles, or, q6_k_codes, sub_block};
 use std::arch::aarch64::*;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::plain };
+pub(crate) static KERNELS: QuantizedKernels =
+    QuantizedKernels { products, encode: encode::plain, bounds: bounds::plain };
 
 /// Tokens that share one unpacking of the codes.
 const TOKENS: usize = 4;

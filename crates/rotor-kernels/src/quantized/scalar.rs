@@ -1,11 +1,12 @@
 //! The reference: one half block at a time, by the formulas of docs/formats.md.
 
-use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels};
+use super::{BASE, BLOCK, PANEL, Panel, QuantizedKernels, bounds};
 use crate::dense::{DenseType, scale_and_minimum};
 use crate::encode;
 use half::f16;
 
-pub(crate) static KERNELS: QuantizedKernels = QuantizedKernels { products, encode: encode::plain };
+pub(crate) static KERNELS: QuantizedKernels =
+    QuantizedKernels { products, encode: encode::plain, bounds: bounds::plain };
 
 fn products(dtype: DenseType, rows: &[u8], row_bytes: usize, x: &[&[Panel]], out: &mut [f32]) {
     for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_exact_mut(x.len())) {
