@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
 use rotor::config::{Activation, Activations, limits};
-use rotor::formats::{DenseActivations, LoadOptions, OpenOptions};
+use rotor::formats::{DenseActivations, LoadOptions, OpenOptions, Read};
 use rotor::forms::{I2sLayout, KernelConfig};
 use rotor::speculate::Speculate;
 use rotor::write::refuse_overwriting;
@@ -70,14 +70,42 @@ pub(crate) struct LoadArgs {
 
 impl LoadArgs {
     /// `activations` count where none are given.
-    pub(crate) fn options(&self, activations: DenseActivations) -> Result<OpenOptions, FormatError> {
+    pub(crate) fn options(&self, activations: DenseActivations, read: Read) -> Result<OpenOptions, FormatError> {
         let load = LoadOptions {
             head: self.head.map(HeadName::dense_type),
             dense_activations: self.dense_activations.map_or(activations, DenseActivationsName::activations),
             activations: self.activations.activations(),
+            read,
         };
         Ok(OpenOptions { load, ..self.open.options()? })
     }
+}
+
+/// How much of the head is read to choose a token.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct ReadArgs {
+    /// How much of a head of f16, bf16 or f32 is read for a token: what its choice can depend on, told by a quantised copy, where
+    /// that is faster (auto), everywhere (least), or all of it. The tokens are the same.
+    #[arg(long, value_name = "HOW", default_value = "auto", env = "ROTOR_READ", hide_env = true)]
+    read: ReadName,
+}
+
+impl ReadArgs {
+    pub(crate) fn read(self) -> Read {
+        match self.read {
+            ReadName::Auto => Read::Auto,
+            ReadName::All => Read::All,
+            ReadName::Least => Read::Least,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReadName {
+    Auto,
+    All,
+    Least,
 }
 
 /// How an embedding and a head are stored.

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use rotor::config::Pooling;
 use rotor::engine::Engine;
 use rotor::extract::write_numbers;
-use rotor::formats::{DenseActivations, Source};
+use rotor::formats::{DenseActivations, Read, Source};
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use rotor::write::AtomicFile;
 use std::ops::ControlFlow;
@@ -82,7 +82,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         Some(_) => Vec::new(),
         None => texts(&read_text(&args.file, MAX_TEXT_BYTES)?)?,
     };
-    let source = load::open(args.model.path(), &args.load.options(DenseActivations::default())?)?;
+    let source = load::open(args.model.path(), &args.load.options(DenseActivations::default(), Read::All)?)?;
     refuse_overwriting(args, &source)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);

@@ -6,7 +6,7 @@ use crate::outcome::UsageError;
 use crate::terminal::message;
 use rotor::engine::{Engine, GenerateError};
 use rotor::error::FormatError;
-use rotor::formats::{DenseActivations, Source};
+use rotor::formats::{DenseActivations, Read, Source};
 use rotor::model::ForwardError;
 use rotor::write::TensorFile;
 use rotor::write::safetensors::{Dtype, SafetensorsHeader};
@@ -38,7 +38,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if ids.is_empty() {
         return Err(UsageError("--ids needs at least one token id".into()).into());
     }
-    let source = load::open(args.model.path(), &args.load.options(DenseActivations::F32)?)?;
+    let source = load::open(args.model.path(), &args.load.options(DenseActivations::F32, Read::All)?)?;
     check_ids(&source, ids)?;
     source.file().refuse_overwriting(&args.output)?;
     args.load.open.refuse_overwriting(&args.output)?;

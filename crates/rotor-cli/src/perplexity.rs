@@ -8,7 +8,7 @@ use crate::units::finite;
 use clap::builder::FalseyValueParser;
 use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};
-use rotor::formats::DenseActivations;
+use rotor::formats::{DenseActivations, Read};
 use rotor::tokenizer::MAX_TEXT_BYTES;
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -55,7 +55,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(crate::outcome::UsageError(PerplexityError::Context(args.ctx).to_string()).into());
     }
     let text = read_text(&args.file, MAX_TEXT_BYTES)?;
-    let source = load::open(args.model.path(), &args.load.options(DenseActivations::default())?)?;
+    let source = load::open(args.model.path(), &args.load.options(DenseActivations::default(), Read::All)?)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);
     load::warn_of_context(&engine, args.ctx);

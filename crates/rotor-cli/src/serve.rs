@@ -1,6 +1,6 @@
 //! `rotor serve`: models over HTTP.
 
-use crate::args::{KvName, LoadArgs, SpeculateArgs, ThreadArgs, context, memory_size, whole_number};
+use crate::args::{KvName, LoadArgs, ReadArgs, SpeculateArgs, ThreadArgs, context, memory_size, whole_number};
 use crate::interrupt;
 use crate::outcome::UsageError;
 use crate::terminal::{StdoutError, message};
@@ -85,6 +85,8 @@ pub(crate) struct Args {
     speculate: SpeculateArgs,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -175,7 +177,7 @@ impl Args {
         Ok(ServerOptions {
             models,
             loading: ModelOptions {
-                open: self.load.options(DenseActivations::default())?,
+                open: self.load.options(DenseActivations::default(), self.read.read())?,
                 threads: self.threads.threads(),
                 context: self.ctx,
                 kv: self.kv.kind(),

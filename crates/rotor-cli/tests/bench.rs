@@ -43,7 +43,7 @@ fn a_model_as_json() {
         assert_eq!(row["samples"].as_array().unwrap().len(), 3);
         positive(&row["gmac_s"]);
         let is_generation = row["test"].as_str().unwrap().starts_with("tg");
-        for key in ["bytes_per_token", "bandwidth_share"] {
+        for key in ["bytes_per_token", "bandwidth_share", "wall_multiple"] {
             assert_eq!(row.get(key).is_some(), is_generation, "{row}");
             row.get(key).map(positive);
         }
@@ -82,6 +82,21 @@ fn requests_that_come_and_go() {
     ] {
         let run = rotor(["bench", path_text(&model), "--streams", "2"].iter().chain(wrong));
         assert!(run.code == 2 && run.stderr.contains(told), "{wrong:?}: {}", run.stderr);
+    }
+}
+
+/// A head that is read in part is fewer bytes, of which the rows that were multiplied exactly are told.
+#[test]
+fn what_is_read_of_a_head_is_told() {
+    let rows = |read: &str| {
+        let object = json(&rotor(["bench", "-p", "0", "-n", "4", "-b", "1,2", "-r", "1", "--json", "--read", read]));
+        object["results"].as_array().unwrap().clone()
+    };
+    for (least, all) in rows("least").iter().zip(rows("all")) {
+        assert!(positive(&least["head_rows_per_token"]) >= 1.0 && all.get("head_rows_per_token").is_none());
+        assert!(positive(&least["bytes_per_token"]) < positive(&all["bytes_per_token"]));
+        assert!((positive(&all["wall_multiple"]) - positive(&all["bandwidth_share"])).abs() < 1e-9);
+        assert!(positive(&least["wall_multiple"]) > positive(&least["bandwidth_share"]));
     }
 }
 

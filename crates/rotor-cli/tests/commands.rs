@@ -70,6 +70,23 @@ fn a_run_as_json() {
 }
 
 #[test]
+fn how_much_of_the_head_is_read_changes_no_text() {
+    for sampling in [["--temp", "0", "--repeat-penalty", "1.2"], ["--temp", "0.9", "--top-k", "20"]] {
+        let run = |read: &str| {
+            let arguments = ["run", "-p", "Once upon a time", "-n", "40", "--seed", "4", "--json", "--read", read];
+            json(&rotor(arguments.iter().chain(&sampling)))
+        };
+        let (all, least) = (run("all"), run("least"));
+        assert_eq!(all["tokens"], least["tokens"]);
+        let count = |run: &Value, key: &str| run["timings"][key].as_u64().unwrap();
+        assert_eq!((count(&all, "head_bounded_n"), count(&all, "head_rows")), (0, 0));
+        assert!(count(&least, "head_rows") >= count(&least, "head_bounded_n") && count(&least, "head_bounded_n") > 0);
+    }
+    let wrong = rotor(["run", "-p", "Hello", "--read", "some"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("auto"), "{}", wrong.stderr);
+}
+
+#[test]
 fn a_chosen_seed_is_told_and_repeats_the_text() {
     let model = tiny();
     let arguments = ["run", path_text(&model), "-p", "Hello", "-n", "16", "--temp", "1", "--json"];

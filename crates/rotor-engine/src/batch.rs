@@ -17,6 +17,7 @@
 use crate::cache::{BlockPool, Place, PoolError, PrefixCache, SequenceCache, block_bytes};
 use crate::config::Config;
 use crate::cost::PREFILL_CHUNK;
+use crate::head::{HeadCounts, LogitRows, Need};
 use crate::machine::Memory;
 use crate::model::{ForwardError, Model, Step, Workspace};
 use crate::request::{EmbedRequest, Event, FinishReason, GenerateError, Request};
@@ -389,6 +390,11 @@ impl Batch {
         self.waiting.insert(at, entry);
     }
 
+    /// What choosing tokens from bounds of the logits has taken.
+    pub fn head_counts(&self) -> HeadCounts {
+        self.workspace.head_counts()
+    }
+
     /// What it is doing, and has done.
     pub fn statistics(&self) -> Statistics {
         let status = |entry: &Entry, state| SequenceStatus {
@@ -539,8 +545,12 @@ impl Batch {
         if entries.is_empty() {
             return Vec::new();
         }
-        // Those that want logits first, so that the head has rows that follow one another.
-        entries.sort_by_key(|entry| !entry.sequence.wants_logits());
+        // Those that want logits first, all of them before some, so that the head has rows that follow one another.
+        let need = |sequence: &Sequence| match sequence.need() {
+            Need::Largest if model.sketch().is_none() => Need::All,
+            need => need,
+        };
+        entries.sort_by_key(|entry| need(&entry.sequence));
         for entry in &entries {
             self.counts.prompt_tokens += if entry.sequence.is_decoding() { 0 } else { entry.take as u64 };
         }
@@ -558,8 +568,10 @@ impl Batch {
             }
         };
         let hidden_size = model.config().hidden_size;
-        let logit_rows =
-            entries.iter().zip(&rows).filter(|(entry, _)| entry.sequence.wants_logits()).map(|(_, rows)| rows).sum();
+        let rows_of = |wanted: Need| -> usize {
+            entries.iter().zip(&rows).filter(|(entry, _)| need(&entry.sequence) == wanted).map(|(_, rows)| rows).sum()
+        };
+        let (all_rows, bounded_rows) = (rows_of(Need::All), rows_of(Need::Largest));
         let mut at = 0;
         for (entry, rows) in entries.iter_mut().zip(&rows) {
             if !entry.sequence.wants_logits() {
@@ -567,13 +579,21 @@ impl Batch {
             }
             at += rows;
         }
-        let mut logits = model.head(0..logit_rows, &mut self.workspace);
-        let mut forks = Vec::new();
+        let (mut all, mut bounded) = model.logits((all_rows, bounded_rows), &mut self.workspace);
+        let (mut forks, mut at, vocab_size) = (Vec::new(), 0, self.vocab_size);
         for (entry, rows) in entries.into_iter().zip(rows) {
-            if entry.sequence.wants_logits() {
-                let own;
-                (own, logits) = logits.split_at_mut(rows * self.vocab_size);
-                entry.take_logits(own, self.vocab_size, events, &mut forks);
+            match (need(&entry.sequence), &mut bounded) {
+                (Need::Nothing, _) => {}
+                (Need::Largest, Some(bounded)) => {
+                    let own = LogitRows::Bounded(bounded.part(at..at + rows));
+                    entry.take_logits(own, events, &mut forks);
+                    at += rows;
+                }
+                _ => {
+                    let logits;
+                    (logits, all) = all.split_at_mut(rows * vocab_size);
+                    entry.take_logits(LogitRows::All { logits, vocab_size }, events, &mut forks);
+                }
             }
         }
         forks
@@ -658,31 +678,25 @@ impl Entry {
     }
 
     /// Takes the logits of the step, if it wanted any, and adds the choices that go on from the same ones to `forks`.
-    fn take_logits(
-        &mut self,
-        logits: &mut [f32],
-        vocab_size: usize,
-        events: &mut Vec<(RequestId, Event)>,
-        forks: &mut Vec<Entry>,
-    ) {
+    fn take_logits(&mut self, mut logits: LogitRows<'_>, events: &mut Vec<(RequestId, Event)>, forks: &mut Vec<Entry>) {
         if self.sequence.generated() == 0 {
             events.push((self.id, self.progress()));
         }
-        if logits.is_empty() {
+        if logits.len() == 0 {
             return;
         }
         for choice in 1..=std::mem::take(&mut self.forks) {
             let Some(sequence) = self.sequence.fork(choice) else { continue };
             let mut fork = Entry { sequence, ..*self };
-            fork.choose(&mut logits.to_vec(), vocab_size, events);
+            logits.lend(|copy| fork.choose(copy, events));
             forks.push(fork);
         }
-        self.choose(logits, vocab_size, events);
+        self.choose(&mut logits, events);
     }
 
-    fn choose(&mut self, logits: &mut [f32], vocab_size: usize, events: &mut Vec<(RequestId, Event)>) {
+    fn choose(&mut self, logits: &mut LogitRows<'_>, events: &mut Vec<(RequestId, Event)>) {
         let mut tokens = Vec::new();
-        let ended = self.sequence.take_logits(logits, vocab_size, &mut tokens);
+        let ended = self.sequence.take_logits(logits, &mut tokens);
         events.extend(tokens.into_iter().map(|token| (self.id, Event::Token(token))));
         self.ended = !matches!(ended, Ok(false));
         match ended {

@@ -20,7 +20,8 @@ pub enum Allowed {
 /// choice to [`Constraint::accept`].
 pub trait Constraint: Debug + Send {
     /// Sets the logits, `[vocab]`, of all tokens that may not come next to negative infinity. Where the text may end here, the
-    /// end-of-generation tokens are left as they are.
+    /// end-of-generation tokens are left as they are. What the logits are is not for the constraint to look at: where few of
+    /// them will be computed, those of the tokens that are left, all are zeros.
     ///
     /// # Errors
     /// If no token is allowed and the text may not end either.

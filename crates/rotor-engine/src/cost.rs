@@ -80,7 +80,7 @@ impl fmt::Display for Test {
 }
 
 /// What a model's matrices cost: every linear is read once for each step and multiplied once for each token, the head where
-/// logits are wanted.
+/// logits are wanted. Of a head with a sketch, the sketch is read for each step and some rows for each token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Weights of all linears but the head.
@@ -91,6 +91,10 @@ pub struct Cost {
     pub head_weights: u64,
     /// Bytes of it in memory.
     pub head_bytes: u64,
+    /// Bytes of one of its rows.
+    pub row_bytes: u64,
+    /// Bytes of its sketch; 0 where it has none.
+    pub sketch_bytes: u64,
     /// Bytes of keys and values of one position.
     pub kv_bytes: u64,
 }
@@ -105,6 +109,8 @@ impl Cost {
             linear_bytes: linears.bytes,
             head_weights: head.weights,
             head_bytes: head.bytes,
+            row_bytes: head.bytes / (model.config().vocab_size as u64).max(1),
+            sketch_bytes: model.sketch().map_or(0, |sketch| sketch.bytes() as u64),
             kv_bytes,
         }
     }
@@ -119,13 +125,18 @@ impl Cost {
     }
 
     /// Bytes that a run of `test` reads: all weights once for each step (a chunk of a prompt is one), and for each step the
-    /// keys and values before it.
-    pub fn bytes_read(&self, test: Test) -> f64 {
+    /// keys and values before it. With `exact_rows`, the mean of rows that are multiplied exactly for a token, the sketch of the
+    /// head and these rows are read, not the head.
+    pub fn bytes_read(&self, test: Test, exact_rows: Option<f64>) -> f64 {
         let (steps, heads, batch) = match test {
             Test::Prompt { tokens, .. } => (tokens.div_ceil(PREFILL_CHUNK), 1, 1),
             Test::Generate { tokens, batch, .. } => (tokens, tokens, batch),
         };
-        let weights = self.linear_bytes as f64 * steps as f64 + self.head_bytes as f64 * heads as f64;
+        let head = match exact_rows {
+            Some(rows) => self.sketch_bytes as f64 + rows * (self.row_bytes * batch as u64) as f64,
+            None => self.head_bytes as f64,
+        };
+        let weights = self.linear_bytes as f64 * steps as f64 + head * heads as f64;
         let tokens = test.context() - test.depth();
         // Mean positions of a step: the depth, and half of what is computed.
         let positions = test.depth() as f64 + (tokens as f64 + 1.0) / 2.0;
@@ -133,9 +144,9 @@ impl Cost {
     }
 
     /// Bytes that generating reads for each token: its share of all weights, and the keys and values of its sequence at half
-    /// of the run. `None` for prompts, whose chunks share what is read.
-    pub fn bytes_per_token(&self, test: Test) -> Option<f64> {
-        (!test.is_prompt()).then(|| self.bytes_read(test) / test.tokens() as f64)
+    /// of the run. `None` for prompts, whose chunks share what is read. `exact_rows` as in [`Cost::bytes_read`].
+    pub fn bytes_per_token(&self, test: Test, exact_rows: Option<f64>) -> Option<f64> {
+        (!test.is_prompt()).then(|| self.bytes_read(test, exact_rows) / test.tokens() as f64)
     }
 }
 
@@ -178,7 +189,12 @@ mod tests {
         let generate = Test::Generate { tokens: 3, depth: 10, batch: 2 };
         assert_eq!(cost.multiply_adds(generate), 6 * (cost.linear_weights + cost.head_weights));
         let weights = (cost.linear_bytes + cost.head_bytes) as f64 / 2.0;
-        assert_eq!(cost.bytes_per_token(generate), Some(weights + 12.0 * cost.kv_bytes as f64));
-        assert_eq!(cost.bytes_per_token(Test::Prompt { tokens: 3, depth: 0 }), None);
+        assert_eq!(cost.bytes_per_token(generate, None), Some(weights + 12.0 * cost.kv_bytes as f64));
+        assert_eq!(cost.bytes_per_token(Test::Prompt { tokens: 3, depth: 0 }, None), None);
+        // Of a head with a sketch a step reads the sketch, and a token its rows.
+        let cost = Cost { sketch_bytes: 1000, ..cost };
+        assert_eq!(cost.row_bytes, 2 * 256);
+        let weights = (cost.linear_bytes + 1000) as f64 / 2.0 + 7.5 * 512.0;
+        assert_eq!(cost.bytes_per_token(generate, Some(7.5)), Some(weights + 12.0 * cost.kv_bytes as f64));
     }
 }

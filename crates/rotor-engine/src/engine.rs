@@ -10,7 +10,9 @@ use crate::batch::{Batch, BatchOptions, RequestId};
 use crate::chat::{ChatError, ChatTemplate, Conversation, Message, encode_chat};
 use crate::error::FormatError;
 use crate::formats::{OpenOptions, Source};
+use crate::head::{HeadCounts, calibration};
 use crate::model::{Model, Step, Wanted};
+use crate::plan::MemoryPlan;
 use crate::request::{Event, Finished, Request};
 use crate::runtime::Runtime;
 use crate::threads;
@@ -69,6 +71,11 @@ impl Session {
         self.batch.options().context
     }
 
+    /// What choosing tokens from bounds of the logits has taken, of all texts so far.
+    pub fn head_counts(&self) -> HeadCounts {
+        self.batch.head_counts()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.batch.forget();
@@ -101,7 +108,7 @@ impl Engine {
             description.map(|description| Tokenizer::from_description(&description)).transpose()
         };
         let (model, tokenizer) = threads::both(|| Model::load(source, runtime, progress), tokenizer);
-        let model = model?;
+        let mut model = model?;
         let mut warnings = source.warnings().to_vec();
         // A tokenizer that cannot be used stops those who need text, and nobody else.
         let (tokenizer, broken_tokenizer) = match tokenizer {
@@ -113,6 +120,12 @@ impl Engine {
         };
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
         let chat_template = tokenizer.as_ref().and_then(|tokenizer| chat_template(source, tokenizer, &mut warnings));
+        if MemoryPlan::sketch_of(source)?.is_some() {
+            // Without one everything works, and reads more.
+            let ids = calibration(tokenizer.as_ref(), model.config().vocab_size);
+            warnings.extend(model.sketch_head(&ids).err().map(|error| error.to_string()));
+            progress(model.weight_bytes() as u64);
+        }
         Ok(Engine { model, tokenizer, broken_tokenizer, chat_template, warnings })
     }
 

@@ -30,6 +30,7 @@ pub mod formats;
 pub mod forms;
 #[cfg(feature = "grammar")]
 pub mod grammar;
+pub mod head;
 pub mod linear;
 pub mod machine;
 pub mod model;

@@ -10,10 +10,12 @@ use crate::cache::{PoolError, SequenceCache};
 use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source};
+use crate::head::{Bounded, HeadCounts, HeadScratch, largest_columns};
 use crate::linear::{self, Input, Linear, LinearScratch, Matrix, Outputs};
 use crate::rope::{Rotation, Rotations};
 use crate::runtime::Runtime;
-use rotor_kernels::attention::{AttentionScratch, Sequence, Sequences, attention};
+use rotor_kernels::attention::{AttentionScratch, KvType, Sequence, Sequences, attention};
+use rotor_kernels::sketch::Sketch;
 use rotor_kernels::{Epilogue, Pool};
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub struct Model {
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
     head: Option<Matrix>,
+    /// What bounds the logits of a head that need not be read whole.
+    sketch: Option<Sketch>,
     rotations: Rotations,
 }
 
@@ -119,6 +123,17 @@ pub enum ForwardError {
     Memory(#[from] PoolError),
 }
 
+/// Why a head gets no sketch that could have one.
+#[derive(Debug, thiserror::Error)]
+pub enum SketchError {
+    /// The hidden states of a few tokens, which it begins with, cannot be computed.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The system refuses the memory.
+    #[error("no memory for the sketch of the head (`--read all` does without): {0}")]
+    Memory(#[from] std::io::Error),
+}
+
 /// The numbers in flight of a forward pass, grown to the largest batch met and reused: a token allocates nothing.
 #[derive(Debug)]
 pub struct Workspace {
@@ -148,6 +163,7 @@ pub struct Workspace {
     hidden: Vec<f32>,
     /// `[rows, vocab]`.
     logits: Vec<f32>,
+    head: HeadScratch,
 }
 
 impl Workspace {
@@ -169,6 +185,7 @@ impl Workspace {
             wanted: Vec::new(),
             hidden: Vec::new(),
             logits: Vec::new(),
+            head: HeadScratch::default(),
         }
     }
 
@@ -177,6 +194,11 @@ impl Workspace {
         let floats = [&self.x, &self.q, &self.k, &self.v, &self.gate, &self.y, &self.added, &self.hidden, &self.logits];
         let floats = floats.into_iter().map(Vec::capacity).sum::<usize>() * size_of::<f32>();
         floats + self.input.bytes() + self.linear.bytes()
+    }
+
+    /// What choosing tokens from bounds has taken so far.
+    pub fn head_counts(&self) -> HeadCounts {
+        self.head.counts
     }
 
     fn resize(&mut self, config: &Config, tokens: usize) {
@@ -245,7 +267,7 @@ impl Model {
         }
         let output_norm = required(Role::OutputNorm)?;
         let rotations = Rotations::of(&config);
-        Ok(Model { config, runtime: runtime.clone(), embedding, layers, output_norm, head, rotations })
+        Ok(Model { config, runtime: runtime.clone(), embedding, layers, output_norm, head, sketch: None, rotations })
     }
 
     /// The hyper-parameters.
@@ -266,7 +288,38 @@ impl Model {
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> usize {
         let head = self.head.as_ref().map_or(0, Matrix::bytes);
-        self.linears().map(Linear::bytes).sum::<usize>() + self.embedding.bytes() + head
+        let sketch = self.sketch.as_ref().map_or(0, Sketch::bytes);
+        self.linears().map(Linear::bytes).sum::<usize>() + self.embedding.bytes() + head + sketch
+    }
+
+    /// The sketch of the head, where it has one.
+    pub fn sketch(&self) -> Option<&Sketch> {
+        self.sketch.as_ref()
+    }
+
+    /// Gives the head a sketch, unless its type or its shape allows none, so that tokens can be chosen without reading all of
+    /// it. Logits stay the same. The columns of which the sketch knows most are those that are largest in the hidden states of
+    /// `ids`.
+    ///
+    /// # Errors
+    /// Where memory is refused, or `ids` are none of the vocabulary.
+    pub fn sketch_head(&mut self, ids: &[u32]) -> Result<(), SketchError> {
+        let Matrix::Dense(exact) = self.head_matrix() else { return Ok(()) };
+        if Sketch::bytes_of(exact.dtype(), exact.rows(), exact.cols()).is_some() && !ids.is_empty() {
+            let known = self.known_columns(ids)?;
+            self.sketch = Sketch::new(exact, known, self.runtime.kernels, &self.runtime.pool)?;
+        }
+        Ok(())
+    }
+
+    /// The columns that are largest in the hidden states of `ids`.
+    fn known_columns(&self, ids: &[u32]) -> Result<[usize; Sketch::KNOWN], ForwardError> {
+        let mut cache = SequenceCache::new(&self.config, ids.len(), KvType::F16);
+        let mut workspace = Workspace::new(&self.runtime);
+        // The first token's hidden state is like no other's.
+        let wanted = Wanted::From(ids.len().min(2) - 1);
+        let hidden = self.hidden(&mut [Step { cache: &mut cache, tokens: ids, wanted }], &mut workspace)?;
+        Ok(largest_columns(hidden, self.config.hidden_size))
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
@@ -337,6 +390,27 @@ impl Model {
             head.apply(&self.runtime, input, linear, Epilogue::Store, logits);
         }
         logits
+    }
+
+    /// Logits of the hidden states that [`Model::hidden`] left in the workspace: all of them of the first `all` rows, `[all,
+    /// vocab]`, and of the next `bounded` rows as far as they will be asked for. `None` where the head has no sketch.
+    pub(crate) fn logits<'w>(
+        &'w self,
+        (all, bounded): (usize, usize),
+        workspace: &'w mut Workspace,
+    ) -> (&'w mut [f32], Option<Bounded<'w>>) {
+        self.head(0..all, workspace);
+        let (cols, scale) = (self.config.hidden_size, self.config.logit_scale);
+        let Workspace { hidden, logits, head: scratch, .. } = workspace;
+        let (Some(sketch), Matrix::Dense(exact)) = (&self.sketch, self.head_matrix()) else {
+            return (logits.as_mut_slice(), None);
+        };
+        scratch.x.clear();
+        scratch.x.extend(hidden[all * cols..(all + bounded) * cols].iter().map(|value| value / scale));
+        if bounded > 0 {
+            sketch.bound(self.runtime.kernels, &self.runtime.pool, &scratch.x, &mut scratch.bounds);
+        }
+        (logits.as_mut_slice(), Some(Bounded { exact, runtime: &self.runtime, rows: 0..bounded, scratch }))
     }
 
     /// Appends the tokens of every step to its cache and returns the hidden states of the wanted tokens after the final

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Part, Role, Source, Weight};
 use crate::forms::TernaryTensor;
+use crate::head::sketch_bytes;
 use crate::linear::{head_type, kernel_for};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::ternary::Choice;
@@ -18,6 +19,8 @@ pub struct MemoryPlan {
     pub embedding: u64,
     /// The head; 0 where the embedding serves as one.
     pub head: u64,
+    /// What bounds the logits of a head that is not read whole; 0 where it is.
+    pub sketch: u64,
 }
 
 impl MemoryPlan {
@@ -45,7 +48,23 @@ impl MemoryPlan {
         };
         plan.embedding = matrix(Role::TokenEmbedding)?;
         plan.head = matrix(Role::Output)?;
+        plan.sketch = MemoryPlan::sketch_of(source)?.unwrap_or(0);
         Ok(plan)
+    }
+
+    /// Bytes of the sketch that the head of `source` will get; `None` where it will get none.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::of`].
+    pub(crate) fn sketch_of(source: &Source) -> Result<Option<u64>, FormatError> {
+        let head = match source.outline(Role::Output)? {
+            Some(head) => Some(head),
+            None => source.outline(Role::TokenEmbedding)?,
+        };
+        let Some(weight) = head else { return Ok(None) };
+        let Weight::Dense(tensor) = &weight else { return Ok(None) };
+        let dtype = head_type(source, &weight)?.unwrap_or(tensor.dtype);
+        Ok(sketch_bytes(source.load_options().read, (tensor.rows, tensor.cols), dtype))
     }
 
     /// The same matrix by matrix, by their names in the file. Norms, which are next to nothing, are left out.
@@ -65,7 +84,7 @@ impl MemoryPlan {
 
     /// All weights together; what loading reports when it is done.
     pub fn weights(&self) -> u64 {
-        self.linears + self.embedding + self.head
+        self.linears + self.embedding + self.head + self.sketch
     }
 
     /// Keys and values of `context` tokens.

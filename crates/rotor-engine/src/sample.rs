@@ -3,6 +3,9 @@
 //! The order is llama.cpp's: logit bias, penalties, then top-k, top-p, min-p and temperature over what is left. The
 //! random stream is our own (xoshiro256++), because a seed is a promise: the same seed gives the same text in every
 //! version. Greedy choice is one pass over the logits.
+//!
+//! Most choices need no more than the largest logits ([`Sampler::reach`]). Those, wherever they come from, give the choice that
+//! all would give ([`Sampler::sample_among`]).
 
 use std::cmp::Ordering;
 
@@ -103,6 +106,19 @@ fn error(option: &'static str, expected: String, found: impl ToString) -> Sampli
     SamplingError { option, expected, found: found.to_string() }
 }
 
+/// Which logits a choice can depend on: the `count` largest, as far as they are no more than `below` under the largest. All of
+/// this is meant of logits as the model gives them, tokens aside whose logit bias or penalties change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reach {
+    /// How many; `usize::MAX` where only `below` limits them.
+    pub count: usize,
+    /// How far below the largest; infinite where only `count` limits them.
+    pub below: f32,
+}
+
+/// A token and its logit.
+pub type TokenLogit = (u32, f32);
+
 /// Chooses tokens by [`SamplingOptions`].
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -163,27 +179,74 @@ impl Sampler {
         debug_assert_eq!(logits.len(), self.vocab_size);
         self.adjust(logits, history);
         if self.options.temperature == 0.0 {
-            return greedy(logits);
+            return greedy((0u32..).zip(logits.iter().copied()));
         }
-        self.collect(logits);
+        self.collect((0u32..).zip(logits.iter().copied()));
         self.filter();
         self.choose()
     }
 
+    /// As [`Sampler::sample`], where `logits` are some tokens' in the order of their ids: all within [`Sampler::reach`] of the
+    /// tokens that may be chosen, and those of [`Sampler::changed`]. The choice is the one that all logits give.
+    pub fn sample_among(&mut self, logits: &mut [TokenLogit], history: &[u32]) -> u32 {
+        self.adjust(logits, history);
+        if self.options.temperature == 0.0 {
+            return greedy(logits.iter().copied());
+        }
+        self.collect(logits.iter().copied());
+        self.filter();
+        self.choose()
+    }
+
+    /// Which logits the choice depends on; `None` for all, as wherever there is a temperature or a top-p without a top-k.
+    pub fn reach(&self) -> Option<Reach> {
+        let SamplingOptions { temperature, top_k, top_p, min_p, .. } = self.options;
+        if temperature == 0.0 {
+            return Some(Reach { count: 1, below: f32::INFINITY });
+        }
+        // A token is kept if `exp(logit - highest) >= min_p`. That rounds the difference, to 2^-24 of it, and the exponential,
+        // to less than four times that as long as it is a normal number.
+        let below = |min_p: f32| (-f64::from(min_p).ln() + 2f64.powi(-21)) * (1.0 + 2f64.powi(-23));
+        let min_p = Some(min_p).filter(|min_p| top_p >= 1.0 && *min_p >= f32::MIN_POSITIVE);
+        let below = min_p.map_or(f32::INFINITY, |min_p| (below(min_p) as f32).next_up());
+        match top_k {
+            0 if below == f32::INFINITY => None,
+            0 => Some(Reach { count: usize::MAX, below }),
+            // So many cost more one by one than all together.
+            _ if top_k > self.vocab_size / 8 => None,
+            _ => Some(Reach { count: top_k, below }),
+        }
+    }
+
+    /// The tokens whose logits bias and penalties change, in order, each once.
+    pub fn changed(&self, history: &[u32]) -> Vec<u32> {
+        let biased = self.options.logit_bias.iter().map(|(id, _)| *id);
+        let penalised = if self.options.penalises() { self.penalised(history) } else { &[] };
+        let mut ids: Vec<u32> = biased.chain(penalised.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| usize::try_from(*id).is_ok_and(|id| id < self.vocab_size));
+        ids
+    }
+
+    /// The part of the history that penalties look at.
+    fn penalised<'h>(&self, history: &'h [u32]) -> &'h [u32] {
+        history.get(history.len().saturating_sub(self.options.repeat_last_n)..).unwrap_or_default()
+    }
+
     /// Applies bias and penalties.
-    fn adjust(&mut self, logits: &mut [f32], history: &[u32]) {
+    fn adjust(&mut self, logits: &mut (impl Logits + ?Sized), history: &[u32]) {
         for &(id, bias) in &self.options.logit_bias {
-            if let Some(logit) = entry(logits, id) {
+            if let Some(logit) = logits.of(id) {
                 *logit += bias;
             }
         }
         if self.options.penalises() {
-            let start = history.len().saturating_sub(self.options.repeat_last_n);
-            self.penalise(logits, history.get(start..).unwrap_or_default());
+            self.penalise(logits, self.penalised(history));
         }
     }
 
-    fn penalise(&mut self, logits: &mut [f32], history: &[u32]) {
+    fn penalise(&mut self, logits: &mut (impl Logits + ?Sized), history: &[u32]) {
         let SamplingOptions { repeat_penalty, presence_penalty, frequency_penalty, .. } = self.options;
         for &id in history {
             if let Some(count) = entry(&mut self.counts, id) {
@@ -193,7 +256,7 @@ impl Sampler {
         for &id in history {
             // Taking the count leaves 0: each token is penalised once, and the table is clean for the next call.
             let count = entry(&mut self.counts, id).map_or(0, std::mem::take);
-            if let Some(logit) = entry(logits, id).filter(|_| count > 0) {
+            if let Some(logit) = logits.of(id).filter(|_| count > 0) {
                 *logit = if *logit > 0.0 { *logit / repeat_penalty } else { *logit * repeat_penalty };
                 *logit -= presence_penalty + frequency_penalty * count as f32;
             }
@@ -201,10 +264,10 @@ impl Sampler {
     }
 
     /// Gathers the tokens that may still be chosen: in order of id, or the likeliest first where only `top_k` remain.
-    fn collect(&mut self, logits: &[f32]) {
+    fn collect(&mut self, logits: impl Iterator<Item = TokenLogit>) {
         self.candidates.clear();
-        let possible = (0u32..).zip(logits).filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
-        self.candidates.extend(possible.map(|(id, &logit)| Candidate { id, logit, weight: 0.0 }));
+        let possible = logits.filter(|(_, logit)| *logit > f32::NEG_INFINITY);
+        self.candidates.extend(possible.map(|(id, logit)| Candidate { id, logit, weight: 0.0 }));
         self.highest = self.candidates.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
         if self.options.top_k > 0 {
             self.sort_first(self.options.top_k);
@@ -290,10 +353,31 @@ fn entry<T>(values: &mut [T], id: u32) -> Option<&mut T> {
     values.get_mut(usize::try_from(id).ok()?)
 }
 
-/// The token of the highest logit, the lowest id among equals, NaN below everything.
-fn greedy(logits: &[f32]) -> u32 {
+/// Logits that can be changed token by token.
+trait Logits {
+    /// A token's, where it is there.
+    fn of(&mut self, id: u32) -> Option<&mut f32>;
+}
+
+/// All of them.
+impl Logits for [f32] {
+    fn of(&mut self, id: u32) -> Option<&mut f32> {
+        entry(self, id)
+    }
+}
+
+/// Some, in the order of their ids.
+impl Logits for [TokenLogit] {
+    fn of(&mut self, id: u32) -> Option<&mut f32> {
+        let at = self.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.get_mut(at).map(|(_, logit)| logit)
+    }
+}
+
+/// The token of the highest logit, the lowest id among equals, NaN below everything. Ids ascend.
+fn greedy(logits: impl Iterator<Item = TokenLogit>) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in (0u32..).zip(logits) {
+    for (id, logit) in logits {
         if logit > best.1 {
             best = (id, logit);
         }
@@ -566,10 +650,44 @@ mod tests {
             prop_assert!((id as usize) < logits.len());
         }
 
+        /// What is out of reach may be left out: the choice and the random stream stay the same.
+        #[test]
+        fn what_is_in_reach_gives_the_choice_of_all(
+            logits in proptest::collection::vec(prop_oneof![-4.0f32..4.0, Just(1.5f32), Just(-3.0f32)], 1..400),
+            temperature in prop_oneof![Just(0.0f32), 0.1f32..3.0], top_k in 0usize..12,
+            top_p in prop_oneof![Just(1.0f32), 0.3f32..1.0], min_p in prop_oneof![Just(0.0f32), 1e-6f32..1.0],
+            repeat_penalty in prop_oneof![Just(1.0f32), 0.5f32..2.0],
+            bias in proptest::collection::vec((0u32..400, -5.0f32..5.0), 0..4),
+            history in proptest::collection::vec(0u32..500, 0..20),
+            seed in any::<u64>(),
+        ) {
+            let logit_bias = bias.into_iter().filter(|(id, _)| (*id as usize) < logits.len()).collect();
+            let options = SamplingOptions {
+                temperature, top_k, top_p, min_p, repeat_penalty, logit_bias, seed: Some(seed), ..SamplingOptions::default()
+            };
+            let (mut whole, mut part) = (sampler(options.clone(), logits.len()), sampler(options, logits.len()));
+            let reach = whole.reach();
+            let has_reach = temperature == 0.0 || (top_k > 0 && top_k <= logits.len() / 8) || (top_k == 0 && top_p == 1.0 && min_p > 0.0);
+            prop_assert_eq!(reach.is_some(), has_reach);
+            let Some(reach) = reach else { return Ok(()) };
+            for _ in 0..3 {
+                let changed = part.changed(&history);
+                let free = || (0u32..).zip(logits.iter().copied()).filter(|(id, _)| !changed.contains(id));
+                let mut order: Vec<f32> = free().map(|(_, logit)| logit).collect();
+                order.sort_by(|a, b| b.total_cmp(a));
+                let kth = order.get(reach.count - 1).copied().unwrap_or(f32::NEG_INFINITY);
+                let least = order.first().map_or(f32::NEG_INFINITY, |highest| kth.max(highest - reach.below));
+                let mut some: Vec<TokenLogit> = (0u32..).zip(logits.iter().copied()).collect();
+                some.retain(|(id, logit)| changed.contains(id) || *logit >= least);
+                let expected = whole.sample(&mut logits.clone(), &history);
+                prop_assert_eq!(part.sample_among(&mut some, &history), expected);
+            }
+        }
+
         #[test]
         fn top_p_needs_no_full_sort(logits in proptest::collection::vec(-3.0f32..3.0, 700..900), top_p in 0.0f32..1.0) {
             let mut sampler = sampler(SamplingOptions { top_p, ..random(1.0) }, logits.len());
-            sampler.collect(&logits);
+            sampler.collect((0u32..).zip(logits.iter().copied()));
             let mut sorted = sampler.candidates.clone();
             sampler.keep_top_p();
             sorted.sort_by(likelier);

@@ -8,6 +8,7 @@
 
 use crate::cache::{PoolError, SequenceCache, common_prefix};
 use crate::constraint::{Allowed, Constraint};
+use crate::head::{Bounded, LogitRow, LogitRows, Need, Want};
 use crate::model::{Step, Wanted};
 use crate::request::{
     EmbedRequest, FinishReason, Finished, GenerateError, GenerateOptions, Generation, Pooling, Request, Token,
@@ -51,6 +52,8 @@ struct Generator {
     sampler: Sampler,
     writer: Writer,
     constraint: Option<Box<dyn Constraint>>,
+    /// What the constraint says where logits are not all there, `[vocab]`.
+    mask: Vec<f32>,
     max_tokens: usize,
     /// Tokens that end the text.
     ends: Vec<u32>,
@@ -98,6 +101,7 @@ impl Sequence {
             writer: Writer::new(tokenizer, &options),
             sampler: Sampler::new(options.sampling, vocab_size)?,
             constraint,
+            mask: Vec::new(),
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             ends,
             logprobs,
@@ -139,6 +143,7 @@ impl Sequence {
             sampler: generator.sampler.reseeded(generator.sampler.seed().wrapping_add(choice as u64)),
             writer: generator.writer.clone(),
             constraint,
+            mask: Vec::new(),
             ends: generator.ends.clone(),
             ..**generator
         };
@@ -226,6 +231,14 @@ impl Sequence {
         }
     }
 
+    /// How much of its rows' logits it needs.
+    pub(crate) fn need(&self) -> Need {
+        match &self.task {
+            Task::Generate(generator) => generator.need(),
+            Task::Embed { .. } => Need::Nothing,
+        }
+    }
+
     /// Whether the head is needed for it.
     pub(crate) fn wants_logits(&self) -> bool {
         matches!(self.task, Task::Generate(_))
@@ -309,22 +322,21 @@ impl Sequence {
         }
     }
 
-    /// Takes the logits that the last step wanted, `[rows, vocab]`, and adds the tokens chosen to `chosen`. The logits are
-    /// changed. Returns whether the sequence has ended.
+    /// Takes the logits of the rows that the last step wanted, and adds the tokens chosen to `chosen`. The logits are changed.
+    /// Returns whether the sequence has ended.
     ///
     /// # Errors
     /// If a logit is not a number or the constraint cannot be kept; the sequence has ended then.
     pub(crate) fn take_logits(
         &mut self,
-        logits: &mut [f32],
-        vocab_size: usize,
+        logits: &mut LogitRows<'_>,
         chosen: &mut Vec<Token>,
     ) -> Result<bool, GenerateError> {
         let Task::Generate(generator) = &mut self.task else { return Ok(false) };
         self.drafts.computed += self.draft.len();
-        for (row, logits) in logits.chunks_exact_mut(vocab_size).enumerate() {
+        for row in 0..logits.len() {
             if self.tokens.len() - self.prompt_tokens < generator.max_tokens {
-                let Some(mut token) = generator.choose(logits, &self.tokens)? else { break };
+                let Some(mut token) = generator.choose(logits.row(row), &self.tokens)? else { break };
                 token.drafted = self.draft.get(row) == Some(&token.id);
                 self.clock.first_token.get_or_insert_with(Instant::now);
                 self.tokens.push(token.id);
@@ -416,21 +428,26 @@ fn check_prompt(prompt: &[u32], context: usize) -> Result<(), GenerateError> {
     Ok(())
 }
 
+/// A token's id, and its log-probabilities where they are wanted.
+type Choice = (u32, Option<TokenLogprobs>);
+
 impl Generator {
+    /// How much of a row's logits a choice needs.
+    fn need(&self) -> Need {
+        let some = self.logprobs.is_none() && self.sampler.reach().is_some();
+        if some { Need::Largest } else { Need::All }
+    }
+
     /// The next token; `None` where the constraint ends the text. Whether the token ends it is in `finish` afterwards.
-    fn choose(&mut self, logits: &mut [f32], history: &[u32]) -> Result<Option<Token>, GenerateError> {
-        if let Some(bad) = logits.iter().find(|logit| logit.is_nan()) {
-            return Err(GenerateError::NotFinite(*bad));
-        }
-        let observed = self.logprobs.map(|top| (top, logits.to_vec()));
-        if let Some(constraint) = &mut self.constraint
-            && constraint.mask(logits)? == Allowed::End
-        {
+    fn choose(&mut self, logits: LogitRow<'_>, history: &[u32]) -> Result<Option<Token>, GenerateError> {
+        let chosen = match logits {
+            LogitRow::All(logits) => self.choose_among_all(logits, history)?,
+            LogitRow::Bounded(row) => self.choose_by_bounds(row, history)?,
+        };
+        let Some((id, logprobs)) = chosen else {
             self.finish = Some(FinishReason::Stop);
             return Ok(None);
-        }
-        let id = self.sampler.sample(logits, history);
-        let logprobs = observed.map(|(top, logits)| log_probabilities(id, &logits, top));
+        };
         let mut text = String::new();
         if self.ends.contains(&id) {
             self.finish = Some(FinishReason::Stop);
@@ -445,6 +462,42 @@ impl Generator {
             }
         }
         Ok(Some(Token { choice: self.choice, id, text, drafted: false, logprobs }))
+    }
+
+    /// The next token's id by all logits, and their logarithms where they are wanted; `None` where the constraint ends the text.
+    fn choose_among_all(&mut self, logits: &mut [f32], history: &[u32]) -> Result<Option<Choice>, GenerateError> {
+        if let Some(bad) = logits.iter().find(|logit| logit.is_nan()) {
+            return Err(GenerateError::NotFinite(*bad));
+        }
+        let observed = self.logprobs.map(|top| (top, logits.to_vec()));
+        if let Some(constraint) = &mut self.constraint
+            && constraint.mask(logits)? == Allowed::End
+        {
+            return Ok(None);
+        }
+        let id = self.sampler.sample(logits, history);
+        Ok(Some((id, observed.map(|(top, logits)| log_probabilities(id, &logits, top)))))
+    }
+
+    /// The same by those logits that the choice can depend on.
+    fn choose_by_bounds(&mut self, mut row: Bounded<'_>, history: &[u32]) -> Result<Option<Choice>, GenerateError> {
+        let Some(reach) = self.sampler.reach().filter(|_| row.has_bounds(0)) else {
+            return self.choose_among_all(row.all(0), history);
+        };
+        if let Some(constraint) = &mut self.constraint {
+            self.mask.clear();
+            self.mask.resize(row.vocab_size(), 0.0);
+            if constraint.mask(&mut self.mask)? == Allowed::End {
+                return Ok(None);
+            }
+        }
+        let mask = self.constraint.as_ref().map(|_| self.mask.as_slice());
+        let changed = self.sampler.changed(history);
+        let id = match row.among(0, &Want { reach, changed: &changed, mask }) {
+            Some(some) => self.sampler.sample_among(some, history),
+            None => self.sampler.sample(row.all_allowed(0, mask), history),
+        };
+        Ok(Some((id, None)))
     }
 
     fn check_length(&mut self, tokens: usize, prompt: usize, context: usize) {
@@ -549,7 +602,8 @@ mod tests {
             sequence.reserve(pending).unwrap();
             let logits = model.forward(&mut [sequence.step(pending)], &mut workspace).unwrap();
             steps += 1;
-            if sequence.take_logits(logits, vocab_size, &mut Vec::new()).unwrap() {
+            let mut logits = LogitRows::All { logits, vocab_size };
+            if sequence.take_logits(&mut logits, &mut Vec::new()).unwrap() {
                 assert_eq!(sequence.finish(None).generation.finish_reason, FinishReason::ContextFull);
                 return (sequence.tokens, steps);
             }

@@ -36,7 +36,8 @@
 //!   `n / 16 + 16` times: in the plain kernel and NEON's once for each half block, in the others once or twice for each
 //!   block or panel; then come the conversion of an integer, the factors, and the lanes of a vector.
 //! - The middle and the bound: sixteen products and sums, and a last one: `g(18) (2 |q| + 3 |h|)` times the row's size, as the
-//!   copy's product is at most twice `|S| |q|`, and `K` at most 2.1 times the longer of `E` and `S`.
+//!   copy's product is at most twice `|S| |q|`, and `K` at most 2.1 times the longer of `E` and `S`. The difference that `K` is
+//!   rounded from was itself rounded once, `2.1 u |h|` more; `3 g(18)` is 54 `u`, of which both take 40.
 //! - Below 2^-126 a result is off by up to 2^-150 instead, in the copy's product times a sum of integers below 2^32; there are
 //!   fewer than `2 n + 64` results on any way: `(2 n + 64) 2^-118`.
 //!
@@ -47,7 +48,7 @@
 //! rounding = |h - q| + (u + g(n + 1) + 3 g(18)) |h| + (16 g(n / 16 + 16) + 2 g(18)) |q|
 //! ```
 //!
-//! Lengths are computed in f64 and rounded up. `g(n + 1)` and not `g(n)`, so that what f64 rounds of `|h - q|` is covered. The
+//! Lengths are computed in f64, or in f32 with what that rounds, and rounded up. `g(n + 1)` and not `g(n)`, so that what f64 rounds of `|h - q|` is covered. The
 //! bound itself is the sum of three positive numbers after at most four roundings: `rest` and `rounding` are enlarged by
 //! `8 u`. All of this holds as long as nothing overflows, which is certain while `size * (|h| + |q|)` is below 2^100; a token
 //! that may be beyond, or is not finite, has no bounds ([`TokenBounds::of`](Bounds::token) is `None`).
@@ -64,7 +65,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the known columns of what is lost are multiplied by, and theirs of the activations divided by.
-const BALANCE: f64 = 64.0;
+const BALANCE: f32 = 64.0;
 /// What one operation of f32 rounds, relative to its result.
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
 /// As much as any product may be for no sum to overflow: 2^100.
@@ -158,7 +159,7 @@ impl Sketch {
             return Ok(None);
         }
         let mut weights = vec![1.0; cols];
-        known.iter().for_each(|&column| weights[column] = 1.0 / BALANCE);
+        known.iter().for_each(|&column| weights[column] = 1.0 / f64::from(BALANCE));
         let largest_size = size.iter().fold(0f32, |largest, size| largest.max(*size));
         Ok(Some(Sketch { copy, known, weights, errors, lost, size, largest_size }))
     }
@@ -283,31 +284,34 @@ impl RowScratch {
         matrix.row(kernels, row, exact);
         kernels.encode_row(dtype, exact, out);
         kernels.decode_row(dtype, out, copied);
-        if copied.iter().any(|x| !x.is_finite()) {
+        let mut copied_length = length(kernels, copied);
+        if !copied_length.is_finite() {
             // Numbers beyond what an f16 scale holds: the copy has nothing of the row, and it is always multiplied.
             out.fill(0);
             copied.fill(0.0);
+            copied_length = 0.0;
         }
-        let (length, copied_length) = (length(exact), length(copied));
-        let (mut errors, mut lost) = ([0; KNOWN], 0.0);
+        let mut errors = [0; KNOWN];
+        copied.iter_mut().zip(exact.iter()).for_each(|(copied, exact)| *copied = exact - *copied);
         for (&column, error) in known.iter().zip(&mut errors) {
-            let exactly = f64::from(exact[column]) - f64::from(copied[column]);
-            let stored = bf16::from_f32(exactly as f32);
+            let stored = bf16::from_f32(copied[column]);
             *error = stored.to_bits();
-            lost += ((exactly - stored.to_f64()) * BALANCE).powi(2);
-            copied[column] = exact[column];
+            copied[column] = (copied[column] - stored.to_f32()) * BALANCE;
         }
-        for (exact, copied) in exact.iter().zip(copied.iter()) {
-            lost += (f64::from(*exact) - f64::from(*copied)).powi(2);
-        }
+        // A difference was rounded once. What that leaves of a known column is counted with the middle's roundings.
+        let lost = length(kernels, copied) * (1.0 + 2.0 * UNIT);
         let factors = factors_length(dtype, out);
-        let size = length.max(copied_length).max((3.0 * copied_length + 128.0 * factors) / 16.0);
-        Measured { errors, lost: up(lost.sqrt()), size: up(size) }
+        let size = length(kernels, exact).max(copied_length).max((3.0 * copied_length + 128.0 * factors) / 16.0);
+        Measured { errors, lost: up(lost), size: up(size) }
     }
 }
 
-/// The length of a vector.
-fn length(x: &[f32]) -> f64 {
+/// The length of a vector, or a little more. Where squares neither vanish nor overflow, f32 does, with what it rounds.
+fn length(kernels: &Kernels, x: &[f32]) -> f64 {
+    let squares = f64::from(kernels.dot(x, x));
+    if (1e-30..1e30).contains(&squares) {
+        return (squares * (1.0 + 2.0 * roundings(x.len() + 2))).sqrt();
+    }
     x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 

@@ -146,16 +146,16 @@ impl Source {
         }
     }
 
-    /// What loading will take: bytes of linears, embedding, head, and of keys and values per token (f16); and the context
+    /// What loading will take: bytes of linears, embedding, head, its sketch, and of keys and values per token (f16); and the context
     /// they are usually kept for.
-    fn memory(&self, py: Python<'_>) -> PyResult<(u64, u64, u64, u64, usize)> {
+    fn memory(&self, py: Python<'_>) -> PyResult<(u64, u64, u64, u64, u64, usize)> {
         let opened = self.opened(py)?;
         let runtime = runtime(py, None)?;
         let plan =
             py.detach(|| MemoryPlan::of(&opened, &runtime.tuned_earlier(&opened).choice)).map_err(format_error)?;
         let context = opened.config().max_position_embeddings.min(DEFAULT_CONTEXT);
         let per_token = MemoryPlan::kv(opened.config(), 1, KvType::F16);
-        Ok((plan.linears, plan.embedding, plan.head, per_token, context))
+        Ok((plan.linears, plan.embedding, plan.head, plan.sketch, per_token, context))
     }
 
     /// `(tokens, bos, eos, adds_bos, end of generation)`, `None` without a tokenizer, or why it cannot be used.

@@ -12,6 +12,8 @@ pub(super) struct Row {
     pub(super) threads: usize,
     /// Tokens per second.
     pub(super) rates: Rates,
+    /// Rows of the head that were multiplied exactly for a token, where it was chosen from bounds.
+    pub(super) exact_rows: Option<f64>,
 }
 
 /// All that was measured.
@@ -39,9 +41,19 @@ impl Measured {
         row.rates.median() * per_token
     }
 
-    /// The share of the read bandwidth that a row's bytes per token take at the median.
+    /// Bytes that a row's token reads.
+    pub(super) fn bytes_per_token(&self, row: &Row) -> Option<f64> {
+        self.cost.bytes_per_token(row.test, row.exact_rows)
+    }
+
+    /// The share of the read bandwidth that these bytes take at the median.
     pub(super) fn bandwidth_share(&self, row: &Row) -> Option<f64> {
-        let bytes = self.cost.bytes_per_token(row.test)?;
+        Some(row.rates.median() * self.bytes_per_token(row)? / self.roofs(row)?.read_bandwidth)
+    }
+
+    /// The rate at the median over the one that reading all weights at the full bandwidth would allow.
+    pub(super) fn wall_multiple(&self, row: &Row) -> Option<f64> {
+        let bytes = self.cost.bytes_per_token(row.test, None)?;
         Some(row.rates.median() * bytes / self.roofs(row)?.read_bandwidth)
     }
 

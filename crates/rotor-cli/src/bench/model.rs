@@ -5,7 +5,7 @@ use super::measured::{Measured, Row};
 use super::options::{MeasureArgs, repetitions};
 use super::rates::Rates;
 use super::{report, roofline};
-use crate::args::{KvName, LoadArgs, OptionalModelArg, SpeculateName, context, whole_number};
+use crate::args::{KvName, LoadArgs, OptionalModelArg, ReadArgs, SpeculateName, context, whole_number};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::progress::Bar;
@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use rotor::bench::{Bench, Cost, Test};
 use rotor::engine::Engine;
 use rotor::formats::DenseActivations;
+use rotor::head::HeadCounts;
 use rotor::machine::{RoofMeter, Roofs};
 use rotor::write::AtomicFile;
 use std::process::ExitCode;
@@ -70,6 +71,8 @@ pub(super) struct Args {
     rounds: usize,
     #[command(flatten)]
     pub(super) measure: MeasureArgs,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -138,7 +141,8 @@ impl Args {
 
     /// Loads the model for the most threads that are measured with.
     pub(super) fn load_engine(&self, context: usize) -> anyhow::Result<Engine> {
-        let source = load::open_or_demo(self.model.path(), &self.load.options(DenseActivations::default())?)?;
+        let source =
+            load::open_or_demo(self.model.path(), &self.load.options(DenseActivations::default(), self.read.read())?)?;
         let engine = load::load(&source, self.measure.threads().into_iter().max().unwrap_or(1))?;
         load::warn_of_context(&engine, context);
         Ok(engine)
@@ -200,6 +204,8 @@ struct Turns<'a> {
     roofs: Vec<Option<Roofs>>,
     /// `[threads][test]`, tokens per second.
     samples: Vec<Vec<Vec<f64>>>,
+    /// `[threads][test]`, of all repetitions.
+    heads: Vec<Vec<HeadCounts>>,
     bar: Bar,
     done: u64,
     total: u64,
@@ -213,6 +219,7 @@ impl<'a> Turns<'a> {
             repetitions,
             roofs: vec![None; threads.len()],
             samples: vec![vec![Vec::new(); tests.len()]; threads.len()],
+            heads: vec![vec![HeadCounts::default(); tests.len()]; threads.len()],
             bar: Bar::steps("measuring"),
             done: 0,
             total: (tests.len() * threads.len() * repetitions * rounds) as u64,
@@ -228,25 +235,31 @@ impl<'a> Turns<'a> {
     }
 
     fn run(&mut self, engine: &Engine, bench: &mut Bench, index: usize) -> anyhow::Result<()> {
-        for (&test, samples) in self.tests.iter().zip(&mut self.samples[index]) {
+        let results = self.samples[index].iter_mut().zip(&mut self.heads[index]);
+        for (&test, (samples, head)) in self.tests.iter().zip(results) {
             bench.warm_up(engine, test)?;
+            let before = bench.head_counts();
             for _ in 0..self.repetitions {
                 let time = bench.run(engine, test)?;
                 samples.push(test.tokens() as f64 / time.as_secs_f64());
                 self.done += 1;
                 self.bar.set(self.done, self.total);
             }
+            let after = bench.head_counts();
+            head.tokens += after.tokens - before.tokens;
+            head.rows += after.rows - before.rows;
         }
         Ok(())
     }
 
     fn finish(self) -> anyhow::Result<(Vec<Roofs>, Vec<Row>)> {
         let mut rows = Vec::new();
-        for (&threads, samples) in self.threads.iter().zip(self.samples) {
-            for (&test, samples) in self.tests.iter().zip(samples) {
+        for ((&threads, samples), heads) in self.threads.iter().zip(self.samples).zip(self.heads) {
+            for ((&test, samples), head) in self.tests.iter().zip(samples).zip(heads) {
                 let rates =
                     Rates::new(samples).with_context(|| format!("{test} took no time that could be measured"))?;
-                rows.push(Row { test, threads, rates });
+                let exact_rows = (head.tokens > 0).then(|| head.rows as f64 / head.tokens as f64);
+                rows.push(Row { test, threads, rates, exact_rows });
             }
         }
         Ok((self.roofs.into_iter().flatten().collect(), rows))

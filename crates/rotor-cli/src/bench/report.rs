@@ -30,9 +30,13 @@ fn row_json(measured: &Measured, row: &Row) -> Value {
         "batch": row.test.batch(),
         "samples": row.rates.samples(),
     });
-    if let Some(bytes) = measured.cost.bytes_per_token(row.test) {
+    if let Some(bytes) = measured.bytes_per_token(row) {
         object["bytes_per_token"] = json!(bytes);
         object["bandwidth_share"] = json!(units::finite(measured.bandwidth_share(row)));
+        object["wall_multiple"] = json!(units::finite(measured.wall_multiple(row)));
+    }
+    if let Some(rows) = row.exact_rows {
+        object["head_rows_per_token"] = json!(rows);
     }
     object
 }
@@ -58,8 +62,16 @@ pub(super) fn text(measured: &Measured) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         page,
-        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}",
-        "test", "threads", "tokens/s: min, median, max", "Gmac/s", "of plain", "MB/token", "bandwidth"
+        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}  {:>7}  {:>9}",
+        "test",
+        "threads",
+        "tokens/s: min, median, max",
+        "Gmac/s",
+        "of plain",
+        "MB/token",
+        "bandwidth",
+        "of wall",
+        "head rows"
     );
     for row in &measured.rows {
         page.push_str(&row_text(measured, row));
@@ -77,7 +89,8 @@ pub(super) fn chart(measured: &Measured) -> Chart {
         let points = rows.map(|row| Point {
             series: if row.test.is_prompt() { "prompts".into() } else { "generation".into() },
             variant: row.test.to_string(),
-            intensity: measured.cost.multiply_adds(row.test) as f64 / measured.cost.bytes_read(row.test),
+            intensity: measured.cost.multiply_adds(row.test) as f64
+                / measured.cost.bytes_read(row.test, row.exact_rows),
             rate: measured.multiply_adds(row),
         });
         Panel::new(roofs, points.collect())
@@ -91,11 +104,13 @@ pub(super) fn chart(measured: &Measured) -> Chart {
 fn row_text(measured: &Measured, row: &Row) -> String {
     let rates = format!("{:.2} {:>8.2} {:>8.2}", row.rates.min(), row.rates.median(), row.rates.max());
     let multiple = measured.yardstick_multiple(row).map_or_else(String::new, |multiple| format!("{multiple:.2} x"));
-    let bytes = measured.cost.bytes_per_token(row.test).map_or_else(String::new, |bytes| format!("{:.1}", bytes / 1e6));
+    let bytes = measured.bytes_per_token(row).map_or_else(String::new, |bytes| format!("{:.1}", bytes / 1e6));
     let share = measured.bandwidth_share(row).map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
+    let wall = measured.wall_multiple(row).map_or_else(String::new, |multiple| format!("{multiple:.2} x"));
+    let rows = row.exact_rows.map_or_else(String::new, |rows| format!("{rows:.1}"));
     let rate = measured.multiply_adds(row) / GIGA;
     let line = format!(
-        "{:<18}{:>7}  {rates:>28}  {rate:>8.1}  {multiple:>9}  {bytes:>9}  {share:>9}",
+        "{:<18}{:>7}  {rates:>28}  {rate:>8.1}  {multiple:>9}  {bytes:>9}  {share:>9}  {wall:>7}  {rows:>9}",
         row.test.to_string(),
         row.threads
     );

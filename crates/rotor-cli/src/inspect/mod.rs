@@ -2,7 +2,7 @@
 
 mod report;
 
-use crate::args::{LoadArgs, OptionalModelArg};
+use crate::args::{LoadArgs, OptionalModelArg, ReadArgs};
 use crate::load;
 use crate::outcome::sentence;
 use crate::terminal::{print, print_json, printable};
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "ROTOR_JSON", hide_env = true)]
     json: bool,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     load: LoadArgs,
 }
 
@@ -64,7 +66,7 @@ struct Model<'a> {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let options = args.load.options(DenseActivations::default())?;
+    let options = args.load.options(DenseActivations::default(), args.read.read())?;
     let bound = match args.model.path() {
         Some(path) => load::open_file(path, &args.load.open)?.bind(&options),
         None => Ok(rotor::demo::open(&options)?),

@@ -106,6 +106,9 @@ fn memory(page: &mut Page, model: &Model<'_>) {
     page.line("linears, packed", bytes(plan.linears));
     page.line("embedding", bytes(plan.embedding));
     page.line("head", if plan.head > 0 { bytes(plan.head) } else { "the embedding serves as head".into() });
+    if plan.sketch > 0 {
+        page.line("sketch of the head", format!("{}, so that not all of it is read for a token", bytes(plan.sketch)));
+    }
     let context = model.context;
     let per_token = bytes(model.kv_bytes_per_token);
     page.line("keys and values", format!("{per_token} a token, {} at {context} tokens (f16)", bytes(model.kv_bytes())));
@@ -277,6 +280,7 @@ fn memory_json(model: &Model<'_>) -> Json {
         "linears_bytes": memory.linears,
         "embedding_bytes": memory.embedding,
         "head_bytes": memory.head,
+        "sketch_bytes": memory.sketch,
         "weights_bytes": memory.weights(),
         "context": model.context,
         "kv_bytes_per_token": model.kv_bytes_per_token,

@@ -8,7 +8,7 @@ use crate::terminal::{print, print_json, printable};
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use rotor::engine::Engine;
-use rotor::formats::{DenseActivations, LoadOptions, OpenOptions, Source};
+use rotor::formats::{DenseActivations, LoadOptions, OpenOptions, Read, Source};
 use rotor::machine::{Isa, Kernels};
 use rotor::runtime::Runtime;
 use rotor::verify::{self, Check, Comparison, Fingerprint, Match, Outcome};
@@ -60,7 +60,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let recorded = args.compare.as_deref().map(read_fingerprint).transpose()?;
     let record = args.record.as_deref().map(AtomicFile::create).transpose()?;
     let (mut checks, sha256) = checksums(&args.model, &path)?;
-    let load = LoadOptions { dense_activations: DenseActivations::F32, ..LoadOptions::default() };
+    let load = LoadOptions { dense_activations: DenseActivations::F32, read: Read::All, ..LoadOptions::default() };
     let source = Source::open(&path, &OpenOptions { load, ..args.open.options()? })?;
     checks.push(structure(&source));
     let bar = Bar::steps("reading weights");

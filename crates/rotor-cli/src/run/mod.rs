@@ -11,7 +11,7 @@ mod options;
 #[cfg(feature = "grammar")]
 mod schema;
 
-use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, SpeculateArgs, ThreadArgs, context};
+use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, ReadArgs, SpeculateArgs, ThreadArgs, context};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
@@ -100,6 +100,8 @@ pub(crate) struct Args {
     speculate: SpeculateArgs,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -203,7 +205,8 @@ impl Args {
 impl Run {
     fn load(args: &Args, options: GenerateOptions) -> anyhow::Result<Run> {
         let start = Instant::now();
-        let source = load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default())?)?;
+        let source =
+            load::open_or_demo(args.model.path(), &args.load.options(DenseActivations::default(), args.read.read())?)?;
         if source.tokenizer()?.is_none() {
             return Err(GenerateError::NoTokenizer("run").into());
         }

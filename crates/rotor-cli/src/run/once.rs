@@ -154,6 +154,7 @@ const fn finish_reason(reason: FinishReason) -> &'static str {
 
 /// The names llama.cpp's server has for them.
 fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
+    let head = run.session.head_counts();
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     json!({
         "load_ms": milliseconds(run.load_time),
@@ -166,5 +167,7 @@ fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
         "predicted_per_second": finite(generation.decode_rate()),
         "draft_n": generation.draft_tokens,
         "draft_n_accepted": generation.accepted_tokens,
+        "head_bounded_n": head.tokens,
+        "head_rows": head.rows,
     })
 }

@@ -1,6 +1,7 @@
 //! Timing a loaded model: prompts and generation as llama-bench runs them.
 //!
-//! Tokens are pseudo-random and nothing is sampled, so that what is timed is the model alone. A test at a context depth
+//! Tokens are pseudo-random and nothing is sampled, so that what is timed is the model alone: all logits, or, where the head has
+//! a sketch, as much as it takes to choose the likeliest token. A test at a context depth
 //! starts from a cache that holds that many tokens already; they are computed once and copied to every sequence, so that each
 //! reads memory of its own.
 
@@ -10,6 +11,7 @@ pub mod streams;
 use crate::cache::SequenceCache;
 pub use crate::cost::{Cost, Test};
 use crate::engine::{Engine, GenerateError, PREFILL_CHUNK};
+use crate::head::{HeadCounts, Want};
 use crate::model::{ForwardError, Model, Step, Wanted, Workspace};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::clock::Instant;
@@ -65,6 +67,11 @@ impl Bench {
         };
         self.run(engine, short)?;
         Ok(())
+    }
+
+    /// What choosing tokens from bounds of the logits has taken in all runs so far.
+    pub fn head_counts(&self) -> HeadCounts {
+        self.workspace.as_ref().map(Workspace::head_counts).unwrap_or_default()
     }
 
     /// Runs a test that has been warmed up and returns the time it took.
@@ -124,7 +131,18 @@ fn generate(
 ) -> Result<(), GenerateError> {
     let step = |(cache, token)| Step { cache, tokens: std::slice::from_ref(token), wanted: Wanted::Last };
     let mut steps: Vec<Step<'_>> = caches.iter_mut().zip(tokens).map(step).collect();
-    black_box(model.forward(&mut steps, workspace)?);
+    model.hidden(&mut steps, workspace)?;
+    let rows = tokens.len();
+    let (all, some) = if model.sketch().is_some() { (0, rows) } else { (rows, 0) };
+    let (logits, bounded) = model.logits((all, some), workspace);
+    black_box(logits);
+    if let Some(mut bounded) = bounded {
+        for row in 0..some {
+            if black_box(bounded.among(row, &Want::LARGEST)).is_none() {
+                black_box(bounded.all(row));
+            }
+        }
+    }
     Ok(())
 }
 

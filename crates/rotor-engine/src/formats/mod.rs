@@ -31,7 +31,7 @@ mod tests;
 pub use beginning::{Beginning, check_beginning};
 pub use map::on_changed_file;
 pub use model_file::{ModelFile, Unbound};
-pub use source::{DenseActivations, LoadOptions, OpenOptions, Source, SourceKind, SourceMetadata, TensorSummary};
+pub use source::{DenseActivations, LoadOptions, OpenOptions, Read, Source, SourceKind, SourceMetadata, TensorSummary};
 
 pub(crate) use gguf::{GgufFile, NORM_IN, full_key, row_order as gguf_row_order, stem as gguf_stem, tokenizer_key};
 pub(crate) use hf::COPIED;

@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub dense_activations: DenseActivations,
     /// How finely the inputs of ternary linears are kept; `None` is as the model was trained.
     pub activations: Option<Activations>,
+    /// How much of the head is read for a token, where a part may do.
+    pub read: Read,
 }
 
 /// What quantised dense matrices are multiplied by. Matrices of f32, f16 and bf16 take f32 either way.
@@ -54,6 +56,18 @@ pub enum DenseActivations {
     /// int16, 15 bits of it, a scale to every 256: several times as fast as f32.
     #[default]
     Int16,
+}
+
+/// How much of a model's head is read for a token. The tokens are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// What the choice of a token can depend on, where that is faster; a sketch of the head tells (see [`crate::head`]).
+    #[default]
+    Auto,
+    /// All of it.
+    All,
+    /// What the choice can depend on, also where that is not faster.
+    Least,
 }
 
 /// The container a model came in.

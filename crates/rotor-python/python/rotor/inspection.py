@@ -31,8 +31,8 @@ def inspect(path: Place = None, *, trits: bool = False, mmap: bool = True) -> di
         FormatError: where it is broken, or of a kind that rotor does not read.
     """
     with gguf.open(path, mmap=mmap) as file:
-        linears, embedding, head, per_token, context = file._source.memory()
-        weights = linears + embedding + head
+        linears, embedding, head, sketch, per_token, context = file._source.memory()
+        weights = linears + embedding + head + sketch
         report = {
             "path": locate(path) or BUILT_IN,
             "format": file.kind,
@@ -44,6 +44,7 @@ def inspect(path: Place = None, *, trits: bool = False, mmap: bool = True) -> di
                 "linears_bytes": linears,
                 "embedding_bytes": embedding,
                 "head_bytes": head,
+                "sketch_bytes": sketch,
                 "weights_bytes": weights,
                 "context": context,
                 "kv_bytes_per_token": per_token,
