@@ -365,6 +365,11 @@ impl ModelArg {
         // One of the two is there, or the command line would have been refused.
         self.option.or(self.model.as_deref()).unwrap_or(Path::new(""))
     }
+
+    /// What stands alone although `-m` names the model: the next argument, of a command that may do without one.
+    pub(crate) fn beside(&self) -> Option<&Path> {
+        self.model.as_deref().filter(|_| self.option.path.is_some())
+    }
 }
 
 /// Where a model is, for commands that have one of their own.

@@ -51,12 +51,13 @@ impl Cli {
     }
 }
 
-/// A model may be named by its place or by `-m`, but not by both.
+/// A model may be named by its place or by `-m`, but not by both. What stands alone beside `-m` may be a file that a command reads.
 fn one_model(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
     let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
     let typed =
         |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
-    if typed("model") && typed("model_option") {
+    let file = matches.try_contains_id("file").is_ok() && !typed("file");
+    if typed("model") && typed("model_option") && !file {
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, "the model is named twice: alone and with -m\n"));
     }
     Ok(())

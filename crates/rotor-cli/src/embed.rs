@@ -24,9 +24,8 @@ use std::process::ExitCode;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArg,
-    /// The texts, in UTF-8; `-` is stdin.
-    #[arg(default_value = "-")]
-    file: PathBuf,
+    /// The texts, in UTF-8; `-` is stdin [default: -].
+    file: Option<PathBuf>,
     /// The ids of one text, separated by commas, in place of texts. Nothing is put in front of them.
     #[arg(long, value_name = "IDS", env = "ROTOR_IDS", hide_env = true)]
     ids: Option<TokenIds>,
@@ -68,6 +67,13 @@ impl PoolingName {
     }
 }
 
+impl Args {
+    /// Where the texts are.
+    fn file(&self) -> &Path {
+        self.file.as_deref().or(self.model.beside()).unwrap_or(Path::new("-"))
+    }
+}
+
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -80,7 +86,7 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let texts = match &args.ids {
         Some(ids) if ids.0.is_empty() => return Err(UsageError("--ids needs at least one token id".into()).into()),
         Some(_) => Vec::new(),
-        None => texts(&read_text(&args.file, MAX_TEXT_BYTES)?)?,
+        None => texts(&read_text(args.file(), MAX_TEXT_BYTES)?)?,
     };
     let source = load::open(args.model.path(), &args.load.options(DenseActivations::default(), Read::All)?)?;
     refuse_overwriting(args, &source)?;
@@ -119,7 +125,7 @@ fn refuse_overwriting(args: &Args, source: &Source) -> anyhow::Result<()> {
     let Some(output) = &args.output else { return Ok(()) };
     source.file().refuse_overwriting(output)?;
     args.load.open.refuse_overwriting(output)?;
-    rotor::write::refuse_overwriting(&[&args.file], output)?;
+    rotor::write::refuse_overwriting(&[args.file()], output)?;
     Ok(())
 }
 

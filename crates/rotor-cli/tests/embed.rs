@@ -1,0 +1,72 @@
+//! `rotor embed`: where texts come from, where vectors go, and what is refused.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod common;
+
+use common::{Ran, path_text, rotor, rotor_with_input, tiny};
+use std::fs;
+
+/// The vectors on stdout, one a line.
+fn vectors(run: &Ran) -> Vec<Vec<f32>> {
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn texts_become_vectors_of_length_one_wherever_they_come_from() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let (model, file) = (path_text(&model), folder.path().join("texts.txt"));
+    fs::write(&file, "hello world\nthe world\n").unwrap();
+    let found = vectors(&rotor(["embed", model, path_text(&file)]));
+    assert_eq!(found.len(), 2);
+    for vector in &found {
+        let length: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{length}");
+    }
+    assert_ne!(found[0], found[1]);
+    let input = br#"["hello world", "the world"]"#;
+    for run in [
+        rotor(["embed", "-m", model, path_text(&file)]),
+        rotor_with_input(["embed", "-m", model], input),
+        rotor_with_input(["embed", model, "-"], input),
+    ] {
+        assert_eq!(vectors(&run), found);
+    }
+    let last = vectors(&rotor(["embed", model, path_text(&file), "--pooling", "last"]));
+    assert_ne!(last, found);
+}
+
+#[test]
+fn vectors_are_written_as_arrays_that_others_read() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let model = path_text(&model);
+    let found = vectors(&rotor(["embed", model, "--ids", "1,2,3"])).remove(0);
+    let bytes: Vec<u8> = found.iter().flat_map(|x| x.to_le_bytes()).collect();
+    for name in ["v.npy", "v.safetensors"] {
+        let path = folder.path().join(name);
+        let run = rotor(["embed", model, "--ids", "1,2,3", "-o", path_text(&path)]);
+        assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
+        assert!(fs::read(&path).unwrap().ends_with(&bytes), "{name}");
+    }
+}
+
+#[test]
+fn what_has_no_vector_is_refused_and_nothing_is_overwritten() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let (model, texts) = (path_text(&model), folder.path().join("texts.json"));
+    fs::write(&texts, "[\"one\"]").unwrap();
+    let texts = path_text(&texts);
+    for (arguments, input, told) in [
+        (&["embed", model][..], "one\n\ntwo", "text 2 is empty, and has no vector"),
+        (&["embed", model], "", "there is no text"),
+        (&["embed", model, "--ids", "1,4294967295"], "", "out of range"),
+        (&["embed", model, texts, "-o", "vectors.txt"], "", "ends with .json, .npy or .safetensors"),
+        (&["embed", model, texts, "-o", texts], "", "texts.json"),
+        (&["embed", model, "-m", model, texts], "", "the model is named twice"),
+    ] {
+        let run = rotor_with_input(arguments, input.as_bytes());
+        assert!(run.code != 0 && run.stdout.is_empty() && run.stderr.contains(told), "{arguments:?}: {}", run.stderr);
+    }
+    assert_eq!(fs::read_to_string(texts).unwrap(), "[\"one\"]");
+}
