@@ -7,7 +7,7 @@
 use crate::answer::{Answer, Generated, Piece};
 use crate::arrays::empty;
 use crate::errors::{generate_error, load_error, perplexity_error, submit_error};
-use crate::options::{Options, kv_type, speculate};
+use crate::options::{Options, kv_type, speculate_kind};
 use crate::runtime::runtime;
 use crate::stream::Stream;
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArray1};
@@ -162,9 +162,9 @@ impl Model {
         context: Option<usize>,
         kv: &str,
         kv_memory: Option<u64>,
-        speculation: &str,
+        speculate: &str,
     ) -> PyResult<Model> {
-        let (runtime, kv, speculate) = (runtime(py, threads)?, kv_type(kv)?, speculate(speculation)?);
+        let (runtime, kv, speculate) = (runtime(py, threads)?, kv_type(kv)?, speculate_kind(speculate)?);
         let source: Arc<Source> = source.opened(py)?;
         let engine =
             py.detach(|| Engine::from_source(&source, &runtime.tuned(&source), &mut |_| {})).map_err(load_error)?;

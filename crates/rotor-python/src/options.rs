@@ -66,7 +66,7 @@ pub(crate) fn kv_type(name: &str) -> PyResult<KvType> {
 }
 
 /// How next tokens are guessed.
-pub(crate) fn speculate(name: &str) -> PyResult<Speculate> {
+pub(crate) fn speculate_kind(name: &str) -> PyResult<Speculate> {
     match name {
         "lookup" => Ok(Speculate::Lookup),
         "off" => Ok(Speculate::Off),

@@ -460,12 +460,12 @@ def test_embed_gives_a_vector_of_length_one_for_each_text(model: rotor.Model) ->
     assert np.array_equal(vectors[1:], model.embed(texts[1])), "the same alone"
     assert np.array_equal(vectors, model.embed([model.tokenize(text) for text in texts]))
     assert not np.array_equal(vectors, model.embed(texts, pooling="last"))
-    with pytest.raises(ValueError, match="pooling must be 'mean', 'last' or 'cls', not 'max'"):
+    with pytest.raises(ValueError, match="pooling must be 'mean', 'last' or 'cls', not .max."):
         model.embed(texts, pooling="max")  # type: ignore[arg-type]
 
 
 def test_activations_are_chosen_at_load() -> None:
-    with pytest.raises(ValueError, match="activations must be 'auto', 'int8' or 'exact', not 'fp4'"):
+    with pytest.raises(ValueError, match="activations must be 'auto', 'int8' or 'exact', not .fp4."):
         rotor.Model.load(activations="fp4")  # type: ignore[arg-type]
     with rotor.Model.load() as usual, rotor.Model.load(activations="exact") as exact:
         ids = usual.tokenize("The ship")
