@@ -230,6 +230,18 @@ pub enum FinishReason {
     Cancelled,
 }
 
+impl FinishReason {
+    /// Its name: OpenAI's where it has one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ContextFull => "context_full",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// What a generation did.
 #[derive(Clone, Debug, Default)]
 pub struct Generation {

@@ -95,7 +95,7 @@ impl Answer {
         Generated {
             text: std::mem::take(&mut self.text),
             tokens: std::mem::take(&mut self.tokens),
-            finish_reason: finish_reason(generation.finish_reason),
+            finish_reason: generation.finish_reason.name(),
             prompt_tokens: generation.prompt_tokens,
             cached_tokens: generation.cached_tokens,
             draft_tokens: generation.draft_tokens,
@@ -120,14 +120,4 @@ pub(crate) struct Generated {
     prefill_seconds: f64,
     decode_seconds: f64,
     logprobs: Vec<TokenLogprobs>,
-}
-
-/// OpenAI's names where it has one.
-const fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContextFull => "context_full",
-        FinishReason::Cancelled => "cancelled",
-    }
 }

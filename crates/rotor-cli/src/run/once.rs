@@ -29,7 +29,7 @@ pub(super) fn execute(mut run: Run, args: &Args, text: &str) -> anyhow::Result<E
         print_json(&json!({
             "text": text,
             "tokens": generation.tokens,
-            "finish_reason": finish_reason(generation.finish_reason),
+            "finish_reason": generation.finish_reason.name(),
             "seed": seed,
             "timings": timings(&run, &generation),
         }))?;
@@ -141,15 +141,6 @@ fn report(generation: &Generation, context: usize) {
     let mut totals = Totals::default();
     totals.add(generation);
     message(format_args!("{totals}"));
-}
-
-const fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContextFull => "context_full",
-        FinishReason::Cancelled => "cancelled",
-    }
 }
 
 /// The names llama.cpp's server has for them.
