@@ -12,9 +12,14 @@ fn main() -> io::Result<()> {
     files.sort();
     let mut table = "&[\n".to_owned();
     for name in files {
-        let path = name.split('/').fold(root.clone(), |path, part| path.join(part));
-        // Writing to a String does not fail.
-        let _ = writeln!(table, "    ({:?}, include_bytes!({path:?})),", format!("/{name}"));
+        let path = format!("/{name}");
+        // The folder is left to the compiler, so that a checkout may be moved, or share its build with another. Writing to a
+        // String does not fail.
+        let _ = writeln!(
+            table,
+            "    ({path:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))),",
+            format!("/web{path}")
+        );
     }
     table.push(']');
     let out = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;

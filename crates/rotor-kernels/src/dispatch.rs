@@ -28,6 +28,7 @@
 
 use crate::attention::{self, AttentionKernels, BLOCK, Next, Numbers, Softmax};
 use crate::dense::DenseType;
+use crate::encode::Scales;
 use crate::epilogue::{Finish, RowScale};
 use crate::float::{self, FloatKernels};
 use crate::isa::{Isa, IsaError};
@@ -319,10 +320,10 @@ impl Kernels {
     }
 
     /// Encodes a row in one of the types of [`ENCODABLE`](crate::encode::ENCODABLE): the same bytes on every ISA.
-    pub(crate) fn encode_row(&self, dtype: DenseType, values: &[f32], out: &mut [u8]) {
+    pub(crate) fn encode_row(&self, dtype: DenseType, scales: Scales, values: &[f32], out: &mut [u8]) {
         assert_eq!(dtype.row_bytes(values.len()), Some(out.len()), "bytes of {} {} values", values.len(), dtype.name());
         // SAFETY: as in `quantize`.
-        unsafe { (self.quantized.encode)(dtype, values, out) }
+        unsafe { (self.quantized.encode)(dtype, scales, values, out) }
     }
 
     /// Bounds of consecutive rows' products; returns the largest middle and the largest bound.

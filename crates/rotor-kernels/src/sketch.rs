@@ -56,6 +56,7 @@
 use crate::buffer::Buffer;
 use crate::dense::DenseType;
 use crate::dispatch::Kernels;
+use crate::encode::Scales;
 use crate::matrix::{DenseMatrix, ROWS_PER_RUN};
 use crate::pool::{Pool, SharedMut};
 use crate::quantized::bounds::{KNOWN, RowErrors, TokenFactors};
@@ -282,7 +283,7 @@ impl RowScratch {
     ) -> Measured {
         let RowScratch { exact, copied } = self;
         matrix.row(kernels, row, exact);
-        kernels.encode_row(dtype, exact, out);
+        kernels.encode_row(dtype, Scales::Covering, exact, out);
         kernels.decode_row(dtype, out, copied);
         let mut copied_length = length(kernels, copied);
         if !copied_length.is_finite() {

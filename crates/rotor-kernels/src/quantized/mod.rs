@@ -29,6 +29,7 @@ pub(crate) mod scalar;
 pub use activations::BlockActivations;
 
 use crate::dense::DenseType;
+use crate::encode::Scales;
 
 /// Columns of a panel: one super-block of the K types.
 pub(crate) const PANEL: usize = 256;
@@ -68,7 +69,7 @@ pub(crate) struct QuantizedKernels {
     /// `out[row][token]` for consecutive rows of `row_bytes` bytes; each token's panels cover a row.
     pub products: Products,
     /// Stores a row of numbers: encode.rs, compiled for this ISA.
-    pub encode: unsafe fn(dtype: DenseType, values: &[f32], out: &mut [u8]),
+    pub encode: unsafe fn(dtype: DenseType, scales: Scales, values: &[f32], out: &mut [u8]),
     /// Bounds of consecutive rows' products: bounds.rs, compiled for this ISA.
     pub bounds: bounds::Bounds,
 }
