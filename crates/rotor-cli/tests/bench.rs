@@ -61,6 +61,12 @@ fn requests_that_come_and_go() {
     let results = object["results"].as_array().unwrap();
     assert_eq!(results.iter().map(|row| row["streams"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
     for row in results {
+        let lengths: Vec<[u64; 2]> = serde_json::from_value(row["lengths"].clone()).unwrap();
+        assert_eq!(lengths.len() as u64, row["streams"].as_u64().unwrap());
+        assert!(
+            lengths.iter().all(|[prompt, answer]| (5..=13).contains(prompt) && (6..=10).contains(answer)),
+            "{lengths:?}"
+        );
         for key in ["tokens_per_second", "decode_tokens_per_second", "multiple_of_one"] {
             positive(&row[key]);
         }

@@ -128,6 +128,7 @@ impl Row {
             "n_prompt": self.test.prompt,
             "n_gen": self.test.generate,
             "threads": self.threads,
+            "lengths": self.test.lengths(),
             "tokens_per_second": finite(self.rate()),
             "decode_tokens_per_second": finite(self.decode_rate()),
             "multiple_of_one": finite(self.multiple(rows)),

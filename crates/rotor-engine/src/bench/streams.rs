@@ -82,19 +82,22 @@ impl Streams {
         Ok(run)
     }
 
-    /// The same ones each time.
-    fn requests(self, engine: &Engine) -> Vec<Request> {
+    /// Tokens of the prompt and of the answer of each request: the same ones each time.
+    pub fn lengths(self) -> Vec<[usize; 2]> {
         let mut random = fastrand::Rng::with_seed(0x57e4);
-        let request = |_| {
-            let prompt = ragged(&mut random, self.prompt, 2);
-            let options = GenerateOptions {
-                max_tokens: Some(ragged(&mut random, self.generate, 4)),
-                ignore_eos: true,
-                ..GenerateOptions::default()
-            };
+        (0..self.streams)
+            .map(|_| [ragged(&mut random, self.prompt, 2), ragged(&mut random, self.generate, 4)])
+            .collect()
+    }
+
+    fn requests(self, engine: &Engine) -> Vec<Request> {
+        let mut random = fastrand::Rng::with_seed(0x70e4);
+        let request = |[prompt, generate]: [usize; 2]| {
+            let options =
+                GenerateOptions { max_tokens: Some(generate), ignore_eos: true, ..GenerateOptions::default() };
             Request::new(random_tokens(&mut random, engine, prompt), options)
         };
-        (0..self.streams).map(request).collect()
+        self.lengths().into_iter().map(request).collect()
     }
 
     fn step(
