@@ -12,7 +12,7 @@
 //! the mean: the step then stays fine beside channels that are much larger than the rest, and the high digit is next to
 //! nothing wherever such channels are not.
 
-use super::kernel::{Arrangement, MAX_FEW, MAX_PASS, PanelTokens, Preparation, TernaryKernel, Token};
+use super::kernel::{Arrangement, MAX_FEW, PanelTokens, Preparation, TernaryKernel, Token};
 use super::layout::TRIOS_COLS;
 use super::padded_cols;
 use crate::dispatch::Kernels;
@@ -69,7 +69,7 @@ pub struct Activations {
     steps: Vec<f32>,
     /// One to a row.
     sums: Vec<i32>,
-    /// The sums of each row's groups of columns, `[rows][groups]`, and the columns of a group; 0 where none were made.
+    /// The sums of each row's groups of columns, `[groups][rows]`, and the columns of a group; 0 where none were made.
     group_sums: (usize, Vec<i32>),
     /// What `prepared` was made by, where it was made.
     preparation: Option<&'static Preparation>,
@@ -340,8 +340,7 @@ impl Activations {
         if let Some(panel) = kernel.panel(self.rows()) {
             let tokens = pass_range(self.tokens, passes, number);
             let rows = rows_of(tokens.clone(), digits);
-            let mut sums = [0; MAX_PASS];
-            sums[..rows.len()].copy_from_slice(&self.sums[rows.clone()]);
+            let sums = &self.sums[rows.clone()];
             let bytes = rows.start * self.stride..rows.end * self.stride;
             let x = match panel.arrangement {
                 Arrangement::Rows => &self.quantized[bytes],
@@ -371,19 +370,24 @@ impl Activations {
             return;
         }
         *known = cols;
+        let rows = self.sums.len();
         sums.clear();
-        let rows = self.quantized.chunks_exact(self.stride).flat_map(|row| row[..self.cols].chunks(cols));
-        sums.extend(rows.map(|group| group.iter().map(|q| i32::from(*q)).sum::<i32>()));
+        sums.resize(self.cols.div_ceil(cols) * rows, 0);
+        for (row, q) in self.quantized.chunks_exact(self.stride).take(rows).enumerate() {
+            for (group, q) in q[..self.cols].chunks(cols).enumerate() {
+                sums[group * rows + row] = q.iter().map(|q| i32::from(*q)).sum();
+            }
+        }
     }
 
-    /// The sums of a row's groups, which [`Activations::prepare`] made.
-    pub(super) fn sums_of_groups(&self, row: usize, cols: usize) -> &[i32] {
+    /// The sums of a group of every row, which [`Activations::prepare`] made.
+    pub(super) fn sums_of_group(&self, group: usize, cols: usize) -> &[i32] {
+        let rows = self.sums.len();
         if cols >= self.cols {
-            return &self.sums[row..=row];
+            return &self.sums;
         }
         assert_eq!(self.group_sums.0, cols, "sums of the groups at hand");
-        let groups = self.cols.div_ceil(cols);
-        &self.group_sums.1[row * groups..(row + 1) * groups]
+        &self.group_sums.1[group * rows..(group + 1) * rows]
     }
 }
 
@@ -417,6 +421,7 @@ fn pass_range(tokens: usize, passes: usize, pass: usize) -> Range<usize> {
 }
 
 /// The tokens that are multiplied in one pass over the weights.
+#[derive(Clone)]
 pub(super) struct Pass<'a> {
     pub tokens: Range<usize>,
     /// The rows of their digits.
@@ -424,13 +429,14 @@ pub(super) struct Pass<'a> {
     inputs: Inputs<'a>,
 }
 
+#[derive(Clone)]
 enum Inputs<'a> {
     OneByOne([Token<'a>; MAX_FEW]),
-    /// And the sum of each token's values.
-    Together(PanelTokens<'a>, [i32; MAX_PASS]),
+    /// And the sum of each row's values.
+    Together(PanelTokens<'a>, &'a [i32]),
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     /// The tokens for a kernel that takes a tile as it is packed.
     pub(super) fn one_by_one(&self) -> &[Token<'_>] {
         match &self.inputs {
@@ -442,34 +448,22 @@ impl Pass<'_> {
     /// The tokens for a kernel that takes a panel, and the sum of each.
     pub(super) fn together(&self) -> (PanelTokens<'_>, &[i32]) {
         match &self.inputs {
-            Inputs::Together(input, sums) => (*input, &sums[..input.tokens]),
+            Inputs::Together(input, sums) => (*input, sums),
             Inputs::OneByOne(_) => unreachable!("a pass for a panel"),
         }
     }
 
-    /// Some columns, whole multiples of 16, whose activations sum to `sum_of(row)`.
-    pub(super) fn columns(
-        &self,
-        columns: Range<usize>,
-        sum_of: impl Fn(usize) -> i32,
-        kernel: &TernaryKernel,
-    ) -> Pass<'_> {
-        let (tokens, rows) = (self.tokens.clone(), self.rows.clone());
-        let inputs = match &self.inputs {
-            Inputs::OneByOne(inputs) => {
-                let mut inputs = *inputs;
-                for (input, row) in inputs.iter_mut().zip(rows.clone()) {
-                    *input = input.columns(columns.clone(), sum_of(row), kernel);
+    /// Makes `part`, a copy of this, some of its columns, whole multiples of 16, whose activations sum to `sums`, one to a row.
+    pub(super) fn narrow(&self, columns: Range<usize>, sums: &'a [i32], kernel: &TernaryKernel, part: &mut Pass<'a>) {
+        match (&self.inputs, &mut part.inputs) {
+            (Inputs::OneByOne(inputs), Inputs::OneByOne(parts)) => {
+                for ((input, part), sum) in inputs.iter().zip(parts).zip(sums) {
+                    *part = input.columns(columns.clone(), *sum, kernel);
                 }
-                Inputs::OneByOne(inputs)
             }
-            Inputs::Together(input, _) => {
-                let mut sums = [0; MAX_PASS];
-                sums.iter_mut().zip(rows.clone()).for_each(|(sum, row)| *sum = sum_of(row));
-                Inputs::Together(input.columns(columns), sums)
-            }
-        };
-        Pass { tokens, rows, inputs }
+            (Inputs::Together(input, _), part) => *part = Inputs::Together(input.columns(columns), sums),
+            (Inputs::OneByOne(_), Inputs::Together(..)) => unreachable!("a copy of another pass"),
+        }
     }
 }
 

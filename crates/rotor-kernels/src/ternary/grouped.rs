@@ -11,6 +11,7 @@
 //! exact:  y = (dot * step) * w                               where a row of weights has one scale
 //! ```
 
+use super::TILE_ROWS;
 use super::activations::{Activations, MAX_DIGITS, Precision};
 use super::kernel::{Many, TernaryKernel};
 use super::lookup::CHUNK_COLS;
@@ -88,19 +89,42 @@ pub(crate) type DigitSums<'a> = [&'a [i32]; MAX_DIGITS];
 /// everywhere.
 #[inline(always)]
 pub(crate) fn add_group(scales: Option<&[f32]>, [high, middle, low]: DigitSums<'_>, totals: &mut [f32]) {
-    if low.is_empty() {
-        let scales = scales.expect("one digit and one scale need no groups");
-        for ((total, sum), scale) in totals.iter_mut().zip(high).zip(scales) {
-            *total += *sum as f32 * scale;
-        }
-        return;
-    }
     // Products of single digits are exact in f32, and so are their multiples of a power of two.
-    let sums = high.iter().zip(middle).zip(low);
-    let sums = sums.map(|((high, middle), low)| (*high as f32 * 65536.0 + *middle as f32 * 256.0) + *low as f32);
-    match scales {
-        Some(scales) => totals.iter_mut().zip(sums).zip(scales).for_each(|((total, sum), scale)| *total += sum * scale),
-        None => totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum),
+    let exact = |[high, middle, low]: [i32; 3]| (high as f32 * 65536.0 + middle as f32 * 256.0) + low as f32;
+    match (scales, low.is_empty()) {
+        (Some(scales), true) => add_sums([high], scales, totals, |[sum], scale| sum as f32 * scale),
+        (Some(scales), false) => add_sums([high, middle, low], scales, totals, |sums, scale| exact(sums) * scale),
+        // Any numbers do that are as many.
+        (None, false) => {
+            let unused = &[0.0; TILE_ROWS];
+            for (at, totals) in totals.chunks_mut(TILE_ROWS).enumerate() {
+                let sums = [high, middle, low].map(|sums| &sums[at * TILE_ROWS..]);
+                add_sums(sums, &unused[..totals.len()], totals, |sums, _| exact(sums));
+            }
+        }
+        (None, true) => unreachable!("one digit and one scale need no groups"),
+    }
+}
+
+/// `totals[i] += product(sums[i], scales[i])`: in whole tiles, whose length is known when this is compiled, and what is left.
+#[inline(always)]
+fn add_sums<const DIGITS: usize>(
+    sums: [&[i32]; DIGITS],
+    scales: &[f32],
+    totals: &mut [f32],
+    product: impl Fn([i32; DIGITS], f32) -> f32,
+) {
+    let (tiles, rest) = totals.as_chunks_mut::<TILE_ROWS>();
+    let (scales_of_tiles, scales_of_rest) = scales.as_chunks::<TILE_ROWS>();
+    let sums_of_rest = sums.map(|sums| &sums[tiles.len() * TILE_ROWS..]);
+    for (at, (totals, scales)) in tiles.iter_mut().zip(scales_of_tiles).enumerate() {
+        let sums = sums.map(|sums| &sums.as_chunks::<TILE_ROWS>().0[at]);
+        for i in 0..TILE_ROWS {
+            totals[i] += product(sums.map(|sums| sums[i]), scales[i]);
+        }
+    }
+    for (i, (total, scale)) in rest.iter_mut().zip(scales_of_rest).enumerate() {
+        *total += product(sums_of_rest.map(|sums| sums[i]), *scale);
     }
 }
 

@@ -125,20 +125,20 @@ fn by_tiles(kernels: &Kernels, pool: &Pool, x: &Activations, scratch: &mut Scrat
         steps: if parts().any(|part| part.second.is_some()) { 2 } else { 1 },
         packed: |step, tile| place(step, tile).map(|(_, linear, tile)| linear.matrix.tiles(tile..tile + 1)),
     };
-    tiles.multiply(pool, x, scratch, |step, tile, weights, pass, sums| {
+    tiles.multiply(pool, x, scratch, |step, tile, weights, pass, memory| {
         let (part, linear, tile) = place(step, tile).expect("a tile that has weights");
         let rows = linear.matrix.rows_of(tile);
         // SAFETY: each task owns its rows of its tokens.
         let out = |token: usize| unsafe { part.out.slice(token * linear.matrix.rows() + rows.start, rows.len()) };
         if let Some(groups) = linear.matrix.groups(x, linear.scales) {
-            let totals = linear.matrix.totals(kernels, weights, &rows, pass, sums, groups);
+            let totals = linear.matrix.totals(kernels, weights, &rows, pass, memory, groups);
             for (totals, token) in totals.iter().zip(pass.tokens.clone()) {
                 linear.epilogue.apply(kernels, &totals[..rows.len()], out(token));
             }
             return;
         }
         let scales = linear.scales.of_rows(rows.clone());
-        for (sums, token) in weights.products(pass, sums).iter().zip(pass.tokens.clone()) {
+        for (sums, token) in weights.products(pass, &mut memory.sums).iter().zip(pass.tokens.clone()) {
             let how = Finish { scales, factor: x.factors()[token], epilogue: linear.epilogue };
             kernels.finish(how, &sums[..rows.len()], out(token));
         }

@@ -2,11 +2,11 @@
 
 use super::activations::Pass;
 use super::grouped::{GroupScales, Groups, group_cols};
-use super::kernel::{MAX_PASS, TernaryKernel};
+use super::kernel::TernaryKernel;
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
 use super::lookup::LookupScratch;
-use super::tiles::{PassSums, Tiles, Weights};
+use super::tiles::{PassMemory, Tiles, Weights};
 use super::{Activations, Precision, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
@@ -258,9 +258,9 @@ impl TernaryMatrix {
         }
         x.prepare(self.kernel, None, pool);
         let out = SharedMut::new(out);
-        self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, sums| {
+        self.tiles_alone().multiply(pool, x, scratch, |_, tile, weights, pass, memory| {
             let rows = self.rows_of(tile);
-            for (sums, token) in weights.products(pass, sums).iter().zip(pass.tokens.clone()) {
+            for (sums, token) in weights.products(pass, &mut memory.sums).iter().zip(pass.tokens.clone()) {
                 // SAFETY: each task owns its rows of its tokens.
                 let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
                 out.copy_from_slice(&sums[..rows.len()]);
@@ -331,23 +331,25 @@ impl TernaryMatrix {
     }
 
     /// The outputs of a tile's rows for at most a pass of tokens, group by group.
-    pub(super) fn totals(
+    pub(super) fn totals<'m>(
         &self,
         kernels: &Kernels,
         weights: &Weights<'_>,
         rows: &Range<usize>,
         pass: &Pass<'_>,
-        sums: &mut PassSums,
+        memory: &'m mut PassMemory,
         groups: Groups<'_>,
-    ) -> [[f32; TILE_ROWS]; MAX_PASS] {
-        let mut totals = [[0f32; TILE_ROWS]; MAX_PASS];
-        let (x, sums) = (groups.x, &mut sums[..pass.rows.len()]);
-        let digits = x.precision().digits();
+    ) -> &'m [[f32; TILE_ROWS]] {
+        let digits = groups.x.precision().digits();
+        let (sums, totals) = (&mut memory.sums[..pass.rows.len()], &mut memory.totals[..pass.tokens.len()]);
+        totals.fill([0.0; TILE_ROWS]);
+        let mut part = pass.clone();
         for (group, columns) in groups.columns().enumerate() {
-            let sum_of = |row: usize| x.sums_of_groups(row, groups.cols)[group];
             let col = columns.start;
-            weights.multiply(columns.clone(), &pass.columns(columns, sum_of, self.kernel), sums);
-            for (totals, sums) in totals.iter_mut().zip(sums.chunks(digits)) {
+            let sums_of_rows = &groups.x.sums_of_group(group, groups.cols)[pass.rows.clone()];
+            pass.narrow(columns.clone(), sums_of_rows, self.kernel, &mut part);
+            weights.multiply(columns, &part, sums);
+            for (totals, sums) in totals.iter_mut().zip(sums.chunks_exact(digits)) {
                 let sums = std::array::from_fn(|digit| sums.get(digit).map_or(&[][..], |sums| &sums[..]));
                 groups.add(kernels, (rows, col), sums, totals);
             }

@@ -20,6 +20,19 @@ const CHUNK_COLS: usize = 768;
 /// Dot products of a tile's rows with each row of a pass's activations.
 pub(super) type PassSums = [[i32; TILE_ROWS]; MAX_PASS];
 
+/// What a thread keeps of a tile and a pass.
+pub(super) struct PassMemory {
+    pub sums: PassSums,
+    /// Outputs of each token, where they are added up group by group.
+    pub totals: [[f32; TILE_ROWS]; MAX_PASS],
+}
+
+impl PassMemory {
+    fn new() -> PassMemory {
+        PassMemory { sums: [[0; TILE_ROWS]; MAX_PASS], totals: [[0.0; TILE_ROWS]; MAX_PASS] }
+    }
+}
+
 /// Tiles of `cols` columns, packed for one kernel. In each of `steps`, a tile has other weights, or none.
 pub(super) struct Tiles<P> {
     pub kernel: &'static TernaryKernel,
@@ -31,14 +44,14 @@ pub(super) struct Tiles<P> {
 }
 
 impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
-    /// Runs `task(step, tile, weights, pass, memory for its sums)` for every pass of the tokens and every tile that has
+    /// Runs `task(step, tile, weights, pass, memory)` for every pass of the tokens and every tile that has
     /// weights, a tile's steps in order: the weights as they are packed where tokens are few, unpacked where they are many.
     pub(super) fn multiply(
         &self,
         pool: &Pool,
         x: &Activations,
         scratch: &mut Scratch,
-        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
+        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassMemory) + Sync,
     ) {
         match self.kernel.panel(x.rows()) {
             Some(panel) if x.passes(self.kernel) == 1 => self.chunk_by_chunk(panel, pool, x, scratch, task),
@@ -56,18 +69,18 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         &self,
         pool: &Pool,
         x: &Activations,
-        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
+        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassMemory) + Sync,
     ) {
         let passes = x.passes(self.kernel);
         pool.run_ranges(self.count, |_, tiles| {
-            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+            let mut memory = PassMemory::new();
             let run = if passes == 1 { tiles.len() } else { RUN };
             for start in tiles.clone().step_by(run) {
                 for (step, pass) in (0..self.steps).flat_map(|step| (0..passes).map(move |pass| (step, pass))) {
                     let pass = x.pass(pass, self.kernel);
                     for tile in start..(start + run).min(tiles.end) {
                         let Some(packed) = (self.packed)(step, tile) else { continue };
-                        task(step, tile, &self.weights(packed), &pass, &mut sums);
+                        task(step, tile, &self.weights(packed), &pass, &mut memory);
                     }
                 }
             }
@@ -80,7 +93,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         pool: &Pool,
         x: &Activations,
         scratch: &mut Scratch,
-        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
+        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassMemory) + Sync,
     ) {
         let panels = panels(pool, scratch);
         let pass = &x.pass(0, self.kernel);
@@ -88,11 +101,11 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
             // SAFETY: a worker runs one task at a time.
             let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
             buffer.resize(buffer.len().max(CHUNK_COLS * TILE_ROWS));
-            let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+            let mut memory = PassMemory::new();
             for (tile, step) in tiles.flat_map(|tile| (0..self.steps).map(move |step| (tile, step))) {
                 let Some(packed) = (self.packed)(step, tile) else { continue };
                 let unpacked = Unpacked::ChunkByChunk(panel, RefCell::new(&mut *buffer));
-                task(step, tile, &Weights { unpacked, ..self.weights(packed) }, pass, &mut sums);
+                task(step, tile, &Weights { unpacked, ..self.weights(packed) }, pass, &mut memory);
             }
         });
     }
@@ -103,7 +116,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         pool: &Pool,
         x: &Activations,
         scratch: &mut Scratch,
-        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassSums) + Sync,
+        task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassMemory) + Sync,
     ) {
         let bytes = self.kernel.layout.padded(self.cols) * TILE_ROWS;
         let run = (PANEL_BYTES / bytes.max(1)).clamp(1, RUN);
@@ -116,7 +129,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
                 // SAFETY: a worker runs one task at a time.
                 let buffer = unsafe { &mut panels.slice(worker, 1)[0] };
                 buffer.resize(buffer.len().max(bytes * run));
-                let mut sums = [[0; TILE_ROWS]; MAX_PASS];
+                let mut memory = PassMemory::new();
                 for (start, step) in tiles.clone().step_by(run).flat_map(|s| (0..self.steps).map(move |step| (s, step)))
                 {
                     let tiles = start..(start + run).min(tiles.end);
@@ -125,7 +138,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
                         let pass = x.pass(pass, self.kernel);
                         for (tile, weights) in tiles.clone().zip(&unpacked) {
                             if let Some(weights) = weights {
-                                task(step, tile, weights, &pass, &mut sums);
+                                task(step, tile, weights, &pass, &mut memory);
                             }
                         }
                     }
