@@ -1,9 +1,9 @@
 //! Hyper-parameters, parsed once into one struct whatever file they came from.
 //!
 //! `hyper_parameters!` below is their only list. An entry has a field's name and type, what it is where an architecture has
-//! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. Both readers, both writers, `rotor inspect --json`,
-//! Python's dict and the comparison of two models go through the table of
-//! it (`config/fields.rs`), so a new field is one entry here.
+//! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. The list is handed to two macros: one makes
+//! [`Config`] of it, the other the table (`config/fields.rs`) that both readers, both writers, `rotor inspect --json`, Python's
+//! dict and the comparison of two models go through. So a new field is one entry here.
 
 pub(crate) mod activations;
 mod codecs;

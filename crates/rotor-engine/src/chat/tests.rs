@@ -1,3 +1,4 @@
+use super::template::BITNET;
 use super::*;
 use crate::formats::{GgufVocabulary, TokenizerSource};
 use crate::tokenizer::{SpecialTokens, Tokenizer};
