@@ -51,13 +51,14 @@ impl Cli {
     }
 }
 
-/// A model may be named by its place or by `-m`, but not by both. What stands alone beside `-m` may be a file that a command reads.
+/// A model may be named by its place or by `-m`, but not by both. What stands alone beside `-m` may be
+/// the next argument, a file or a text that the command reads.
 fn one_model(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
     let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
     let typed =
         |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
-    let file = matches.try_contains_id("file").is_ok() && !typed("file");
-    if typed("model") && typed("model_option") && !file {
+    let next = ["file", "text"].into_iter().any(|id| matches.try_contains_id(id).is_ok() && !typed(id));
+    if typed("model") && typed("model_option") && !next {
         return Err(clap::Error::raw(ErrorKind::ArgumentConflict, "the model is named twice: alone and with -m\n"));
     }
     Ok(())
@@ -185,6 +186,25 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::definition().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_one_model_takes_it_as_an_option() {
+        let definition = Cli::definition();
+        let has = |command: &clap::Command, id: &str| command.get_arguments().any(|argument| argument.get_id() == id);
+        // A name that is shown or removed is no file, and `pull` fetches what is not here.
+        let of_a_file =
+            |command: &&clap::Command| has(command, "model") && !["pull", "show", "rm"].contains(&command.get_name());
+        let names: Vec<&str> = definition.get_subcommands().filter(of_a_file).map(clap::Command::get_name).collect();
+        assert!(names.contains(&"run") && names.contains(&"tokenize"), "{names:?}");
+        for name in names {
+            let without: &[&str] = &["rotor", name, "-m", "x"];
+            let matches = Cli::definition().ignore_errors(true).try_get_matches_from(without).unwrap();
+            assert!(one_model(&matches).is_ok(), "{name}");
+            let given =
+                matches.subcommand().unwrap().1.get_raw("model_option").map(|mut values| values.next().is_some());
+            assert_eq!(given, Some(true), "{name}");
+        }
     }
 
     #[test]

@@ -2,9 +2,8 @@
 //!
 //! The script only asks this program, with [`VARIABLE`] set, so it stays right when the program or the models change.
 
-use crate::cli::Cli;
 use crate::terminal::print;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use clap_complete::env::{CompleteEnv, Shells};
 use std::ffi::OsStr;
@@ -32,14 +31,14 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Answers a script that asks, and ends the program then.
-pub(crate) fn complete() {
-    CompleteEnv::with_factory(command).var(VARIABLE).complete();
+/// Answers a script that asks about this command line, and ends the program then.
+pub(crate) fn complete(definition: fn() -> Command) {
+    CompleteEnv::with_factory(|| with_models(definition())).var(VARIABLE).complete();
 }
 
 /// The command line, whose arguments for models complete names and paths.
-fn command() -> Command {
-    Cli::command().mut_subcommands(|command| {
+fn with_models(command: Command) -> Command {
+    command.mut_subcommands(|command| {
         command.mut_args(|argument| {
             let names = argument.get_value_names().unwrap_or_default();
             if names.iter().any(|name| MODEL_ARGUMENTS.contains(&name.as_str())) {

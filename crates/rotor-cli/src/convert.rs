@@ -1,10 +1,11 @@
 //! `rotor convert`: any form to any form that can hold it.
 
-use crate::args::{HeadName, OpenArgs};
+use crate::args::OpenArgs;
 use crate::load;
 use crate::progress::Bar;
 use crate::terminal::{message, print, print_json, printable};
 use crate::units;
+use crate::values::HeadName;
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
 use rotor::convert::{ConvertOptions, Phase, Report, Target, convert};
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 /// Convert a model between files and forms, without loss.
 ///
 /// Weights stay what they are: nothing is rounded that was not asked for, and what the target cannot hold is refused by name.
+/// IN and OUT stand alone, in this order: there is no -m.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A .gguf file (the first part of a split one), a .safetensors file, a folder in Hugging Face layout, or a model's name.

@@ -18,7 +18,7 @@ const SHOWN_TENSORS: usize = 50;
 /// Tell whether two files hold the same model.
 ///
 /// Hyper-parameters, every trit, every scale, every other number and the tokenizers are compared; names are not.
-/// The exit code is 0 where the models are the same and 1 where they differ.
+/// The exit code is 0 where the models are the same and 1 where they differ. Both models stand alone: there is no -m.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A model: a .gguf or .safetensors file, a folder in Hugging Face layout, or a model's name.

@@ -1,10 +1,11 @@
 //! `rotor embed`: texts as vectors.
 
-use crate::args::{LoadArgs, ModelArg, ThreadArgs, TokenIds};
+use crate::args::{LoadArgs, ModelArg, ThreadArgs};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::progress::Bar;
 use crate::terminal::{message, print, read_text};
+use crate::values::TokenIds;
 use clap::ValueEnum;
 use rotor::config::Pooling;
 use rotor::engine::Engine;

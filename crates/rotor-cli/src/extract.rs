@@ -1,8 +1,9 @@
 //! `rotor extract`: one tensor or one layer as plain arrays.
 
-use crate::args::{ModelArg, OpenArgs, count};
+use crate::args::{ModelArg, OpenArgs};
 use crate::load;
 use crate::terminal::{print, print_json, printable};
+use crate::values::count;
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
 use rotor::extract::{ArrayForm, Extracted, Selection, extract};
 use std::fmt::Write as _;

@@ -1,9 +1,10 @@
 //! `rotor logits`: the numbers themselves, for holding this engine against others.
 
-use crate::args::{KvName, LoadArgs, ModelArg, ThreadArgs, TokenIds};
+use crate::args::{LoadArgs, ModelArg, ThreadArgs};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::message;
+use crate::values::{KvName, TokenIds};
 use rotor::engine::{Engine, GenerateError};
 use rotor::error::FormatError;
 use rotor::formats::{DenseActivations, Read, Source};

@@ -38,11 +38,13 @@ mod synth;
 mod terminal;
 mod tokenize;
 mod units;
+mod values;
 
+use clap::CommandFactory;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    completions::complete();
+    completions::complete(cli::Cli::command);
     let cli = cli::Cli::read();
     interrupt::install();
     changed::install();

@@ -1,10 +1,11 @@
 //! `rotor perplexity`: how well a model predicts a text.
 
-use crate::args::{KvName, LoadArgs, ModelArg, ThreadArgs, context};
+use crate::args::{LoadArgs, ModelArg, ThreadArgs};
 use crate::load;
 use crate::progress::Bar;
 use crate::terminal::{message, print_json, print_line, read_text};
 use crate::units::finite;
+use crate::values::{KvName, context};
 use clap::builder::FalseyValueParser;
 use rotor::engine::Engine;
 use rotor::eval::{Perplexity, PerplexityError, perplexity};

@@ -1,9 +1,10 @@
 //! `rotor serve`: models over HTTP.
 
-use crate::args::{KvName, LoadArgs, ReadArgs, SpeculateArgs, ThreadArgs, context, memory_size, whole_number};
+use crate::args::{LoadArgs, ModelsArg, ReadArgs, SpeculateArgs, ThreadArgs};
 use crate::interrupt;
 use crate::outcome::UsageError;
 use crate::terminal::{StdoutError, message};
+use crate::values::{KvName, context, memory_size, whole_number};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
@@ -24,9 +25,8 @@ use std::time::Duration;
 /// Listens on 127.0.0.1 unless told otherwise; any other address needs a key. SIGTERM and Ctrl-C let running answers finish.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Files or folders of models; the first is loaded at once, others when they are asked for.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    models: Vec<PathBuf>,
+    #[command(flatten)]
+    models: ModelsArg,
     /// The address to listen on.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", env = "ROTOR_HOST", hide_env = true)]
     host: IpAddr,
@@ -155,11 +155,11 @@ fn log(format: LogFormat) {
 
 impl Args {
     fn options(&self) -> anyhow::Result<ServerOptions> {
-        let mut models: Vec<_> = self.models.iter().map(|path| ModelSpec::of_path(path)).collect();
+        let mut models: Vec<_> = self.models.paths().iter().map(|path| ModelSpec::of_path(path)).collect();
         for path in self.models_dir.as_deref().map(models_in).transpose()?.unwrap_or_default() {
             models.push(ModelSpec::of_path(&path));
         }
-        if let Some(missing) = self.models.iter().find(|path| !path.exists()) {
+        if let Some(missing) = self.models.paths().iter().find(|path| !path.exists()) {
             bail!("there is no file or folder {}", missing.display());
         }
         if models.is_empty() {

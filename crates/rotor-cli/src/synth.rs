@@ -1,9 +1,9 @@
 //! `rotor synth`: synthetic models, for measuring and testing where none can be downloaded.
 
-use crate::args::{HeadName, LayoutName, seed};
 use crate::progress::Bar;
 use crate::terminal::print_line;
 use crate::units;
+use crate::values::{HeadName, LayoutName, seed};
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rotor::forms::I2sLayout;

@@ -1,16 +1,16 @@
 //! `rotor tokenize`: text to token ids, and back.
 
-use crate::args::{OpenArgs, TokenIds};
+use crate::args::{ModelArg, OpenArgs};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{message, print, print_json, print_line, printable, read_stdin};
+use crate::values::TokenIds;
 use clap::builder::FalseyValueParser;
 use rotor::engine::GenerateError;
 use rotor::model::ForwardError;
 use rotor::tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Turn text into token ids, or back.
@@ -19,9 +19,8 @@ use std::process::ExitCode;
 /// is enough: the file needs no weights, and the model may be one that does not run here.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, or a folder in Hugging Face layout.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     /// The text, or with `--decode` the ids [default: stdin, byte for byte].
     #[arg(allow_hyphen_values = true)]
     text: Option<String>,
@@ -45,14 +44,24 @@ pub(crate) struct Args {
     open: OpenArgs,
 }
 
+impl Args {
+    fn text(&self) -> anyhow::Result<String> {
+        match (&self.text, self.model.beside()) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, Some(text)) => match text.to_str() {
+                Some(text) => Ok(text.to_owned()),
+                None => Err(UsageError("the text is not valid UTF-8; give it on stdin".into()).into()),
+            },
+            (None, None) => Ok(read_stdin(MAX_TEXT_BYTES)?),
+        }
+    }
+}
+
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let text = match &args.text {
-        Some(text) => text.clone(),
-        None => read_stdin(MAX_TEXT_BYTES)?,
-    };
+    let text = args.text()?;
     // Before the model is opened: ids that are none are wrong usage.
     let ids = if args.decode { Some(text.parse::<TokenIds>().map_err(UsageError)?.0) } else { None };
-    let file = load::open_file(&args.model, &args.open)?;
+    let file = load::open_file(args.model.path(), &args.open)?;
     let description = file.tokenizer_description()?.ok_or(GenerateError::NoTokenizer("tokenize"))?;
     let tokenizer = Tokenizer::from_description(&description)?;
     for warning in tokenizer.warnings() {

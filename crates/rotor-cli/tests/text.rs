@@ -187,6 +187,14 @@ fn a_model_may_be_named_as_other_programs_name_it() {
         assert_eq!((run.code, &run.stdout), (0, &alone.stdout), "{}", run.stderr);
     }
     assert_eq!(rotor(["inspect", "-m", model]).code, 0);
+    let ids = rotor(["tokenize", model, "hello", "--ids"]);
+    assert_eq!(rotor(["tokenize", "-m", model, "hello", "--ids"]).stdout, ids.stdout);
+    assert_eq!(rotor_with_input(["tokenize", "-m", model, "--ids"], b"hello").stdout, ids.stdout);
+    let mut from_stdin = command(["tokenize", "-m", model, "--decode"]);
+    let run = ran(from_stdin.env("ROTOR_MODEL", "9").stdin(std::process::Stdio::null()).output().unwrap());
+    assert_eq!((run.code, run.stdout.trim()), (0, ""), "what the environment names is no text: {}", run.stderr);
+    let twice = rotor(["tokenize", model, "-m", model, "hello"]);
+    assert!(twice.code == 2 && twice.stderr.contains("the model is named twice"), "{}", twice.stderr);
     let text = "hello world ".repeat(9);
     assert_eq!(rotor_with_input(["perplexity", "-m", model, "-", "-c", "8"], text.as_bytes()).code, 0);
     let mut from_environment = command(["run", "-m", model, "-p", "x", "-n", "4"]);

@@ -4,9 +4,9 @@
 //! [`ArchitectureInfo`]. Readers, writers and the forward pass ask the columns and never which architecture it is, so a new
 //! one is a row, and an operation where it has one that no other has. The hyper-parameters' own list is in [`crate::config`].
 
-use crate::config::Activation;
+use crate::config::values::Activation;
 use crate::error::FormatError;
-use crate::formats::{Part, Role};
+use crate::formats::parts::{Part, Role};
 
 /// Which graph a model runs. Untested is unsupported: anything else is refused by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -686,7 +686,11 @@ impl Entry {
             return;
         }
         for choice in 1..=std::mem::take(&mut self.forks) {
-            let Some(sequence) = self.sequence.fork(choice) else { continue };
+            let Some(sequence) = self.sequence.fork(choice) else {
+                // Its constraint was copied when the request was checked, and cannot be now.
+                events.push((self.id, Event::Failed { choice, error: GenerateError::ConstraintNotCopied }));
+                continue;
+            };
             let mut fork = Entry { sequence, ..*self };
             logits.lend(|copy| fork.choose(copy, events));
             forks.push(fork);

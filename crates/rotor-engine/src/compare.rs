@@ -4,7 +4,8 @@
 //! and a folder without are compared weight by weight. Ternary tensors have to agree in every trit and in every scale that
 //! multiplies a trit other than 0; other tensors in every value.
 
-use crate::config::{Config, FIELDS};
+use crate::config::Config;
+use crate::config::fields::FIELDS;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Role, Source, SourceLinear, Weight};
 use crate::forms::TernaryTensor;

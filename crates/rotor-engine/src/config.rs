@@ -1,116 +1,89 @@
 //! Hyper-parameters, parsed once into one struct whatever file they came from.
 //!
 //! `hyper_parameters!` below is their only list. An entry has a field's name and type, what it is where an architecture has
-//! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. Both readers, both writers, `rotor inspect --json`,
-//! Python's dict and the comparison of two models go through `FIELDS`, so a new field is one entry here.
+//! no such thing, and a *codec*: how a GGUF and a `config.json` hold it. The list is handed to two macros: one makes
+//! [`Config`] of it, the other the table (`config/fields.rs`) that both readers, both writers, `rotor inspect --json`, Python's
+//! dict and the comparison of two models go through. So a new field is one entry here.
 
-mod activations;
+pub(crate) mod activations;
 mod codecs;
-mod pooling;
+mod declared;
+pub(crate) mod fields;
+pub(crate) mod pooling;
 mod rotary;
 mod scalars;
+pub(crate) mod values;
 mod windows;
 
 pub use activations::Activations;
-pub(crate) use activations::{JSON_KEY as ACTIVATIONS_JSON_KEY, KEY as ACTIVATIONS_KEY, Traits, of_family};
-pub(crate) use codecs::HIDDEN_ACT_KEY;
 pub use pooling::Pooling;
+pub use values::{Activation, LayerType};
 
-use crate::architectures::{Architecture, ArchitectureInfo};
+use crate::architectures::Architecture;
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::rope::RopeScaling;
-use crate::write::GgufKeys;
-use codecs::{Codec, Key, Parameter};
-use serde_json::{Map, Value};
+use crate::rope::scaling::RopeScaling;
 
-/// The gate's activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)^2`, as BitNet-b1.58-2B-4T was trained with.
-    ReluSquared,
-    /// GELU by its approximation with tanh, as Gemma was trained with.
-    GeluTanh,
-}
-
-impl Activation {
-    /// Every activation function.
-    pub const ALL: [Activation; 3] = [Activation::Silu, Activation::ReluSquared, Activation::GeluTanh];
-
-    /// The name transformers uses.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Activation::Silu => "silu",
-            Activation::ReluSquared => "relu2",
-            Activation::GeluTanh => "gelu_pytorch_tanh",
-        }
-    }
-
-    /// The function of a name; "swish" is another for SiLU.
-    ///
-    /// # Errors
-    /// [`FormatError::Unsupported`] for a name that is not known.
-    pub(crate) fn parse(name: &str) -> Result<Activation, FormatError> {
-        let name = if name == "swish" { "silu" } else { name };
-        Self::ALL.into_iter().find(|activation| activation.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            FormatError::unsupported(format!("activation function {name:?}"), format!("known are {known}"))
-        })
-    }
-}
-
-/// How much a layer's attention sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayerType {
-    /// Everything before a token.
-    Full,
-    /// The last [`Config::sliding_window`] tokens.
-    Sliding,
-}
-
-impl LayerType {
-    /// The name transformers uses.
-    pub const fn name(self) -> &'static str {
-        match self {
-            LayerType::Full => "full_attention",
-            LayerType::Sliding => "sliding_attention",
-        }
-    }
-}
-
-/// A hyper-parameter as the loops over all of them see it.
-pub(crate) struct Field {
-    /// The name in [`Config`], which is that of transformers where it has one.
-    pub(crate) name: &'static str,
-    /// Whether it is part of what turns queries and keys; two files may say the same turning in different words.
-    pub(crate) is_rotary: fn() -> bool,
-    /// Reads it from a GGUF, the fields before it being known.
-    pub(crate) read_gguf: fn(&mut GgufFile<'_>, &mut Config) -> Result<(), FormatError>,
-    /// Reads it from a `config.json`, the fields before it being known.
-    pub(crate) read_json: fn(&JsonObject<'_>, &mut Config) -> Result<(), FormatError>,
-    /// Writes it to a GGUF.
-    pub(crate) put_gguf: fn(&Config, &mut GgufKeys<'_>),
-    /// Writes it to a `config.json`.
-    pub(crate) put_json: fn(&Config, &mut Map<String, Value>),
-    gguf_keys: fn(&ArchitectureInfo) -> Vec<&'static str>,
-    json_keys: fn(&ArchitectureInfo) -> Vec<&'static str>,
-    /// Its value for people and programs.
-    pub(crate) value: fn(&Config) -> Value,
-}
-
-/// The keys of a GGUF that hyper-parameters are read from, less the architecture's name and a dot where they have these.
-pub(crate) fn gguf_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
-    FIELDS.iter().flat_map(|field| (field.gguf_keys)(info)).collect()
-}
-
-/// The fields of a `config.json` that hyper-parameters are read from.
-pub(crate) fn json_keys(info: &ArchitectureInfo) -> Vec<&'static str> {
-    FIELDS.iter().flat_map(|field| (field.json_keys)(info)).collect()
-}
-
+/// The list. `$with` is the macro that it is given to: [`Config`] below takes the names, types and first values, the table of
+/// fields the codecs.
 macro_rules! hyper_parameters {
+    ($with:ident) => {
+        $with! {
+            /// Rows of the embedding.
+            vocab_size: usize = 0, VocabSize;
+            /// Longest sequence the model was trained for.
+            max_position_embeddings: usize = 0, Key::new("context_length", "max_position_embeddings").or_json(|_| Some(2048));
+            /// Width of the residual stream.
+            hidden_size: usize = 0, Key::new("embedding_length", "hidden_size");
+            /// Number of layers.
+            num_hidden_layers: usize = 0, Key::new("block_count", "num_hidden_layers");
+            /// Width of the feed-forward layer.
+            intermediate_size: usize = 0, Key::new("feed_forward_length", "intermediate_size")
+                .or_gguf(|file, _| file.shape("blk.0.ffn_gate.weight")?.first().copied());
+            /// Query heads.
+            num_attention_heads: usize = 0, Key::new("attention.head_count", "num_attention_heads");
+            /// Key and value heads; query head `h` reads head `h / (num_attention_heads / num_key_value_heads)`.
+            num_key_value_heads: usize = 0, Key::new("attention.head_count_kv", "num_key_value_heads")
+                .or_gguf(|_, config| Some(config.num_attention_heads))
+                .or_json(|config| Some(config.num_attention_heads));
+            /// Width of one head.
+            head_dim: usize = 0, HeadDim;
+            /// The part of a head's dimensions that RoPE turns, the first ones.
+            partial_rotary_factor: f32 = 1.0, PartialRotary;
+            /// Epsilon of every RMSNorm but those inside the linears.
+            rms_norm_eps: f32 = 1e-5, Key::new("attention.layer_norm_rms_epsilon", "rms_norm_eps")
+                .or_json(|config| Some(config.architecture.info().defaults.rms_norm_eps));
+            /// Epsilon of the RMSNorm inside each linear, where the file has such norms.
+            linear_norm_eps: f32 = LINEAR_NORM_EPS, LinearNormEps;
+            /// Base of the rotary frequencies.
+            rope_theta: f32 = 10_000.0, RopeTheta;
+            /// How rotary positions are stretched.
+            rope_scaling: RopeScaling = RopeScaling::Default, Scaling;
+            /// Which layers see how much; empty where all see everything.
+            layer_types: Vec<LayerType> = Vec::new(), LayerTypes;
+            /// The tokens that layers of type [`LayerType::Sliding`] see, a token's own included; `None` where there are no such layers.
+            sliding_window: Option<usize> = None, SlidingWindow;
+            /// Base of the rotary frequencies in layers that see a window; `None` where all layers share one.
+            rope_local_base_freq: Option<f32> = None, LocalBase;
+            /// Scores are divided by the root of this; `None` is the head size.
+            query_pre_attn_scalar: Option<f32> = None, QueryScalar;
+            /// The gate's activation function.
+            hidden_act: Activation = Activation::Silu, HiddenAct;
+            /// How finely the inputs of ternary linears are kept; `None` where there are no such linears.
+            activations: Option<Activations> = None, DeclaredActivations;
+            /// Multiplies the embedding.
+            embedding_scale: f32 = 1.0, EmbeddingScale;
+            /// Multiplies the output of attention and of the feed-forward layer before it is added to the residual stream.
+            residual_scale: f32 = 1.0, ResidualScale;
+            /// Divides what the head is multiplied with.
+            logit_scale: f32 = 1.0, LogitScale;
+            /// How hidden states become one vector for a text; `None` where the file does not say.
+            pooling: Option<Pooling> = None, DeclaredPooling;
+        }
+    };
+}
+pub(crate) use hyper_parameters;
+
+macro_rules! config_struct {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $initial:expr, $codec:expr;)*) => {
         /// The hyper-parameters of a model, named as in transformers.
         ///
@@ -132,80 +105,12 @@ macro_rules! hyper_parameters {
                 Config { architecture, name: None, $($field: $initial,)* }
             }
         }
-
-        /// Every hyper-parameter, in the order in which they are read and written.
-        pub(crate) static FIELDS: &[Field] = &[$(Field {
-            name: stringify!($field),
-            is_rotary: || Codec::<$type>::is_rotary(&$codec),
-            read_gguf: |file, config| {
-                config.$field = Codec::<$type>::read_gguf(&$codec, file, config)?;
-                Ok(())
-            },
-            read_json: |file, config| {
-                config.$field = Codec::<$type>::read_json(&$codec, file, config)?;
-                Ok(())
-            },
-            put_gguf: |config, keys| Codec::<$type>::put_gguf(&$codec, &config.$field, config, keys),
-            put_json: |config, map| Codec::<$type>::put_json(&$codec, &config.$field, config, map),
-            gguf_keys: |info| Codec::<$type>::gguf_keys(&$codec, info),
-            json_keys: |info| Codec::<$type>::json_keys(&$codec, info),
-            value: |config| config.$field.to_json(),
-        },)*];
     };
 }
+hyper_parameters!(config_struct);
 
-hyper_parameters! {
-    /// Rows of the embedding.
-    vocab_size: usize = 0, codecs::VocabSize;
-    /// Longest sequence the model was trained for.
-    max_position_embeddings: usize = 0, Key::new("context_length", "max_position_embeddings").or_json(|_| Some(2048));
-    /// Width of the residual stream.
-    hidden_size: usize = 0, Key::new("embedding_length", "hidden_size");
-    /// Number of layers.
-    num_hidden_layers: usize = 0, Key::new("block_count", "num_hidden_layers");
-    /// Width of the feed-forward layer.
-    intermediate_size: usize = 0, Key::new("feed_forward_length", "intermediate_size")
-        .or_gguf(|file, _| file.shape("blk.0.ffn_gate.weight")?.first().copied());
-    /// Query heads.
-    num_attention_heads: usize = 0, Key::new("attention.head_count", "num_attention_heads");
-    /// Key and value heads; query head `h` reads head `h / (num_attention_heads / num_key_value_heads)`.
-    num_key_value_heads: usize = 0, Key::new("attention.head_count_kv", "num_key_value_heads")
-        .or_gguf(|_, config| Some(config.num_attention_heads))
-        .or_json(|config| Some(config.num_attention_heads));
-    /// Width of one head.
-    head_dim: usize = 0, codecs::HeadDim;
-    /// The part of a head's dimensions that RoPE turns, the first ones.
-    partial_rotary_factor: f32 = 1.0, rotary::PartialRotary;
-    /// Epsilon of every RMSNorm but those inside the linears.
-    rms_norm_eps: f32 = 1e-5, Key::new("attention.layer_norm_rms_epsilon", "rms_norm_eps")
-        .or_json(|config| Some(config.architecture.info().defaults.rms_norm_eps));
-    /// Epsilon of the RMSNorm inside each linear, where the file has such norms.
-    linear_norm_eps: f32 = codecs::LINEAR_NORM_EPS, codecs::LinearNormEps;
-    /// Base of the rotary frequencies.
-    rope_theta: f32 = 10_000.0, rotary::RopeTheta;
-    /// How rotary positions are stretched.
-    rope_scaling: RopeScaling = RopeScaling::Default, rotary::Scaling;
-    /// Which layers see how much; empty where all see everything.
-    layer_types: Vec<LayerType> = Vec::new(), windows::LayerTypes;
-    /// The tokens that layers of type [`LayerType::Sliding`] see, a token's own included; `None` where there are no such layers.
-    sliding_window: Option<usize> = None, windows::SlidingWindow;
-    /// Base of the rotary frequencies in layers that see a window; `None` where all layers share one.
-    rope_local_base_freq: Option<f32> = None, rotary::LocalBase;
-    /// Scores are divided by the root of this; `None` is the head size.
-    query_pre_attn_scalar: Option<f32> = None, windows::QueryScalar;
-    /// The gate's activation function.
-    hidden_act: Activation = Activation::Silu, codecs::HiddenAct;
-    /// How finely the inputs of ternary linears are kept; `None` where there are no such linears.
-    activations: Option<Activations> = None, activations::Declared;
-    /// Multiplies the embedding.
-    embedding_scale: f32 = 1.0, scalars::EmbeddingScale;
-    /// Multiplies the output of attention and of the feed-forward layer before it is added to the residual stream.
-    residual_scale: f32 = 1.0, scalars::ResidualScale;
-    /// Divides what the head is multiplied with.
-    logit_scale: f32 = 1.0, scalars::LogitScale;
-    /// How hidden states become one vector for a text; `None` where the file does not say.
-    pooling: Option<Pooling> = None, pooling::Declared;
-}
+/// Epsilon of the norms inside linears where a file names none.
+pub(crate) const LINEAR_NORM_EPS: f32 = 1e-6;
 
 /// Caps on hyper-parameters, checked before anything is allocated from them.
 pub mod limits {
@@ -256,11 +161,6 @@ impl Config {
             RopeScaling::LongRope { long_factor, original, .. } if long_factor.is_empty() => *original,
             _ => usize::MAX,
         }
-    }
-
-    /// Every hyper-parameter by name, but for the architecture and the model's name.
-    pub fn to_json(&self) -> Map<String, Value> {
-        FIELDS.iter().map(|field| (field.name.to_owned(), (field.value)(self))).collect()
     }
 
     /// Checks what the type promises; every reader ends with this, so nobody behind it checks again.
@@ -415,17 +315,5 @@ mod tests {
             }
         }
         assert_eq!(Config { head_dim: 10, partial_rotary_factor: 0.7, ..config() }.rotary_dim(), 7);
-    }
-
-    #[test]
-    fn no_key_belongs_to_two_fields() {
-        for info in &crate::architectures::ARCHITECTURES {
-            for mut keys in [gguf_keys(info), json_keys(info)] {
-                keys.sort_unstable();
-                let count = keys.len();
-                keys.dedup();
-                assert_eq!(keys.len(), count, "{keys:?}");
-            }
-        }
     }
 }

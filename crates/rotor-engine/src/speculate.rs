@@ -9,8 +9,9 @@
 //!    hash table of pairs of tokens, and for each place the one before it behind the same pair. A guess costs microseconds,
 //!    however long the text.
 //! 2. **How sure that is** (`Odds`): how often the first token of a guess was right lately, by the length of the run. Every
-//!    guess is scored by the tokens that came, whether it was computed or not. So a sequence that stops repeating itself
-//!    stops drafting, and one that begins to starts again, and neither pays for finding out.
+//!    guess is scored by the tokens that came, whether it was computed or not. So a sequence has nothing computed before a
+//!    guess of its own was right, stops drafting when it stops repeating itself and starts again when it begins to, and
+//!    never pays for finding out.
 //! 3. **What it costs** (`StepTimes`): the time of a step by its number of tokens, learnt from the steps themselves. A
 //!    measurement of its own would take longer than many a text, and would know nothing of the context's length.
 //! 4. Of all drafts the one is computed that gives the most tokens per second, summed over the sequences of the step; where
@@ -133,7 +134,7 @@ fn common_suffix(a: &[u32], b: &[u32]) -> usize {
 
 /// How often guesses were right lately, by the length of the run behind them: 2 to 3, 4 to 7, 8 to 15, 16 to 31, longer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Odds([Tally; 5]);
+struct Odds([Tally; Odds::CLASSES]);
 
 /// Guesses that were right, and all, a later one counting more than an earlier one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,22 +143,23 @@ struct Tally {
     all: f32,
 }
 
-/// What is believed of each length before there is evidence, and of how many guesses' weight that is.
-const BELIEVED: [f32; 5] = [0.3, 0.5, 0.7, 0.85, 0.9];
+/// Of how many guesses' weight the belief is that there is before evidence: longer runs are as likely as those one class
+/// shorter, and the shortest are never right. A guess costs nothing to score and something to compute, so evidence comes first.
 const BELIEF: f32 = 2.0;
 /// What each later guess leaves of the weight of an earlier one.
 const FADING: f32 = 0.95;
 
 impl Odds {
+    const CLASSES: usize = 5;
+
     fn class(run: usize) -> usize {
-        (run.max(2).ilog2() as usize - 1).min(BELIEVED.len() - 1)
+        (run.max(2).ilog2() as usize - 1).min(Odds::CLASSES - 1)
     }
 
     /// How likely the token after a run of this length is right.
     fn of(&self, run: usize) -> f32 {
-        let class = Odds::class(run);
-        let Tally { right, all } = self.0[class];
-        (right + BELIEF * BELIEVED[class]) / (all + BELIEF)
+        let tallies = &self.0[..=Odds::class(run)];
+        tallies.iter().fold(0.0, |believed, tally| (tally.right + BELIEF * believed) / (tally.all + BELIEF))
     }
 
     /// Compares a guess with what came: its first token, and each further one behind right ones.
@@ -247,22 +249,24 @@ impl StepTimes {
     }
 
     /// How much of each guess to compute in a step of `tokens` others, one of each sequence. `chances` are those of
-    /// [`Guesser::guess`]. Takes the likeliest tokens first, as far as each further one raises the expected rate.
+    /// [`Guesser::guess`]. Takes the likeliest tokens first, as far as each further one raises the expected rate. No step is
+    /// taken to be shorter than one of fewer tokens, whatever disturbed the one that was seen.
     fn drafts(&self, tokens: usize, chances: &[Vec<f32>]) -> Vec<usize> {
         let mut lengths = vec![0; chances.len()];
         let mut best = lengths.clone();
         let Some(alone) = self.seen.get(tokens).and_then(|_| self.fresh(tokens)) else { return best };
         let mut chosen = tokens as f32;
         let mut best_rate = LEAST_GAIN * chosen / alone.seconds;
+        let mut time = alone.seconds;
         for tokens in tokens + 1..=MOST_TOKENS {
             let next = chances.iter().zip(&lengths).enumerate();
             let next = next.filter_map(|(index, (chances, &length))| Some((index, *chances.get(length)?)));
             let Some((index, chance)) = next.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
             lengths[index] += 1;
             chosen += chance;
-            let rate = self.seconds(tokens).map_or(0.0, |seconds| chosen / seconds);
-            if rate > best_rate {
-                best_rate = rate;
+            time = self.seconds(tokens).map_or(f32::INFINITY, |seconds| seconds.max(time));
+            if chosen / time > best_rate {
+                best_rate = chosen / time;
                 best.clone_from(&lengths);
             }
         }
@@ -307,8 +311,7 @@ mod tests {
             let tokens: Vec<u32> = (0..3 * period as u32).map(|i| i % period as u32).collect();
             let mut guesser = Guesser::default();
             let chances = guesser.guess(&tokens, 99);
-            prop_assert_eq!(chances.len(), MOST_DRAFT);
-            prop_assert!(chances.windows(2).all(|pair| pair[1] < pair[0]));
+            prop_assert_eq!(&chances, &vec![0.0; MOST_DRAFT], "no guess was right so far");
             let expected: Vec<u32> = (0..length as u32).map(|i| i % period as u32).collect();
             prop_assert_eq!(guesser.draft(&tokens, length), expected);
         }
@@ -318,14 +321,16 @@ mod tests {
     fn right_guesses_raise_the_odds_and_wrong_ones_lower_them() {
         let mut guesser = Guesser::default();
         let mut text = vec![1, 2, 3, 4, 5, 6, 7, 8, 1, 2];
-        let first = guesser.guess(&text, 3);
-        assert_eq!(first, [BELIEVED[0], BELIEVED[0] * BELIEVED[0], BELIEVED[0] * BELIEVED[0] * BELIEVED[1]]);
+        assert_eq!(guesser.guess(&text, 3), [0.0; 3]);
         text.extend([3, 4]);
-        assert!(guesser.guess(&text, 1)[0] == BELIEVED[1], "a run of four is another class");
-        assert!(guesser.odds.of(2) > BELIEVED[0], "two guesses were right");
+        let chances = guesser.guess(&text, 3);
+        let two_right = (FADING + 1.0) / (FADING + 1.0 + BELIEF);
+        assert_eq!(chances[0], two_right, "a run of four is another class, and as likely as shorter ones");
+        assert!(chances.windows(2).all(|pair| pair[1] < pair[0]), "{chances:?}");
         text.extend([9, 1, 2]);
         guesser.guess(&text, 1);
-        assert!(guesser.odds.of(4) < BELIEVED[1], "what followed the run of four was another token");
+        assert_eq!(guesser.odds.of(2), two_right, "what a longer run says is not held against shorter ones");
+        assert!(guesser.odds.of(4) < two_right, "what followed the run of four was another token");
         let empty = Guesser::default().guess(&[1, 2], 5);
         assert!(empty.is_empty());
     }
@@ -352,6 +357,76 @@ mod tests {
         table.note(1, Duration::from_secs(1));
         table.note(1, Duration::from_secs(1000));
         assert!(table.seconds(1).unwrap() < 1.5, "one disturbed step says little");
+    }
+
+    /// The text is said behind its first `prompt` tokens. Returns the steps it takes, and the tokens of drafts.
+    fn said(text: &[u32], prompt: usize, times: &StepTimes) -> (usize, usize) {
+        let (mut guesser, mut steps, mut computed, mut at) = (Guesser::default(), 0, 0, prompt);
+        while at < text.len() {
+            let chances = guesser.guess(&text[..at], text.len() - at - 1);
+            let [length] = times.drafts(1, &[chances])[..] else { unreachable!("one sequence") };
+            let draft = guesser.draft(&text[..at], length);
+            let right = draft.iter().zip(&text[at..]).take_while(|(draft, token)| draft == token).count();
+            (steps, computed, at) = (steps + 1, computed + length, at + 1 + right);
+        }
+        (steps, computed)
+    }
+
+    /// A text of few different tokens, which go on otherwise than they did wherever they repeat themselves.
+    fn misleading(different: u32, tokens: usize) -> Vec<u32> {
+        let (mut lookup, mut text, mut random) = (Lookup::default(), Vec::new(), fastrand::Rng::with_seed(7));
+        while text.len() < tokens {
+            let guessed = lookup.find(&text).map(|guess| text[guess.place]);
+            let next = random.u32(..different);
+            text.push(if guessed == Some(next) { (next + 1) % different } else { next });
+        }
+        text
+    }
+
+    #[test]
+    fn guesses_that_are_all_wrong_are_not_computed() {
+        let free = times(&[(1, 1.0), (2, 1.01), (16, 1.15)]);
+        for different in [2, 3, 4, 8] {
+            let text = misleading(different, 400);
+            let mut guesser = Guesser::default();
+            let guessed = (200..400).filter(|&end| !guesser.guess(&text[..end], 1).is_empty()).count();
+            assert!(guessed > 150, "{guessed} guesses of {different} tokens");
+            assert_eq!(said(&text, 200, &free), (200, 0), "{different} tokens");
+        }
+    }
+
+    #[test]
+    fn guesses_that_become_wrong_are_soon_not_computed() {
+        let table = times(&[(1, 1.0), (2, 1.1), (16, 2.5)]);
+        let mut text: Vec<u32> = (1000..1064).collect();
+        text.extend_from_within(..);
+        let prompt = text.len();
+        text.extend_from_within(..64);
+        let (steps, right) = said(&text, prompt, &table);
+        assert!(steps < 20, "{steps} steps for 64 tokens that were said before, {right} of them drafted");
+        // The odds of that remain, and nothing is right any more.
+        text.extend(misleading(3, 300));
+        let (_, computed) = said(&text, prompt, &table);
+        assert!(computed - right <= 16, "{} tokens were drafted in vain", computed - right);
+    }
+
+    #[test]
+    fn a_text_that_is_said_again_is_drafted_from_its_third_token_on() {
+        let table = times(&[(1, 1.0), (2, 1.2), (16, 3.0)]);
+        let mut text: Vec<u32> = (0..128).collect();
+        text.extend_from_within(..);
+        let (steps, computed) = said(&text, 128, &table);
+        assert!(steps <= 32 && computed >= 96, "{steps} steps, {computed} tokens drafted");
+    }
+
+    #[test]
+    fn a_step_that_was_disturbed_makes_no_draft_look_cheap() {
+        let mut table = times(&[(2, 1.0), (1, 1.0)]);
+        for _ in 0..20 {
+            table.note(1, Duration::from_secs(4));
+        }
+        assert!(table.seconds(1) > table.seconds(2), "all the same");
+        assert_eq!(table.drafts(1, &[vec![0.0, 0.0]]), [0]);
     }
 
     #[test]

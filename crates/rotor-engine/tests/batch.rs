@@ -346,6 +346,43 @@ fn drafts_change_nothing_that_a_caller_sees() {
     assert_eq!(batches[0].statistics().counts.draft_tokens, 0);
 }
 
+/// Copied once, when a request is checked, and never again.
+#[derive(Debug)]
+struct OneCopy(std::sync::atomic::AtomicBool);
+
+impl Constraint for OneCopy {
+    fn mask(&mut self, _: &mut [f32]) -> Result<Allowed, ConstraintError> {
+        Ok(Allowed::Some)
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn roll_back(&mut self, _: usize) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn fork(&self) -> Option<Box<dyn Constraint>> {
+        let first = self.0.swap(false, std::sync::atomic::Ordering::Relaxed);
+        first.then(|| Box::new(OneCopy(false.into())) as Box<dyn Constraint>)
+    }
+}
+
+/// Every choice that was asked for has an end, also where its constraint is copied no more.
+#[test]
+fn a_choice_that_cannot_begin_says_so() {
+    let engine = demo();
+    let mut batch = engine.batch(options());
+    let generate = GenerateOptions { max_tokens: Some(3), ignore_eos: true, ..Default::default() };
+    let constraint: Option<Box<dyn Constraint>> = Some(Box::new(OneCopy(true.into())));
+    let request = Request { choices: 3, constraint, ..Request::new(vec![5, 9], generate) };
+    engine.submit(&mut batch, request).unwrap();
+    let ends: Vec<String> = seen(&engine, &mut batch).into_iter().map(|choice| choice.2).collect();
+    assert!(ends[0].contains("Length"), "{ends:?}");
+    assert!(ends[1..].iter().all(|end| end.contains("constraint")), "{ends:?}");
+}
+
 fn demo() -> Engine {
     let source = rotor::demo::open(&OpenOptions::default()).unwrap();
     Engine::from_source(&source, &Runtime::new(2).unwrap(), &mut |_| {}).unwrap()

@@ -7,8 +7,8 @@
 
 use crate::client::{ATTEMPTS, Answer, Client, Failure, read_failure};
 use crate::error::HubError;
+use crate::event::{Event, Examined, Examiner};
 use crate::hash::{Hash, Hasher};
-use crate::pull::{Event, Examined, Examiner};
 use crate::repository::{self, Repository};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

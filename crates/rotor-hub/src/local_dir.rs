@@ -6,7 +6,7 @@
 use crate::error::HubError;
 use crate::hash::Hash;
 use crate::name::relative_path;
-use crate::pull::{PlannedFile, is_right};
+use crate::plan::{PlannedFile, is_right};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};

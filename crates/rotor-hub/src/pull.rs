@@ -5,72 +5,20 @@ use crate::choose::{Candidate, Choice, absent, choose};
 use crate::client::Client;
 use crate::download::Job;
 use crate::error::HubError;
-use crate::hash::{Hash, hash_file};
+use crate::event::{Event, Examiner};
+use crate::hash::Hash;
 use crate::known;
 use crate::local_dir::LocalDir;
 use crate::lock::Lock;
 use crate::name::Reference;
+use crate::plan::{Plan, PlannedFile};
 use crate::repository::{self, Entry, Repository};
 use crate::settings::Settings;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Bytes that a disk is to have left after a download.
 const MARGIN: u64 = 64 << 20;
-
-/// What is going on.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The files have been chosen.
-    Chosen(&'a Plan),
-    /// Another process is fetching this file; it is waited for.
-    Waiting {
-        /// The file.
-        file: &'a str,
-    },
-    /// What an earlier run has left is being hashed.
-    Checking {
-        /// The file.
-        file: &'a str,
-        /// Bytes that have been hashed.
-        done: u64,
-        /// Bytes there are.
-        total: u64,
-    },
-    /// Bytes have come.
-    Progress {
-        /// The file.
-        file: &'a str,
-        /// Bytes of it that are here.
-        done: u64,
-        /// Bytes of the whole file.
-        total: u64,
-    },
-    /// Something failed and is tried again.
-    Retrying {
-        /// What failed.
-        why: String,
-        /// After how long it is tried again.
-        wait: Duration,
-    },
-    /// Something odd that does not keep the model from being used.
-    Warning(String),
-}
-
-/// What looking at the beginning of a file has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Examined {
-    /// It can be run, or there is nothing to object to.
-    Fine,
-    /// More of it is needed to tell.
-    TooShort,
-    /// It cannot be run, for this reason.
-    Refused(String),
-}
-
-/// Looks at the beginning of a GGUF file, at a path, of which the whole will have so many bytes.
-pub type Examiner<'a> = dyn Fn(&Path, u64) -> Examined + 'a;
 
 /// How to fetch.
 #[derive(Default)]
@@ -83,35 +31,6 @@ pub struct PullOptions<'a> {
     pub examine: Option<&'a Examiner<'a>>,
     /// Asked again and again whether to break off.
     pub cancelled: Option<&'a dyn Fn() -> bool>,
-}
-
-/// What is to be fetched.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The repository, at a commit.
-    pub repository: Repository,
-    /// The files, with why they were chosen.
-    pub choice: Choice,
-    /// The sizes and hashes of the files.
-    pub files: Vec<PlannedFile>,
-}
-
-/// A file that is to be here.
-#[derive(Clone, Debug)]
-pub struct PlannedFile {
-    /// The name in the repository.
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-    /// The hash of the contents.
-    pub hash: Hash,
-}
-
-impl Plan {
-    /// Bytes of all files.
-    pub fn size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).fold(0, u64::saturating_add)
-    }
 }
 
 /// What has been fetched.
@@ -382,10 +301,4 @@ fn require_room(folder: &Path, files: impl Iterator<Item = (u64, PathBuf)>) -> R
         return Err(HubError::Disk { folder: folder.to_path_buf(), needed: needed.saturating_add(MARGIN), available });
     }
     Ok(())
-}
-
-/// Whether a file has the hash that is on record, telling how many bytes have been read.
-pub(crate) fn is_right(path: &Path, file: &PlannedFile, progress: &mut dyn FnMut(u64)) -> Result<bool, HubError> {
-    let hash = hash_file(path, &file.hash, progress).map_err(HubError::io("read", path))?;
-    Ok(hash == file.hash)
 }

@@ -1,6 +1,6 @@
 //! Models that other programs have stored, found by their own manifests and read in place. Nothing here writes.
 
-use crate::local::{LocalModel, Origin};
+use crate::model::{LocalModel, Origin};
 use crate::name::relative_path;
 use crate::settings::Environment;
 use serde::Deserialize;

@@ -3,9 +3,9 @@
 use super::rates::Rates;
 use super::roofline::{Chart, Panel, Point};
 use super::{options::MeasureArgs, roofline, roofs};
-use crate::args::whole_number;
 use crate::progress::Bar;
 use crate::terminal::{print, print_json};
+use crate::values::whole_number;
 use anyhow::Context as _;
 use rotor::bench::kernels::Products;
 use rotor::machine::{Memory, RoofMeter, Roofs};

@@ -1,6 +1,6 @@
 //! The options that all measurements share.
 
-use crate::args::{ThreadList, thread_list, whole_number};
+use crate::values::{ThreadList, thread_list, whole_number};
 use clap::builder::FalseyValueParser;
 use std::path::PathBuf;
 

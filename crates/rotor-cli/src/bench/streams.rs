@@ -49,45 +49,61 @@ fn tests(args: &Args) -> Result<Vec<Streams>, UsageError> {
     Ok(tests)
 }
 
+/// All tests in turn, once for each repetition, so that what slows the machine down slows all of them down.
 fn measure(args: &Args, tests: &[Streams]) -> anyhow::Result<(Vec<Row>, &'static str)> {
     let context = tests.iter().map(|test| test.context()).max().unwrap_or(0);
     let mut engine = args.load_engine(context)?;
     let bar = Bar::steps("measuring");
     let threads = args.measure.threads();
     let total = (tests.len() * threads.len() * args.measure.repetitions) as u64;
-    let mut rows = Vec::new();
+    let (mut rows, mut done) = (Vec::new(), 0);
     for threads in threads {
         engine.set_threads(threads);
-        for &test in tests {
-            let done = (rows.len() * args.measure.repetitions) as u64;
-            rows.push(measure_in_turn(args, &engine, threads, test, &mut |run| bar.set(done + run as u64, total))?);
+        let warm = tests.iter().map(|&test| Measured::warmed_up(args, &engine, test));
+        let mut measured = warm.collect::<anyhow::Result<Vec<Measured>>>()?;
+        for _ in 0..args.measure.repetitions {
+            for test in &mut measured {
+                test.repeat(args, &engine)?;
+                done += 1;
+                bar.set(done, total);
+            }
         }
+        rows.extend(measured.into_iter().map(|test| test.row(threads)).collect::<anyhow::Result<Vec<Row>>>()?);
     }
     Ok((rows, engine.model().runtime().kernels.isa().name()))
 }
 
-/// Requests that come and go, and as many sequences in step, in turn.
-fn measure_in_turn(
-    args: &Args,
-    engine: &Engine,
-    threads: usize,
+/// Requests that come and go, and as many sequences in step.
+struct Measured {
     test: Streams,
-    progress: &mut dyn FnMut(usize),
-) -> anyhow::Result<Row> {
-    let (kv, speculate) = (args.kv.kind(), args.speculate.kind());
-    let Streams { streams: batch, prompt: depth, generate: tokens } = test;
-    let beside = Test::Generate { tokens, depth, batch };
-    let mut bench = Bench::new(engine, beside.context(), kv);
-    bench.warm_up(engine, beside)?;
-    Streams { generate: 2, ..test }.run(engine, kv, speculate)?;
-    let (mut runs, mut rates) = (Vec::new(), Vec::new());
-    for repetition in 0..args.measure.repetitions {
-        runs.push(test.run(engine, kv, speculate)?);
-        rates.push(beside.tokens() as f64 / bench.run(engine, beside)?.as_secs_f64());
-        progress(repetition + 1);
+    beside: Test,
+    bench: Bench,
+    runs: Vec<StreamsRun>,
+    in_step: Vec<f64>,
+}
+
+impl Measured {
+    fn warmed_up(args: &Args, engine: &Engine, test: Streams) -> anyhow::Result<Measured> {
+        let Streams { streams: batch, prompt: depth, generate: tokens } = test;
+        let beside = Test::Generate { tokens, depth, batch };
+        let mut bench = Bench::new(engine, beside.context(), args.kv.kind());
+        bench.warm_up(engine, beside)?;
+        Streams { generate: 2, ..test }.run(engine, args.kv.kind(), args.speculate.kind())?;
+        Ok(Measured { test, beside, bench, runs: Vec::new(), in_step: Vec::new() })
     }
-    let in_step = Rates::new(rates).with_context(|| format!("{beside} took no time that could be measured"))?;
-    Ok(Row { test, threads, runs, in_step })
+
+    /// One after the other.
+    fn repeat(&mut self, args: &Args, engine: &Engine) -> anyhow::Result<()> {
+        self.runs.push(self.test.run(engine, args.kv.kind(), args.speculate.kind())?);
+        self.in_step.push(self.beside.tokens() as f64 / self.bench.run(engine, self.beside)?.as_secs_f64());
+        Ok(())
+    }
+
+    fn row(self, threads: usize) -> anyhow::Result<Row> {
+        let Measured { test, beside, runs, in_step, .. } = self;
+        let in_step = Rates::new(in_step).with_context(|| format!("{beside} took no time that could be measured"))?;
+        Ok(Row { test, threads, runs, in_step })
+    }
 }
 
 impl Row {
@@ -101,11 +117,13 @@ impl Row {
         Some(Rates::new(self.runs.iter().filter_map(StreamsRun::decode_rate).collect())?.median())
     }
 
-    /// The same, as a multiple of one request's.
+    /// The same, as a multiple of one request's: the median of what the repetitions say, each by its own run of one request.
     fn multiple(&self, rows: &[Row]) -> Option<f64> {
         let one = Streams { streams: 1, ..self.test };
         let alone = rows.iter().find(|row| row.test == one && row.threads == self.threads)?;
-        Some(self.decode_rate()? / alone.decode_rate()?)
+        let pairs = self.runs.iter().zip(&alone.runs);
+        let multiples = pairs.filter_map(|(run, alone)| Some(run.decode_rate()? / alone.decode_rate()?));
+        Some(Rates::new(multiples.collect())?.median())
     }
 
     /// Times of all runs, in milliseconds: the median, and what 95 of 100 do not exceed.
@@ -138,6 +156,7 @@ impl Row {
             "draft_n": draft_tokens,
             "draft_n_accepted": accepted_tokens,
             "samples": self.runs.iter().map(|run| finite(Some(run.rate()))).collect::<Vec<_>>(),
+            "decode_samples": self.runs.iter().map(|run| finite(run.decode_rate())).collect::<Vec<_>>(),
         })
     }
 }

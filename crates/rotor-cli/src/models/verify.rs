@@ -1,7 +1,7 @@
 //! `rotor verify`: is this file whole, and does this machine compute it right?
 
 use super::{library, resolve};
-use crate::args::{OpenArgs, ThreadArgs};
+use crate::args::{ModelArg, OpenArgs, ThreadArgs};
 use crate::load;
 use crate::progress::Bar;
 use crate::terminal::{print, print_json, printable};
@@ -27,9 +27,8 @@ use std::process::ExitCode;
 /// exit code is 1 where something is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A .gguf file (the first part of a split one), a .safetensors file, a folder in Hugging Face layout, or a model's name.
-    #[arg(value_name = "MODEL", env = "ROTOR_MODEL", hide_env = true)]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     /// Write the fingerprint into this file.
     #[arg(long, value_name = "FILE", env = "ROTOR_RECORD", hide_env = true)]
     record: Option<PathBuf>,
@@ -56,10 +55,10 @@ struct Report {
 }
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let path = resolve(&args.model)?;
+    let path = resolve(args.model.path())?;
     let recorded = args.compare.as_deref().map(read_fingerprint).transpose()?;
     let record = args.record.as_deref().map(AtomicFile::create).transpose()?;
-    let (mut checks, sha256) = checksums(&args.model, &path)?;
+    let (mut checks, sha256) = checksums(args.model.path(), &path)?;
     let load = LoadOptions { dense_activations: DenseActivations::F32, read: Read::All, ..LoadOptions::default() };
     let source = Source::open(&path, &OpenOptions { load, ..args.open.options()? })?;
     checks.push(structure(&source));
@@ -193,7 +192,7 @@ fn compute(
     let comparison = Comparison::of(&reference, &Comparison::logits(&engine, &ids)?, source.config().vocab_size);
     checks.push(comparison.check());
     let report = Report {
-        model: args.model.display().to_string(),
+        model: args.model.path().display().to_string(),
         checks,
         sha256,
         comparison,

@@ -11,11 +11,12 @@ mod options;
 #[cfg(feature = "grammar")]
 mod schema;
 
-use crate::args::{KvMemoryArgs, KvName, LoadArgs, OptionalModelArg, ReadArgs, SpeculateArgs, ThreadArgs, context};
+use crate::args::{KvMemoryArgs, LoadArgs, OptionalModelArg, ReadArgs, SpeculateArgs, ThreadArgs};
 use crate::load;
 use crate::outcome::UsageError;
 use crate::terminal::{printable, read_stdin};
 use crate::units;
+use crate::values::{KvName, context};
 use anyhow::bail;
 use clap::builder::FalseyValueParser;
 use options::{SamplingArgs, TokenLimit, token_limit};

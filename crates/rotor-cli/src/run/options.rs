@@ -1,7 +1,7 @@
 //! The flags that choose tokens.
 
-use crate::args::{count, number, seed};
 use crate::outcome::UsageError;
+use crate::values::{count, number, seed};
 use rotor::sample::SamplingOptions;
 use std::hash::{BuildHasher, RandomState};
 

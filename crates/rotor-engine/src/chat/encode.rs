@@ -5,8 +5,10 @@
 //! template looks into the texts, only those that contain control tokens are marked; if that fails too nobody can tell whose
 //! the control tokens are, and the conversation is refused.
 
-use super::conversation::Prepared;
-use super::{ChatError, ChatTemplate, Conversation};
+use super::conversation::Conversation;
+use super::error::ChatError;
+use super::prepared::Prepared;
+use super::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value as Json;
 use std::ops::Range;
@@ -25,7 +27,7 @@ pub fn encode_chat(
     template: &ChatTemplate,
     conversation: &Conversation,
 ) -> Result<Vec<u32>, ChatError> {
-    let prepared = Prepared::new(conversation, template)?;
+    let prepared = Prepared::new(conversation, template.source())?;
     let rendered = template.render_prepared(conversation, &prepared)?;
     let suspect = |text: &str| !tokenizer.control_tokens(text).is_empty();
     if let Some(place) = first_place(&prepared, &|text, is_key| is_key && suspect(text)) {

@@ -1,6 +1,7 @@
+use super::template::BITNET;
 use super::*;
 use crate::formats::{GgufVocabulary, TokenizerSource};
-use crate::tokenizer::SpecialTokens;
+use crate::tokenizer::{SpecialTokens, Tokenizer};
 
 const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}\
     {% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim \

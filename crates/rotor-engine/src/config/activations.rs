@@ -5,14 +5,8 @@
 //! moves their logits by percents of the largest, and by half of it where a few channels are much larger than the rest.
 //! A file rarely says which it is, so the choice follows from what is known of the families; a conversion writes it down.
 
-use super::Config;
-use super::codecs::{Codec, Parameter};
-use crate::architectures::ArchitectureInfo;
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::write::GgufKeys;
 use rotor_kernels::ternary::Precision;
-use serde_json::{Map, Value};
 
 /// How finely the inputs of ternary linears are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,54 +37,16 @@ impl Activations {
         }
     }
 
-    fn parse(name: &str) -> Result<Activations, FormatError> {
+    /// The choice of a name in a file.
+    pub(super) fn parse(name: &str) -> Result<Activations, FormatError> {
         let known = || FormatError::invalid(KEY, "int8 or exact", format!("{name:?}"));
         Self::ALL.into_iter().find(|activations| activations.name() == name).ok_or_else(known)
-    }
-}
-
-impl Parameter for Activations {
-    fn to_json(&self) -> Value {
-        self.name().into()
     }
 }
 
 /// The key of a GGUF that says it; in a `config.json` the dot is an underscore.
 pub(crate) const KEY: &str = "rotor.activations";
 pub(crate) const JSON_KEY: &str = "rotor_activations";
-
-/// What a file says of itself. Where it says nothing, [`of_family`] tells, once the forms of its weights are known.
-pub(super) struct Declared;
-
-impl Codec<Option<Activations>> for Declared {
-    fn read_gguf(&self, file: &mut GgufFile<'_>, _: &Config) -> Result<Option<Activations>, FormatError> {
-        file.str(KEY)?.map(Activations::parse).transpose()
-    }
-
-    fn read_json(&self, file: &JsonObject<'_>, _: &Config) -> Result<Option<Activations>, FormatError> {
-        file.str(JSON_KEY)?.map(Activations::parse).transpose()
-    }
-
-    fn put_gguf(&self, value: &Option<Activations>, _: &Config, keys: &mut GgufKeys<'_>) {
-        if let Some(activations) = value {
-            keys.string(KEY, activations.name());
-        }
-    }
-
-    fn put_json(&self, value: &Option<Activations>, _: &Config, map: &mut Map<String, Value>) {
-        if let Some(activations) = value {
-            map.insert(JSON_KEY.into(), activations.name().into());
-        }
-    }
-
-    fn gguf_keys(&self, _: &ArchitectureInfo) -> Vec<&'static str> {
-        vec![KEY]
-    }
-
-    fn json_keys(&self, _: &ArchitectureInfo) -> Vec<&'static str> {
-        vec![JSON_KEY]
-    }
-}
 
 /// What tells the families apart.
 #[derive(Clone, Copy, Debug, Default)]

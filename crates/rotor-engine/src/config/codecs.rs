@@ -1,16 +1,17 @@
 //! How each hyper-parameter is held by a GGUF and by a `config.json`: a codec for those that are a number under a key, and
 //! one for each that is not.
 
-use super::{Activation, Config, LayerType};
+use super::activations::Activations;
+use super::pooling::Pooling;
+use super::values::{Activation, HIDDEN_ACT_KEY, LayerType, short};
+use super::{Config, LINEAR_NORM_EPS};
 use crate::architectures::ArchitectureInfo;
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::rope::{RopeScaling, short};
-use crate::write::GgufKeys;
+use crate::formats::gguf::file::GgufFile;
+use crate::formats::hf::json::Object as JsonObject;
+use crate::rope::scaling::RopeScaling;
+use crate::write::gguf_keys::GgufKeys;
 use serde_json::{Map, Value, json};
-
-/// Epsilon of the norms inside linears where a file names none.
-pub(super) const LINEAR_NORM_EPS: f32 = 1e-6;
 
 /// A value that people and programs can be shown.
 pub(super) trait Parameter {
@@ -49,6 +50,18 @@ impl Parameter for Activation {
 }
 
 impl Parameter for LayerType {
+    fn to_json(&self) -> Value {
+        self.name().into()
+    }
+}
+
+impl Parameter for Activations {
+    fn to_json(&self) -> Value {
+        self.name().into()
+    }
+}
+
+impl Parameter for Pooling {
     fn to_json(&self) -> Value {
         self.name().into()
     }
@@ -312,9 +325,6 @@ impl Codec<f32> for LinearNormEps {
 
 /// The gate's activation function, for which GGUF has no key.
 pub(super) struct HiddenAct;
-
-/// The key that rotor writes where nothing else in a GGUF tells.
-pub(crate) const HIDDEN_ACT_KEY: &str = "rotor.hidden_act";
 
 impl HiddenAct {
     /// What the vocabulary and the depth tell of the two BitNet families, which come under the same names.

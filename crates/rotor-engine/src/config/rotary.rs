@@ -2,11 +2,14 @@
 
 use super::Config;
 use super::codecs::Codec;
+use super::values::short;
 use crate::architectures::{ArchitectureInfo, RopeRows};
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::rope::{self, RopeScaling, short};
-use crate::write::GgufKeys;
+use crate::formats::gguf::file::GgufFile;
+use crate::formats::hf::json::Object as JsonObject;
+use crate::rope;
+use crate::rope::scaling::{self, RopeScaling};
+use crate::write::gguf_keys::GgufKeys;
 use serde_json::{Map, Value};
 
 /// Base of the rotary frequencies where a GGUF names none; ggml's.
@@ -170,10 +173,10 @@ impl Scaling {
                 return Err(FormatError::unsupported(format!("RoPE scaling {other:?}"), why));
             }
         };
-        match (file.vector(rope::DIVISORS, config.rotary_dim() / 2)?, scaling) {
+        match (file.vector(scaling::DIVISORS, config.rotary_dim() / 2)?, scaling) {
             (Some(divisors), RopeScaling::Default) => Ok(RopeScaling::Divisors(divisors)),
             (Some(_), other) => Err(FormatError::unsupported(
-                format!("RoPE scaling {:?} and a tensor {:?}", other.name(), rope::DIVISORS),
+                format!("RoPE scaling {:?} and a tensor {:?}", other.name(), scaling::DIVISORS),
                 "one of them",
             )),
             (None, scaling) => Ok(scaling),
@@ -187,12 +190,12 @@ impl Scaling {
             return Err(FormatError::unsupported(what, "YaRN blends the whole way here, which is 1"));
         }
         let multiplier = number("attn_factor")?.unwrap_or(1.0) * number("yarn_attn_factor")?.unwrap_or(1.0);
-        let given = rope::yarn_attention_factor(f64::from(factor), 1.0) * f64::from(multiplier);
+        let given = scaling::yarn_attention_factor(f64::from(factor), 1.0) * f64::from(multiplier);
         Ok(RopeScaling::Yarn {
             factor,
             original,
-            beta_fast: number("yarn_beta_fast")?.unwrap_or(rope::BETA_FAST),
-            beta_slow: number("yarn_beta_slow")?.unwrap_or(rope::BETA_SLOW),
+            beta_fast: number("yarn_beta_fast")?.unwrap_or(scaling::BETA_FAST),
+            beta_slow: number("yarn_beta_slow")?.unwrap_or(scaling::BETA_SLOW),
             attention_factor: (multiplier != 1.0).then_some(given as f32),
             truncate: true,
         })
@@ -206,14 +209,14 @@ impl Scaling {
     ) -> Result<RopeScaling, FormatError> {
         let pairs = config.rotary_dim() / 2;
         let [short_factor, long_factor] = [
-            file.vector(rope::SHORT_FACTORS, pairs)?.unwrap_or_default(),
-            file.vector(rope::LONG_FACTORS, pairs)?.unwrap_or_default(),
+            file.vector(scaling::SHORT_FACTORS, pairs)?.unwrap_or_default(),
+            file.vector(scaling::LONG_FACTORS, pairs)?.unwrap_or_default(),
         ];
         if short_factor.is_empty() && long_factor.is_empty() {
             file.warnings.push(format!(
                 "RoPE scaling is longrope, but the file lacks {} and {}: it runs to {original} tokens, no further",
-                rope::SHORT_FACTORS,
-                rope::LONG_FACTORS,
+                scaling::SHORT_FACTORS,
+                scaling::LONG_FACTORS,
             ));
         }
         // In a GGUF the factor is that of the contexts, 1 where a converter had none.
@@ -227,12 +230,12 @@ impl Codec<RopeScaling> for Scaling {
     fn read_gguf(&self, file: &mut GgufFile<'_>, config: &Config) -> Result<RopeScaling, FormatError> {
         let Some(exact) = exact_rope(file)? else { return Self::from_keys(file, config) };
         let object = JsonObject::new(&exact, ROPE_KEY);
-        let scaling = rope::from_json(&object, None, config.max_position_embeddings)?;
+        let scaling = scaling::from_json(&object, None, config.max_position_embeddings)?;
         scaling.check(config.rotary_dim())?;
-        match file.vector(rope::DIVISORS, config.rotary_dim() / 2)? {
+        match file.vector(scaling::DIVISORS, config.rotary_dim() / 2)? {
             stored @ Some(_) if stored != scaling.divisors(config.rope_theta, config.rotary_dim()) => {
                 let expected = format!("the divisors that metadata key {ROPE_KEY} gives");
-                Err(FormatError::invalid(format!("tensor {:?}", rope::DIVISORS), expected, "others"))
+                Err(FormatError::invalid(format!("tensor {:?}", scaling::DIVISORS), expected, "others"))
             }
             _ => Ok(scaling),
         }
@@ -241,7 +244,7 @@ impl Codec<RopeScaling> for Scaling {
     fn read_json(&self, file: &JsonObject<'_>, config: &Config) -> Result<RopeScaling, FormatError> {
         let Some(parameters) = Rope::of(file, config)?.parameters else { return Ok(RopeScaling::Default) };
         let original = file.usize("original_max_position_embeddings")?;
-        let scaling = rope::from_json(&parameters, original, config.max_position_embeddings)?;
+        let scaling = scaling::from_json(&parameters, original, config.max_position_embeddings)?;
         // A factor of 1 stretches nothing.
         Ok(if scaling == (RopeScaling::Linear { factor: 1.0 }) { RopeScaling::Default } else { scaling })
     }
@@ -264,12 +267,12 @@ impl Codec<RopeScaling> for Scaling {
                 keys.string("rope.scaling.type", "yarn");
                 keys.f32("rope.scaling.factor", *factor);
                 keys.u32("rope.scaling.original_context_length", *original);
-                if (*beta_fast, *beta_slow) != (rope::BETA_FAST, rope::BETA_SLOW) {
+                if (*beta_fast, *beta_slow) != (scaling::BETA_FAST, scaling::BETA_SLOW) {
                     keys.f32("rope.scaling.yarn_beta_fast", *beta_fast);
                     keys.f32("rope.scaling.yarn_beta_slow", *beta_slow);
                 }
                 if let Some(given) = attention_factor {
-                    let usual = rope::yarn_attention_factor(f64::from(*factor), 1.0);
+                    let usual = scaling::yarn_attention_factor(f64::from(*factor), 1.0);
                     keys.f32("rope.scaling.attn_factor", (f64::from(*given) / usual) as f32);
                 }
                 says_all = attention_factor.is_none() && *truncate;
@@ -340,7 +343,7 @@ impl Codec<Option<f32>> for LocalBase {
         }
         let sliding = Rope::of(file, config)?.sliding;
         if let Some(sliding) = &sliding
-            && rope::from_json(sliding, None, config.max_position_embeddings)? != RopeScaling::Default
+            && scaling::from_json(sliding, None, config.max_position_embeddings)? != RopeScaling::Default
         {
             return Err(FormatError::unsupported(
                 "RoPE scaling of sliding_attention layers",

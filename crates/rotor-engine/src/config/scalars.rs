@@ -2,11 +2,12 @@
 
 use super::Config;
 use super::codecs::Codec;
+use super::values::short;
 use crate::architectures::{ArchitectureInfo, Scalars};
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::rope::short;
-use crate::write::GgufKeys;
+use crate::formats::gguf::file::GgufFile;
+use crate::formats::hf::json::Object as JsonObject;
+use crate::write::gguf_keys::GgufKeys;
 use serde_json::{Map, Value, json};
 
 /// `scale_emb` and `scale_depth` of MiniCPM files that name none.

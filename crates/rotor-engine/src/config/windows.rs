@@ -1,12 +1,13 @@
 //! Codecs of what attention sees and how its scores are scaled.
 
 use super::codecs::{Codec, Parameter};
-use super::{Config, LayerType, limits};
+use super::values::{LayerType, short};
+use super::{Config, limits};
 use crate::architectures::ArchitectureInfo;
 use crate::error::FormatError;
-use crate::formats::{GgufFile, JsonObject};
-use crate::rope::short;
-use crate::write::GgufKeys;
+use crate::formats::gguf::file::GgufFile;
+use crate::formats::hf::json::Object as JsonObject;
+use crate::write::gguf_keys::GgufKeys;
 use serde_json::{Map, Value};
 
 /// Every so many layers of a checkpoint one sees everything.

@@ -1,6 +1,6 @@
 //! Which type the numbers that are not ternary get: nothing is rounded unless it was asked for.
 
-use super::Target;
+use super::options::Target;
 use super::pieces::{Content, Piece};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Source};

@@ -1,7 +1,8 @@
 //! The keys of a GGUF: passed through from one, or made from the files of a Hugging Face folder.
 
+use super::card;
+use super::options::{Container, ConvertOptions, Target};
 use super::plan::Planned;
-use super::{Container, ConvertOptions, Target, card};
 use crate::architectures::ArchitectureInfo;
 use crate::error::FormatError;
 use crate::formats::metadata::{Metadata, Value};

@@ -3,7 +3,7 @@
 //! Between files that name tensors alike, every tensor goes over under its own name and with its rows as they are. Between
 //! GGUF and Hugging Face the roles of the graph are the dictionary, and the rows of a Llama's q and k change their order.
 
-use super::Target;
+use super::options::Target;
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{
@@ -247,7 +247,7 @@ fn scales_in(tensor: &TernaryTensor<'_>, order: RowOrder, factor: f32) -> Scales
 fn rope_tensors<'a>(config: &Config, naming: Naming) -> Result<Vec<Piece<'a>>, FormatError> {
     match (naming, &config.rope_scaling) {
         (Naming::HuggingFace, RopeScaling::Divisors(_)) => Err(FormatError::unsupported(
-            format!("tensor {:?} in a Hugging Face folder", rope::DIVISORS),
+            format!("tensor {:?} in a Hugging Face folder", rope::scaling::DIVISORS),
             "config.json has a formula for such divisors, and a tensor does not tell which",
         )),
         (Naming::HuggingFace, _) => Ok(Vec::new()),
@@ -270,7 +270,7 @@ fn left_behind(source: &Source) -> Vec<String> {
     let norms: HashSet<&str> = source.roles().into_iter().filter_map(|role| source.input_norm_name(role)).collect();
     let has_place = |name: &str| {
         roles.contains_key(name)
-            || [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS].contains(&name)
+            || [rope::scaling::DIVISORS, rope::scaling::SHORT_FACTORS, rope::scaling::LONG_FACTORS].contains(&name)
             || companions.contains(name)
             || name
                 .strip_suffix(".scale")

@@ -1,6 +1,6 @@
 //! The tensors of the file to be written, and how each gets its bytes.
 
-use super::Target;
+use super::options::Target;
 use super::pieces::{Content, Piece};
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, RowOrder, Source};

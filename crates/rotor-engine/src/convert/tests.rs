@@ -14,6 +14,7 @@ use crate::rope::RopeScaling;
 use crate::runtime::Runtime;
 use models::{Model, ScaleKind, interleaved, listed, open};
 use proptest::prelude::*;
+use rotor_kernels::DenseType;
 use rotor_kernels::attention::KvType;
 use std::path::PathBuf;
 use std::sync::LazyLock;

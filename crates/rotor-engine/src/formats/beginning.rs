@@ -4,7 +4,8 @@
 //! stand in the header. The beginning is opened as if the rest were there and zero; only a complaint about something that is
 //! not supported counts then, because every other may come from the zeros.
 
-use super::{OpenOptions, Source};
+use super::options::OpenOptions;
+use super::source::Source;
 use crate::error::FormatError;
 use std::fs::File;
 use std::io::{Read, Write};

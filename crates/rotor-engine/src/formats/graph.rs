@@ -3,8 +3,9 @@
 //! Both containers end here: their own code only says which name each [`Role`] has and how a linear is stored. What is
 //! left over matters as much as what is found, because a bias or a norm that nobody applies would be silently wrong.
 
+use super::RowOrder;
+use super::parts::{Part, Role};
 use super::table::{Storage, TensorId, TensorTable};
-use super::{Part, Role, RowOrder};
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::TernaryForm;

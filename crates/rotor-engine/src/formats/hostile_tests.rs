@@ -6,6 +6,7 @@ use super::*;
 use crate::FormatError;
 use crate::forms::I2sLayout;
 use proptest::prelude::*;
+use rotor_kernels::DenseType;
 
 fn open(bytes: Vec<u8>) -> Result<Source, FormatError> {
     Source::from_bytes(bytes, &OpenOptions::default())

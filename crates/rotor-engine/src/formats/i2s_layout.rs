@@ -11,8 +11,8 @@
 
 use super::graph::{Form, Graph};
 use super::metadata::Metadata;
+use super::parts::{Part, Role};
 use super::table::TensorTable;
-use super::{Part, Role};
 use crate::error::FormatError;
 use crate::forms::{I2sLayout, TernaryForm};
 

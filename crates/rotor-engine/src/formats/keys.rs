@@ -4,11 +4,11 @@
 //! change nothing here. Or it is refused by name, because the graph does not do what it asks for. Or nobody knows it, and then
 //! a warning names it. The keys of tokenizers are the tokenizer's business and are not looked at here.
 
-use super::Part;
-use super::hf::JsonObject;
+use super::hf::json::Object as JsonObject;
 use super::metadata::{Metadata, Value};
+use super::parts::Part;
 use crate::architectures::{ArchitectureInfo, SWITCHED_OFF};
-use crate::config::{gguf_keys, json_keys};
+use crate::config::fields::{gguf_keys, json_keys};
 use crate::error::FormatError;
 use serde_json::Value as Json;
 

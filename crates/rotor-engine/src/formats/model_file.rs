@@ -2,13 +2,16 @@
 //!
 //! Opening is one step and binding another. Anything that has the form of a GGUF, a safetensors file or a model folder opens,
 //! so that it can be shown: a model of an unknown architecture, a download that is cut short, an adapter. Whether it is a
-//! model that runs is asked by [`ModelFile::bind`], which says what keeps it from being one.
+//! model that runs is asked by [`ModelFile::bind`](super::ModelFile::bind), which says what keeps it from being one.
 
 use super::map::{FileBytes, kind_of};
 use super::metadata::Metadata;
+use super::parts::Role;
 use super::rotor::{self, Origin};
+use super::summary::{SourceKind, SourceMetadata, TensorSummary};
 use super::table::TensorTable;
-use super::{OpenOptions, Role, Source, SourceKind, SourceMetadata, TensorSummary, TokenizerSource, foreign, gguf, hf};
+use super::tokenizer_source::TokenizerSource;
+use super::{foreign, gguf, hf};
 use crate::config::limits;
 use crate::error::FormatError;
 use crate::tokenizer::{TokenizerDescription, TokenizerError, ids_needed};
@@ -24,7 +27,7 @@ pub struct ModelFile {
     pub(super) kind: SourceKind,
     pub(super) warnings: Vec<String>,
     /// The file or folder as it was named; `None` for bytes in memory.
-    path: Option<PathBuf>,
+    pub(super) path: Option<PathBuf>,
 }
 
 /// What is particular to a container.
@@ -32,15 +35,6 @@ pub struct ModelFile {
 pub(super) enum Contents {
     Gguf(Metadata),
     HuggingFace(hf::Folder),
-}
-
-/// A file that does not run, and why.
-#[derive(Debug)]
-pub struct Unbound {
-    /// The file, for those who want to show it.
-    pub file: ModelFile,
-    /// What keeps it from running.
-    pub error: FormatError,
 }
 
 impl ModelFile {
@@ -118,37 +112,9 @@ impl ModelFile {
         Self { table, contents, kind, warnings, path: path.map(Path::to_path_buf) }
     }
 
-    /// The model that the file holds, with everything but the weights checked.
-    ///
-    /// # Errors
-    ///
-    /// The file itself, and what keeps it from running: a flaw of its own, being something else than a language model, an
-    /// unknown architecture, a tensor that is missing or of the wrong shape, a key that asks for what is not done here.
-    pub fn bind(mut self, options: &OpenOptions) -> Result<Source, Box<Unbound>> {
-        let flaw = self.table.take_flaw();
-        match flaw.map_or_else(|| self.parts(options), Err) {
-            Ok(parts) => Ok(Source::new(self, parts, options)),
-            Err(error) => {
-                let error = match &self.path {
-                    Some(path) => error.in_file(path),
-                    None => error,
-                };
-                Err(Box::new(Unbound { file: self, error }))
-            }
-        }
-    }
-
-    /// Everything that a [`Source`] has beyond the file.
-    fn parts(&mut self, options: &OpenOptions) -> Result<super::source::Bound, FormatError> {
-        if let Some((what, why)) = self.nature() {
-            return Err(FormatError::unsupported(what, why));
-        }
-        super::source::bind(&mut self.contents, &self.table, options)
-    }
-
     /// What the file is instead of a language model with its weights, and what to do; `None` where nothing tells. Names of
     /// architectures are judged where hyper-parameters are read.
-    fn nature(&self) -> Option<(&'static str, &'static str)> {
+    pub(super) fn nature(&self) -> Option<(&'static str, &'static str)> {
         const ADAPTER: (&str, &str) =
             ("an adapter (LoRA)", "it changes another model's weights; merge it into that model first");
         let names = || self.table.iter().map(|(_, tensor)| tensor.name.as_str());

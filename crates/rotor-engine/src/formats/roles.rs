@@ -2,8 +2,11 @@
 
 use super::graph::{Form, ScalePlace};
 use super::model_file::Contents;
+use super::parts::Role;
+use super::source::Source;
 use super::table::{Storage, TensorId};
-use super::{DenseTensor, Role, RowOrder, Source, hf};
+use super::weight::DenseTensor;
+use super::{RowOrder, hf};
 use crate::error::FormatError;
 use crate::forms::TernaryForm;
 use std::borrow::Cow;

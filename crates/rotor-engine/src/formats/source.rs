@@ -1,118 +1,23 @@
 //! An opened model: one type over both containers, with everything but the weights checked.
 
+use super::bind::{Bound, bind};
 use super::graph::{Form, Graph, Matrix, ScalePlace};
-use super::i2s_layout::Detection;
 use super::map::FileBytes;
-use super::metadata::{Array, Metadata, Value};
+use super::metadata::{Array, Value};
 use super::model_file::{Contents, ModelFile};
-use super::table::{TensorId, TensorTable};
-use super::{DenseTensor, Role, SourceLinear, TokenizerSource, Weight, gguf, hf, i2s_layout, keys};
-use crate::config::{
-    ACTIVATIONS_JSON_KEY, ACTIVATIONS_KEY, Activation, Activations, Config, HIDDEN_ACT_KEY, Traits, of_family,
-};
+use super::options::{LoadOptions, OpenOptions};
+use super::parts::Role;
+use super::summary::{SourceKind, SourceMetadata, TensorSummary};
+use super::table::TensorId;
+use super::tokenizer_source::TokenizerSource;
+use super::weight::{DenseTensor, SourceLinear, Weight};
+use crate::config::{Activations, Config};
 use crate::error::FormatError;
-use crate::forms::{
-    self, I2sLayout, KernelConfig, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key,
-};
+use crate::forms::{self, I2sLayout, Scales, TernaryForm, TernaryTensor, absmean_scale, exact_scales_key};
 use crate::tokenizer::{TokenizerDescription, TokenizerError};
 use rotor_kernels::DenseType;
 use rotor_kernels::ternary::Precision;
 use std::path::Path;
-
-/// How to open a model.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    /// The I2_S layout; `None` looks at the weights.
-    pub i2s_layout: Option<I2sLayout>,
-    /// The gate's activation function; `None` follows the file. What is given takes the place of what the file says, and goes
-    /// into whatever the model is converted to.
-    pub hidden_act: Option<Activation>,
-    /// The tiles of the build that wrote TL1 and TL2 tensors; without its matrices those cannot be read.
-    pub kernel_config: KernelConfig,
-    /// Reads files into memory instead of mapping them, for files that may change while they are open.
-    pub no_mmap: bool,
-    /// The form the weights are to have in memory.
-    pub load: LoadOptions,
-}
-
-/// The form weights have in memory, where it is not that of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Encodes the embedding and the head anew, as `rotor convert --head` does; `None` leaves them as they are.
-    pub head: Option<DenseType>,
-    /// What quantised dense matrices are multiplied by.
-    pub dense_activations: DenseActivations,
-    /// How finely the inputs of ternary linears are kept; `None` is as the model was trained.
-    pub activations: Option<Activations>,
-    /// How much of the head is read for a token, where a part may do.
-    pub read: Read,
-}
-
-/// What quantised dense matrices are multiplied by. Matrices of f32, f16 and bf16 take f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum DenseActivations {
-    /// f32, as they are.
-    F32,
-    /// int16, 15 bits of it, a scale to every 256: several times as fast as f32.
-    #[default]
-    Int16,
-}
-
-/// How much of a model's head is read for a token. The tokens are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Read {
-    /// What the choice of a token can depend on, where that is faster; a sketch of the head tells (see [`crate::head`]).
-    #[default]
-    Auto,
-    /// All of it.
-    All,
-    /// What the choice can depend on, also where that is not faster.
-    Least,
-}
-
-/// The container a model came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceKind {
-    /// A GGUF file, possibly split.
-    Gguf,
-    /// A folder or file in Hugging Face layout.
-    HuggingFace,
-    /// A Rotor file: planes or codes in one safetensors file.
-    Rotor,
-}
-
-impl SourceKind {
-    /// The name printed to people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            SourceKind::Gguf => "GGUF",
-            SourceKind::HuggingFace => "Hugging Face",
-            SourceKind::Rotor => "Rotor",
-        }
-    }
-}
-
-/// What a file says about itself beyond its tensors.
-#[derive(Clone, Copy, Debug)]
-pub enum SourceMetadata<'a> {
-    /// Key-value pairs.
-    Gguf(&'a Metadata),
-    /// `config.json`.
-    HuggingFace(&'a serde_json::Map<String, serde_json::Value>),
-}
-
-/// A tensor as it lies in its file.
-#[derive(Clone, Debug)]
-pub struct TensorSummary<'a> {
-    /// The name in the file.
-    pub name: &'a str,
-    /// Row-major: the last dimension varies fastest.
-    pub shape: &'a [usize],
-    /// The storage type (`i2_s`, `f16`, ...).
-    pub type_name: &'a str,
-    /// The stored bytes; empty for a type of unknown size.
-    pub bytes: &'a [u8],
-}
 
 /// An opened model.
 #[derive(Debug)]
@@ -127,118 +32,42 @@ pub struct Source {
     activations_reason: &'static str,
 }
 
-/// What binding finds in a file: hyper-parameters, the place of every tensor of the graph, and what is odd.
-pub(super) struct Bound {
-    config: Config,
-    graph: Graph,
-    i2s_layout: I2sLayout,
-    activations_reason: &'static str,
-    warnings: Vec<String>,
+/// A file that does not run, and why.
+#[derive(Debug)]
+pub struct Unbound {
+    /// The file, for those who want to show it.
+    pub file: ModelFile,
+    /// What keeps it from running.
+    pub error: FormatError,
 }
 
-impl Bound {
-    /// Decides how finely the inputs of ternary linears are kept, where the file does not say, and notes it among the
-    /// model's keys, so that whatever it is converted to says it.
-    fn choose_activations(&mut self, contents: &mut Contents) -> Result<(), FormatError> {
-        let linears = self.graph.linears.values().map(|linear| linear.matrix.form);
-        let forms: Vec<_> = linears.chain(self.graph.matrices.values().map(|matrix| matrix.form)).collect();
-        let ternary = || {
-            forms.iter().filter_map(|form| match form {
-                Form::Ternary { form, .. } => Some(*form),
-                Form::Dense(_) => None,
-            })
-        };
-        if ternary().next().is_none() {
-            self.config.activations = None;
-            return Ok(());
-        }
-        let (activations, reason) = match self.config.activations {
-            Some(declared) => (declared, "the file says so"),
-            None => {
-                let norms_in_linears = self.graph.linears.values().any(|linear| linear.input_norm.is_some());
-                let int8_forms = ternary()
-                    .any(|form| matches!(form, TernaryForm::I2S(_) | TernaryForm::Tl1(_) | TernaryForm::Tl2(_)));
-                let weight_only_forms =
-                    ternary().any(|form| matches!(form, TernaryForm::Mlx | TernaryForm::Unpacked(_)));
-                let traits = Traits { norms_in_linears, int8_forms, weight_only_forms, ..Traits::default() };
-                contents.with_traits(traits, of_family)?
-            }
-        };
-        (self.config.activations, self.activations_reason) = (Some(activations), reason);
-        match contents {
-            Contents::Gguf(metadata) => metadata.set(ACTIVATIONS_KEY, Value::String(activations.name().into())),
-            Contents::HuggingFace(folder) => {
-                folder.config.insert(ACTIVATIONS_JSON_KEY.into(), activations.name().into());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Binds the keys and tensors of a file. What is given in place of what the file says, or told by the kind of its tensors,
-/// is noted among its keys.
-pub(super) fn bind(contents: &mut Contents, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
-    let mut bound = match contents {
-        Contents::Gguf(metadata) => bind_gguf(metadata, table, options)?,
-        Contents::HuggingFace(folder) => bind_folder(folder, table, options)?,
-    };
-    bound.choose_activations(contents)?;
-    Ok(bound)
-}
-
-/// Binds the keys and tensors of a GGUF. An activation function that is given takes the place of the file's.
-fn bind_gguf(metadata: &mut Metadata, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
-    let (config, mut warnings) = gguf::config(metadata, table, options.hidden_act)?;
-    let architecture = metadata.str("general.architecture")?.unwrap_or_default();
-    warnings.extend(keys::check_gguf(metadata, architecture, config.architecture.info())?);
-    let (graph, graph_warnings) = gguf::graph(table, &config, &options.kernel_config)?;
-    warnings.extend(graph_warnings);
-    if let Some(given) = options.hidden_act {
-        metadata.set(HIDDEN_ACT_KEY, Value::String(given.name().into()));
-    }
-    let named = i2s_layout::named(metadata)?;
-    let i2s_layout = match options.i2s_layout.or(named) {
-        Some(known) => known,
-        None => match i2s_layout::detect(table, &graph) {
-            Detection::Found(layout) => layout,
-            Detection::Unclear { doubtful } => {
-                let doubt = "the weights fit the I2_S layout 64/16 a little better than 128/32, which is assumed";
-                warnings.extend(doubtful.then(|| doubt.to_owned()));
-                i2s_layout::DEFAULT
-            }
-        },
-    };
-    Ok(Bound { config, graph, i2s_layout, activations_reason: "", warnings })
-}
-
-/// Binds the configuration and tensors of a folder. An activation function that is given takes the place of the file's.
-fn bind_folder(folder: &mut hf::Folder, table: &TensorTable, options: &OpenOptions) -> Result<Bound, FormatError> {
-    let (config, graph, warnings) = hf::bind(folder, table, options)?;
-    if let Some(given) = options.hidden_act {
-        folder.config.insert("hidden_act".into(), given.name().into());
-    }
-    let i2s_layout = options.i2s_layout.unwrap_or(i2s_layout::DEFAULT);
-    Ok(Bound { config, graph, i2s_layout, activations_reason: "", warnings })
-}
-
-impl Contents {
-    /// Completes the traits of a model's family by what its keys say.
-    fn with_traits<R>(&self, traits: Traits<'_>, choose: impl FnOnce(Traits<'_>) -> R) -> Result<R, FormatError> {
-        match self {
-            Contents::Gguf(metadata) => {
-                let architecture = metadata.str("general.architecture")?.unwrap_or_default();
-                let is_name = |key: &str| {
-                    let base_model = key.starts_with("general.base_model.") && key.ends_with(".name");
-                    base_model || matches!(key, "general.name" | "general.basename")
+impl ModelFile {
+    /// The model that the file holds, with everything but the weights checked.
+    ///
+    /// # Errors
+    ///
+    /// The file itself, and what keeps it from running: a flaw of its own, being something else than a language model, an
+    /// unknown architecture, a tensor that is missing or of the wrong shape, a key that asks for what is not done here.
+    pub fn bind(mut self, options: &OpenOptions) -> Result<Source, Box<Unbound>> {
+        let flaw = self.table.take_flaw();
+        match flaw.map_or_else(|| self.parts(options), Err) {
+            Ok(parts) => Ok(Source::new(self, parts, options)),
+            Err(error) => {
+                let error = match &self.path {
+                    Some(path) => error.in_file(path),
+                    None => error,
                 };
-                let names = metadata.iter().filter(|(key, _)| is_name(key)).filter_map(|(_, value)| value.as_str());
-                let names = names.collect::<Vec<_>>().join("\n");
-                let (is_bitnet, is_llama_gguf) = (architecture.starts_with("bitnet"), architecture == "llama");
-                Ok(choose(Traits { is_bitnet, is_llama_gguf, names: &names, ..traits }))
+                Err(Box::new(Unbound { file: self, error }))
             }
-            // Other checkpoints have ternary linears only where their configuration says BitNet.
-            Contents::HuggingFace(_) => Ok(choose(Traits { is_bitnet: !traits.weight_only_forms, ..traits })),
         }
+    }
+
+    /// Everything that a [`Source`] has beyond the file.
+    fn parts(&mut self, options: &OpenOptions) -> Result<Bound, FormatError> {
+        if let Some((what, why)) = self.nature() {
+            return Err(FormatError::unsupported(what, why));
+        }
+        bind(&mut self.contents, &self.table, options)
     }
 }
 
@@ -281,7 +110,7 @@ impl Source {
         ModelFile::open_rotor(path, options.no_mmap)?.bind(options).map_err(|unbound| unbound.error)
     }
 
-    pub(super) fn new(file: ModelFile, bound: Bound, options: &OpenOptions) -> Self {
+    fn new(file: ModelFile, bound: Bound, options: &OpenOptions) -> Self {
         let Bound { config, graph, i2s_layout, activations_reason, warnings } = bound;
         let warnings = file.warnings().iter().cloned().chain(warnings).collect();
         let mut source = Self { file, config, graph, i2s_layout, warnings, load: options.load, activations_reason };

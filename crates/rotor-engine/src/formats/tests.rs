@@ -6,6 +6,7 @@ use crate::FormatError;
 use crate::architectures::Architecture;
 use crate::config::Activation;
 use crate::forms::{I2sLayout, Scales};
+use rotor_kernels::DenseType;
 
 fn open(file: &TestGguf) -> Result<Source, FormatError> {
     Source::from_bytes(file.build(), &OpenOptions::default())

@@ -3,8 +3,10 @@
 //! A *strip* is the smallest piece of a tensor's bytes that some of its rows fill alone. Strips are independent, so
 //! threads can fill different ones, and a writer needs no more memory than the strips in flight.
 
-use super::table::Writer;
-use super::{I2sLayout, ScaleCapability, Scales, TernaryForm, hf_packed, i2s};
+use super::form::{I2sLayout, TernaryForm};
+use super::scales::Scales;
+use super::table::{ScaleCapability, Writer};
+use super::{hf_packed, i2s};
 use crate::error::FormatError;
 use crate::planes;
 use half::f16;

@@ -6,7 +6,7 @@
 //!
 //! The stream does not know rows: a row of a width that 128 does not divide begins inside a block.
 
-use super::I2sLayout;
+use super::form::I2sLayout;
 
 /// Bytes after the packed trits: one f32 and filler.
 pub(super) const TAIL: usize = 32;

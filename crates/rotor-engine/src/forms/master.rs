@@ -3,7 +3,7 @@
 //! `scale = max(mean |W|, 1e-5)` over the whole matrix; `trit = clamp(round_half_even(W * (1 / scale)), -1, 1)`, in f32 as
 //! transformers computes it. The mean is taken in f64: a plain f32 sum over 17.7 million weights is visibly off.
 
-use super::INVALID;
+use super::row::INVALID;
 use crate::error::FormatError;
 use half::{bf16, f16};
 use rotor_kernels::DenseType;

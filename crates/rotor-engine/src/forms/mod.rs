@@ -6,6 +6,7 @@
 
 mod blocks;
 mod encode;
+mod form;
 mod hf_packed;
 mod i2s;
 mod iq_bn;
@@ -15,6 +16,8 @@ mod mlx;
 mod pairs_tests;
 mod ptq1_0;
 mod quick;
+mod read;
+mod row;
 mod row_order;
 mod scales;
 mod stored;
@@ -26,6 +29,7 @@ mod tl;
 pub(crate) mod unpacked;
 
 pub use encode::{Encoder, ReadRow};
+pub use form::{I2sLayout, TernaryForm, TernaryTensor};
 pub use master::absmean_scale;
 pub use row_order::RowOrder;
 pub use scales::Scales;
@@ -34,233 +38,13 @@ pub use stored::{exact_scales_key, inner_scales};
 pub use table::{FORMS, FormInfo, ScaleCapability};
 pub use tl::{KernelConfig, TlTile};
 
-use crate::error::FormatError;
-use crate::planes;
-use rotor_kernels::DenseType;
-
-/// How the trits of a tensor are stored. docs/formats.md draws each layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TernaryForm {
-    /// Microsoft's I2_S in one of its layouts.
-    I2S(I2sLayout),
-    /// Blocks of 256 with an f16 scale, five trits to a byte.
-    Tq1_0,
-    /// Blocks of 256 with an f16 scale, four trits to a byte.
-    Tq2_0,
-    /// Blocks of 128 with an f16 scale, eight weights to a byte; -1 and +1 only.
-    Q1_0,
-    /// Blocks of 64 with an f16 scale, four weights to a byte.
-    Q2_0,
-    /// As [`TernaryForm::Q2_0`] with blocks of 128, as the first Bonsai models were published.
-    Q2_0Group128,
-    /// Blocks of 128 with an f16 scale, five trits to a byte.
-    Ptq1_0,
-    /// Blocks of 256 with an f16 scale; every four weights have exactly one zero.
-    Stq1_0,
-    /// Rows with an f16 scale, five trits to a byte.
-    Iq1Bn,
-    /// Rows with an f32 scale, four trits to a byte.
-    Iq2Bn,
-    /// Pairs of weights in the tiles of a lookup kernel.
-    Tl1(TlTile),
-    /// Triples of weights in the tiles of a lookup kernel.
-    Tl2(TlTile),
-    /// Hugging Face packed U8 `[ceil(rows/4), cols]`, four row quarters to a byte.
-    HfPacked,
-    /// BitNet's 2-bit codes, each row on a new byte.
-    BitNet,
-    /// Rotor planes: `bit0` in [`TernaryTensor::bytes`], `bit1` in [`TernaryTensor::bit1`], each row on a new byte.
-    Rotor,
-    /// Float master weights, quantised by their absolute mean when read.
-    Master(DenseType),
-    /// MLX's packs of 2 bits, four weights to a byte, the scales beside them.
-    Mlx,
-    /// Floats that are ternary as they stand.
-    Unpacked(DenseType),
-}
-
-/// Where I2_S keeps which element; nothing in the file says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum I2sLayout {
-    /// 128 elements to 32 bytes, as x86 builds and the Python packers write.
-    Blocks128,
-    /// 64 elements to 16 bytes, as NEON builds write.
-    Blocks64,
-    /// Four rows to a row of bytes, as x86 builds without activation parallelism write.
-    Rows4,
-    /// Four consecutive elements to a byte, as one revision of the quantiser writes.
-    Sequential,
-}
-
-impl TernaryForm {
-    /// The name people type and read (`i2_s`, `hf`).
-    pub fn name(self) -> &'static str {
-        self.info().name
-    }
-
-    /// The form's row of [`FORMS`].
-    pub fn info(self) -> &'static FormInfo {
-        table::info(self)
-    }
-
-    /// Bytes of the packed trits of a `[rows, cols]` tensor, without the scale that I2_S appends and of one plane only.
-    ///
-    /// `None` where the form cannot hold the shape, or the size exceeds what this machine can address.
-    pub fn packed_len(self, rows: usize, cols: usize) -> Option<usize> {
-        (self.info().packed_len)(self, rows, cols)
-    }
-}
-
-/// A ternary tensor as stored: borrowed bytes, their form, and its scales.
-#[derive(Clone, Debug)]
-pub struct TernaryTensor<'a> {
-    /// The name in its file.
-    pub name: &'a str,
-    /// Rows (output features).
-    pub rows: usize,
-    /// Columns (input features).
-    pub cols: usize,
-    /// Layout of `bytes`.
-    pub form: TernaryForm,
-    /// The packed trits, checked to be long enough for the shape.
-    pub bytes: &'a [u8],
-    /// The second plane of [`TernaryForm::Rotor`]; empty in every other form.
-    pub bit1: &'a [u8],
-    /// Scales, rows in the order of the file.
-    pub scales: Scales,
-    /// How rows must be permuted to come out in the order the graph wants.
-    pub row_order: RowOrder,
-}
-
-/// What the decoders write for a code that stands for no trit, so that one check serves every form.
-const INVALID: i8 = 2;
-
-/// Why a row cannot be decoded.
-enum RowError {
-    /// The bytes end before the row.
-    Truncated,
-    /// The row holds something that is no trit, which the decoder itself has found.
-    Invalid,
-    /// Anything else, as it is to be told.
-    Other(FormatError),
-}
-
-impl TernaryTensor<'_> {
-    /// Writes the trits (-1, 0, +1) of the graph's row `row` to `out`.
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError::Invalid`] for codes that stand for no trit (a NaN among master weights counts as one), with their
-    /// number in the whole tensor and the place of the first as stored; [`FormatError::Truncated`] where `bytes` ends
-    /// before the row.
-    ///
-    /// # Panics
-    ///
-    /// If `row` is not below [`rows`](Self::rows) or `out` is not [`cols`](Self::cols) long.
-    pub fn read_row(&self, row: usize, out: &mut [i8]) -> Result<(), FormatError> {
-        assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
-        self.read_stored_row(self.row_order.stored_row(row), out)
-    }
-
-    /// [`read_row`](Self::read_row) in the order of the file: `row_order` is not applied.
-    ///
-    /// # Errors
-    ///
-    /// As [`read_row`](Self::read_row).
-    ///
-    /// # Panics
-    ///
-    /// As [`read_row`](Self::read_row).
-    pub fn read_stored_row(&self, row: usize, out: &mut [i8]) -> Result<(), FormatError> {
-        match self.decode(row, out) {
-            Ok(()) => {}
-            Err(RowError::Invalid) => return Err(self.invalid_codes(row, out)),
-            Err(RowError::Other(error)) => return Err(error),
-            Err(RowError::Truncated) => {
-                return Err(FormatError::Truncated {
-                    what: format!("tensor {:?}", self.name),
-                    needed: self.form.packed_len(self.rows, self.cols).map_or(u64::MAX, |len| len as u64),
-                    found: self.bytes.len() as u64,
-                });
-            }
-        }
-        // A fold, not `contains`: without an early exit it becomes a few vector instructions.
-        let any_invalid = out.iter().fold(false, |seen, &trit| seen | (trit == INVALID));
-        if any_invalid { Err(self.invalid_codes(row, out)) } else { Ok(()) }
-    }
-
-    /// [`read_stored_row`](Self::read_stored_row) as bit planes: `bit0` marks +1, `bit1` marks -1, the padding is zero.
-    ///
-    /// Several times faster than by way of trits, where the form's layout allows it (I2_S, TQ2_0, codes and planes).
-    ///
-    /// # Errors
-    ///
-    /// As [`read_row`](Self::read_row).
-    ///
-    /// # Panics
-    ///
-    /// If `row` is not below [`rows`](Self::rows) or a plane is not [`planes::plane_bytes`] of the columns long.
-    pub fn read_stored_planes(&self, row: usize, bit0: &mut [u8], bit1: &mut [u8]) -> Result<(), FormatError> {
-        assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
-        if quick::planes(self, row, bit0, bit1) {
-            return Ok(());
-        }
-        // Anything out of the ordinary, a row that is not sound included.
-        let mut trits = vec![0; self.cols];
-        self.read_stored_row(row, &mut trits)?;
-        planes::trits_to_planes((1, self.cols), &trits, bit0, bit1)
-            .map_err(|invalid| FormatError::invalid(format!("tensor {:?}", self.name), "trits", invalid))
-    }
-
-    /// Decodes a stored row; codes that stand for no trit become [`INVALID`].
-    fn decode(&self, row: usize, out: &mut [i8]) -> Result<(), RowError> {
-        assert!(row < self.rows, "row {row} of {}, which has {} rows", self.name, self.rows);
-        assert_eq!(out.len(), self.cols, "output length against the columns of {}", self.name);
-        (self.form.info().decode_row)(self, row, out)
-    }
-
-    /// The error for a stored row known to hold an invalid code: counts them in the whole tensor.
-    fn invalid_codes(&self, known_bad: usize, scratch: &mut [i8]) -> FormatError {
-        // Where bytes are missing, what is wrong with the rows that are there.
-        let rows = |bytes: &[u8], width: usize| bytes.len().checked_div(width).unwrap_or(0).min(self.rows);
-        let found = match self.form {
-            TernaryForm::BitNet => {
-                let shape = (rows(self.bytes, planes::code_bytes(self.cols)), self.cols);
-                planes::check_codes(shape, self.bytes).err()
-            }
-            TernaryForm::Rotor => {
-                let width = planes::plane_bytes(self.cols);
-                let shape = (rows(self.bytes, width).min(rows(self.bit1, width)), self.cols);
-                planes::check_planes(shape, self.bytes, self.bit1).err()
-            }
-            _ => None,
-        };
-        let found = found.map(|invalid| invalid.to_string());
-        let found = found.unwrap_or_else(|| self.count_invalid(known_bad, scratch));
-        FormatError::invalid(format!("tensor {:?}", self.name), "only codes for -1, 0 and +1", found)
-    }
-
-    /// How many codes stand for no trit and where the first is, in words.
-    fn count_invalid(&self, known_bad: usize, scratch: &mut [i8]) -> String {
-        let (mut count, mut first) = (0usize, None);
-        for row in 0..self.rows {
-            // A row that cannot be decoded at all is another error's business.
-            if self.decode(row, scratch).is_err() {
-                break;
-            }
-            count += scratch.iter().filter(|&&trit| trit == INVALID).count();
-            let column = scratch.iter().position(|&trit| trit == INVALID);
-            first = first.or(column.map(|column| (row, column)));
-        }
-        let (row, column) = first.unwrap_or((known_bad, 0));
-        format!("{count} invalid, the first at row {row}, column {column}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FormatError;
+    use crate::planes;
     use proptest::prelude::*;
+    use rotor_kernels::DenseType;
 
     /// A tensor over `bytes` with scale 1 and rows as stored.
     pub(super) fn tensor(form: TernaryForm, rows: usize, cols: usize, bytes: &[u8]) -> TernaryTensor<'_> {

@@ -1,6 +1,6 @@
 //! Rows as bit planes without the detour by trits, for the forms whose layout is near enough.
 
-use super::{I2sLayout, TernaryForm, TernaryTensor};
+use super::form::{I2sLayout, TernaryForm, TernaryTensor};
 use crate::planes::{self, code_bytes, plane_bytes};
 use rotor_kernels::planes::Strided;
 

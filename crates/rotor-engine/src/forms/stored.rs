@@ -1,7 +1,9 @@
 //! Scales that are stored among the weights: in blocks, or in front of rows.
 
 use super::blocks::Block;
-use super::{Scales, TernaryForm, iq_bn, table, unpacked};
+use super::form::TernaryForm;
+use super::scales::Scales;
+use super::{iq_bn, table, unpacked};
 use crate::error::FormatError;
 use half::f16;
 

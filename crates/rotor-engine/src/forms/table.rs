@@ -1,10 +1,10 @@
 //! The table of forms: what each is called, takes, can hold, and who reads and writes it.
 
 use super::blocks::{self, Block};
-use super::{
-    I2sLayout, RowError, Scales, TernaryForm, TernaryTensor, hf_packed, i2s, iq_bn, master, mlx, ptq1_0, stq1_0, tl,
-    unpacked,
-};
+use super::form::{I2sLayout, TernaryForm, TernaryTensor};
+use super::row::RowError;
+use super::scales::Scales;
+use super::{hf_packed, i2s, iq_bn, master, mlx, ptq1_0, stq1_0, tl, unpacked};
 use crate::error::FormatError;
 use crate::planes;
 
@@ -328,6 +328,25 @@ fn decode_master(tensor: &TernaryTensor<'_>, row: usize, out: &mut [i8]) -> Resu
     match master::decode_row(tensor.name, dtype, *scale, tensor.bytes, row, out) {
         Ok(decoded) => complete(decoded),
         Err(error) => Err(RowError::Other(error)),
+    }
+}
+
+impl TernaryForm {
+    /// The name people type and read (`i2_s`, `hf`).
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// The form's row of [`FORMS`].
+    pub fn info(self) -> &'static FormInfo {
+        info(self)
+    }
+
+    /// Bytes of the packed trits of a `[rows, cols]` tensor, without the scale that I2_S appends and of one plane only.
+    ///
+    /// `None` where the form cannot hold the shape, or the size exceeds what this machine can address.
+    pub fn packed_len(self, rows: usize, cols: usize) -> Option<usize> {
+        (self.info().packed_len)(self, rows, cols)
     }
 }
 

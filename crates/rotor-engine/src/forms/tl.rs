@@ -129,7 +129,7 @@ pub(super) fn tl1_packed_len(tile: TlTile, rows: usize, cols: usize) -> Option<u
 
 /// The code of two weights: `3 * first + second + 4`.
 const PAIRS: [[i8; 2]; 16] = {
-    let mut pairs = [[super::INVALID; 2]; 16];
+    let mut pairs = [[super::row::INVALID; 2]; 16];
     let mut code = 0;
     while code < 9 {
         pairs[code] = [code as i8 / 3 - 1, code as i8 % 3 - 1];
@@ -218,7 +218,7 @@ pub(super) fn decode_tl2(tile: TlTile, rows: usize, bytes: &[u8], row: usize, ou
 /// Three weights from the magnitude of `9 * first + 3 * second + third` and its sign.
 fn triple(magnitude: u8, negative: bool) -> [i8; 3] {
     if magnitude > 13 {
-        return [super::INVALID; 3];
+        return [super::row::INVALID; 3];
     }
     let value = if negative { 13 - magnitude as i8 } else { 13 + magnitude as i8 };
     [value / 9 - 1, value / 3 % 3 - 1, value % 3 - 1]

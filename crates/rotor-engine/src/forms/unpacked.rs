@@ -2,7 +2,8 @@
 //! model looks like when it is published unpacked. They are ternary as they stand; a quantiser by the mean magnitude would
 //! shrink them by their share of zeros.
 
-use super::{INVALID, Scales};
+use super::row::INVALID;
+use super::scales::Scales;
 use half::{bf16, f16};
 use rotor_kernels::DenseType;
 

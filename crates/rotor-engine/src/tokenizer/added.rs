@@ -6,30 +6,9 @@
 
 use super::description::{Matching, TokenizerDescription};
 use super::error::TokenizerError;
-use super::library::Matcher;
+use super::matcher::{AddedToken, Matcher, Segment};
 use super::vocabulary::Kind;
 use std::ops::Range;
-
-/// A token matched as a whole text.
-pub(super) struct AddedToken {
-    /// Its id.
-    pub(super) id: u32,
-    /// Whether it is a control token.
-    pub(super) special: bool,
-    /// Its text.
-    pub(super) text: String,
-    /// How it treats the text around it.
-    pub(super) matching: Matching,
-}
-
-/// A stretch of text, and the token it is, where it is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// Bytes of the text.
-    pub(super) range: Range<usize>,
-    /// The added token, or `None` for text to be encoded.
-    pub(super) token: Option<u32>,
-}
 
 /// Matchers for all added tokens, and for those that may stand in any text.
 #[derive(Debug)]

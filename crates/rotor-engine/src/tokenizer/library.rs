@@ -1,20 +1,21 @@
-//! The `tokenizers` library, all use of it in one place.
+//! The `tokenizers` library: the steps before merging, and the merging of pairs. `matcher.rs` has its search for added tokens;
+//! nothing else uses it.
 //!
-//! It runs the steps before merging, the merging of pairs, and the search for added tokens. Its own loader is not used: that
+//! Its own loader is not used: that
 //! one panics on some malformed merges, renumbers added tokens, and keeps truncation settings that would shorten prompts.
 
-use super::added::{AddedToken, Segment};
 use super::description::{BytePairs, Spelling};
 use super::error::TokenizerError;
+use super::matcher::Segment;
 use super::steps;
 use super::vocabulary::{Kind, Vocabulary};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
+use tokenizers::tokenizer::PreTokenizedString;
 use tokenizers::tokenizer::normalizer::Range as NormalizedRange;
-use tokenizers::tokenizer::{AddedVocabulary, PreTokenizedString};
 use tokenizers::{Model as _, Normalizer as _, PreTokenizer as _};
-use tokenizers::{NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizerWrapper, Token};
+use tokenizers::{NormalizerWrapper, OffsetType, PreTokenizerWrapper, Token};
 
 /// Normaliser, pre-tokenizer and byte-pair merging.
 #[derive(Debug)]
@@ -146,57 +147,12 @@ fn build(
     })
 }
 
-/// Finds added tokens in a text, each as it is written, without normalisation; the longest that matches wins.
-#[derive(Debug)]
-pub(super) struct Matcher(AddedVocabulary);
-
-impl Matcher {
-    /// A matcher of these tokens.
-    pub(super) fn new<'a>(tokens: impl Iterator<Item = &'a AddedToken> + Clone) -> Result<Self, TokenizerError> {
-        let failed = TokenizerError::library;
-        // The library asks a model for the ids; this one knows nothing else.
-        let ids: Vocab = tokens.clone().map(|token| (token.text.clone(), token.id)).collect();
-        let ids = BPE::builder()
-            .vocab_and_merges(ids, Vec::new())
-            .cache_capacity(0)
-            .build()
-            .map_err(failed("cannot index the added tokens"))?;
-        let mut matcher = AddedVocabulary::new();
-        let tokens = tokens.map(|token| {
-            tokenizers::AddedToken::from(token.text.clone(), token.special)
-                .single_word(token.matching.single_word)
-                .lstrip(token.matching.lstrip)
-                .rstrip(token.matching.rstrip)
-                .normalized(false)
-        });
-        matcher
-            .add_tokens(tokens, &ids, None::<&NormalizerWrapper>)
-            .map_err(failed("cannot index the added tokens"))?;
-        Ok(Self(matcher))
-    }
-
-    /// The segments of `text`, which begins at byte `offset` of the whole.
-    pub(super) fn find(&self, text: &str, offset: usize) -> Vec<Segment> {
-        if self.0.is_empty() {
-            return vec![Segment { range: offset..offset + text.len(), token: None }];
-        }
-        let found = self.0.extract_and_normalize(None::<&NormalizerWrapper>, text);
-        found
-            .get_splits(OffsetReferential::Original, OffsetType::Byte)
-            .into_iter()
-            .map(|(_, (start, end), tokens)| Segment {
-                range: offset + start..offset + end,
-                token: tokens.as_ref().and_then(|tokens| tokens.first()).map(|token| token.id),
-            })
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tokenizer::rules::RULES;
     use std::collections::BTreeMap;
+    use tokenizers::OffsetReferential;
 
     /// How many bytes each piece of a text has.
     fn piece_lengths(pipeline: &Pipeline, text: &str) -> String {

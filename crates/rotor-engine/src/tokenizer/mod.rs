@@ -7,11 +7,14 @@
 
 mod added;
 mod description;
+mod differences;
 mod error;
 mod gguf;
 mod huggingface;
 mod library;
+mod matcher;
 mod merges;
+mod read;
 mod rules;
 pub(crate) mod scores;
 mod sentencepiece;
@@ -19,7 +22,8 @@ mod steps;
 mod stream;
 mod vocabulary;
 
-pub use description::{TokenizerDescription, TokenizerDifference};
+pub use description::TokenizerDescription;
+pub use differences::TokenizerDifference;
 pub use error::TokenizerError;
 pub use stream::TextStream;
 
@@ -36,6 +40,7 @@ pub(crate) use vocabulary::{Kind, byte_to_char, byte_token};
 use crate::formats::TokenizerSource;
 use added::AddedTokens;
 use library::Pipeline;
+use matcher::Segment;
 use sentencepiece::SentencePiece;
 use std::ops::Range;
 use std::sync::Arc;
@@ -259,7 +264,7 @@ impl Tokenizer {
 
     /// The control token that a text is as a whole.
     pub fn control_token(&self, text: &str) -> Option<u32> {
-        let whole = |segment: &added::Segment| segment.token.filter(|_| segment.range == (0..text.len()));
+        let whole = |segment: &Segment| segment.token.filter(|_| segment.range == (0..text.len()));
         match self.added.segments(text, true, &[]).as_slice() {
             [only] => whole(only).filter(|&id| self.is_special(id)),
             _ => None,

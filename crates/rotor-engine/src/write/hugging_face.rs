@@ -1,6 +1,7 @@
 //! config.json of a folder with packed weights.
 
-use crate::config::{Config, FIELDS};
+use crate::config::Config;
+use crate::config::fields::FIELDS;
 use crate::tokenizer::TokenizerDescription;
 use serde_json::{Map, Value, json};
 

@@ -6,6 +6,7 @@
 mod atomic;
 mod background;
 pub mod gguf;
+pub(crate) mod gguf_keys;
 #[cfg(feature = "convert")]
 mod hugging_face;
 mod hyper;
@@ -22,7 +23,6 @@ pub mod vocabulary;
 pub use atomic::{AtomicFile, AtomicFolder, refuse_overwriting, remove_temporaries};
 #[cfg(feature = "convert")]
 pub use hugging_face::{PackedWeights, config_json};
-pub(crate) use hyper::GgufKeys;
 pub use hyper::put_config_keys;
 #[cfg(feature = "convert")]
 pub use parallel::{FillStrip, Progress, write_strips};

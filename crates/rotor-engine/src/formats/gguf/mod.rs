@@ -1,5 +1,6 @@
 //! GGUF files: from bytes to tensors, hyper-parameters and the graph.
 
+pub(crate) mod file;
 mod header;
 mod hyper;
 mod split;
@@ -8,19 +9,19 @@ mod vocabulary;
 
 pub(super) use header::alignment;
 pub(super) use hyper::config;
-pub(crate) use hyper::{GgufFile, full_key};
 pub(super) use split::{File, open, single};
 pub(crate) use vocabulary::key as tokenizer_key;
 pub(super) use vocabulary::vocabulary;
 
+use super::RowOrder;
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
+use super::parts::{Part, Role};
 use super::table::{Storage, Tensor, TensorId, TensorTable, TlKind};
-use super::{Part, Role, RowOrder};
 use crate::architectures::{Architecture, RopeRows};
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::forms::{KernelConfig, TernaryForm, TlTile};
-use crate::rope;
+use crate::rope::scaling;
 
 /// Bytes behind the packed trits of an I2_S, TL1 or TL2 tensor; the first four are its scale.
 const TAIL: usize = 32;
@@ -104,7 +105,7 @@ pub(super) fn graph(
     }
     warnings.extend(warn_of_plain_linears(&graph, config));
     // Their values are in the configuration already.
-    for name in [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS] {
+    for name in [scaling::DIVISORS, scaling::SHORT_FACTORS, scaling::LONG_FACTORS] {
         let _ = binder.find(&[name.into()]);
     }
     refuse_leftovers(&binder, &mut warnings)?;

@@ -1,8 +1,8 @@
 //! The `tokenizer.ggml.*` keys, as they are: what they mean is for
 //! [`TokenizerDescription`](crate::tokenizer::TokenizerDescription) to say, and only when text is wanted.
 
-use super::super::GgufVocabulary;
 use super::super::metadata::{Metadata, Value};
+use super::super::tokenizer_source::GgufVocabulary;
 use crate::error::FormatError;
 
 /// The names of the keys, for those who read and those who write them.

@@ -8,6 +8,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// The file that says what a model is.
+pub(in super::super) const CONFIG: &str = "config.json";
+/// The file of weights that are not in shards.
+pub(super) const SINGLE_FILE: &str = "model.safetensors";
+
 /// Largest JSON or template file. The largest tokenizer.json of a ternary model has 33 MB.
 const MAX_FILE: u64 = 256 << 20;
 

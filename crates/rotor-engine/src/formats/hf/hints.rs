@@ -1,6 +1,7 @@
 //! What a folder lacks that is named as a model, and what it holds instead.
 
-use super::{CONFIG, SINGLE_FILE, safetensors};
+use super::files::{CONFIG, SINGLE_FILE};
+use super::safetensors;
 use crate::error::FormatError;
 use std::path::Path;
 

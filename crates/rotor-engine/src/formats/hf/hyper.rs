@@ -2,7 +2,8 @@
 
 use super::json::Object;
 use crate::architectures::{Architecture, SWITCHED_OFF, refusal};
-use crate::config::{Activation, Config, FIELDS};
+use crate::config::fields::FIELDS;
+use crate::config::{Activation, Config};
 use crate::error::FormatError;
 
 /// The hyper-parameters, checked; `hidden_act` overrides the file.

@@ -3,38 +3,37 @@
 mod files;
 mod hints;
 mod hyper;
-mod json;
+pub(crate) mod json;
 mod quantization;
-mod safetensors;
+pub(super) mod safetensors;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
 
-pub(super) use files::Files;
-pub(crate) use json::Object as JsonObject;
+pub(super) use files::{CONFIG, Files};
 pub(super) use safetensors::{Texts, contents, looks_sound};
 pub(super) use tokenizer::{chat_template, tokenizer};
 
 use super::graph::{Binder, Form, Graph, Linear, Matrix, ScalePlace};
+use super::options::OpenOptions;
+use super::parts::{Part, Role};
 use super::table::{Storage, TensorId, TensorTable};
-use super::{OpenOptions, Part, Role, RowOrder, keys};
+use super::{RowOrder, keys};
 use crate::architectures::ArchitectureInfo;
 use crate::config::{Config, Pooling};
 use crate::error::FormatError;
 use crate::forms::{TernaryForm, unpacked};
+use files::SINGLE_FILE;
 use json::Object;
 use quantization::{Quantization, Scheme};
-use rotor_kernels::DenseType;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(super) const CONFIG: &str = "config.json";
 /// Files that say how a folder's weights were rotated.
 const ROTATIONS: [&str; 2] = ["hadamard.json", "hadamard_packing.json"];
 /// How sentence-transformers pools a model's hidden states.
 const POOLING: &str = "1_Pooling/config.json";
-const SINGLE_FILE: &str = "model.safetensors";
 
 /// The files beside a folder's weights and its config.json that are read, or copied with the model.
 pub(crate) const COPIED: [&str; 12] = [
@@ -388,16 +387,4 @@ fn refuse_leftovers(binder: &Binder<'_>) -> Result<Vec<String>, FormatError> {
         warnings.push(format!("tensor {name:?} is not used"));
     }
     Ok(warnings)
-}
-
-/// The tensor names and types in the header of a safetensors file; what a fuzzer calls.
-pub(super) fn header(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
-    let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
-    let (tensors, _) = safetensors::contents(bytes)?;
-    match tensors.iter().map(|tensor| tensor.range.end).max() {
-        Some(needed) if needed > bytes.len() => {
-            Err(FormatError::Incomplete { needed: needed as u64, found: bytes.len() as u64 })
-        }
-        _ => Ok(tensors.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect()),
-    }
 }

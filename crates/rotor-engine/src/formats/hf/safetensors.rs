@@ -140,6 +140,22 @@ pub(super) fn add_file(table: &mut TensorTable, path: &Path, in_memory: bool) ->
     Ok(texts)
 }
 
+/// The names of a safetensors file's tensors in the order of their bytes, with their types where rotor computes with them.
+///
+/// # Errors
+///
+/// A [`FormatError`] for a header that is not sound.
+pub fn names(bytes: &[u8]) -> Result<Vec<(String, Option<DenseType>)>, FormatError> {
+    let dense = |storage| if let Storage::Dense(dtype) = storage { Some(dtype) } else { None };
+    let (tensors, _) = contents(bytes)?;
+    match tensors.iter().map(|tensor| tensor.range.end).max() {
+        Some(needed) if needed > bytes.len() => {
+            Err(FormatError::Incomplete { needed: needed as u64, found: bytes.len() as u64 })
+        }
+        _ => Ok(tensors.into_iter().map(|tensor| (tensor.name, dense(tensor.storage))).collect()),
+    }
+}
+
 /// Whether bytes begin as a safetensors file does: eight bytes of length, then a JSON object.
 pub(in super::super) fn looks_sound(bytes: &[u8]) -> bool {
     bytes.get(LENGTH_BYTES) == Some(&b'{') && !bytes.starts_with(b"GGUF")

@@ -9,6 +9,7 @@ use crate::plan::MemoryPlan;
 use crate::rope::RopeScaling;
 use crate::runtime::Runtime;
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use rotor_kernels::DenseType;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -505,14 +506,14 @@ fn broken_safetensors_headers_are_refused() {
         (raw(r#"{"a":{"dtype":"X9","shape":[1],"data_offsets":[0,1]}}"#, 1), "a sound header"),
     ];
     for (bytes, message) in cases {
-        let error = header(&bytes).unwrap_err().to_string();
+        let error = safetensors::names(&bytes).unwrap_err().to_string();
         assert!(error.contains(message), "{error:?} does not contain {message:?}");
     }
     // Eight tensors whose sizes add up to the last address: the sum plus the header's length would overflow.
     let size = (1u64 << 61) - 1;
     let entries: Vec<_> =
         (0..8).map(|i| format!("\"t{i}\":{}", entry(i * size, (i + 1) * size, &format!("[{size}]")))).collect();
-    let error = header(&raw(&format!("{{{}}}", entries.join(",")), 8)).unwrap_err().to_string();
+    let error = safetensors::names(&raw(&format!("{{{}}}", entries.join(",")), 8)).unwrap_err().to_string();
     assert!(error.contains("is cut short"), "{error}");
 }
 

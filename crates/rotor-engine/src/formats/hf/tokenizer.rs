@@ -1,7 +1,8 @@
 //! The tokenizer and chat template files of a folder.
 
-use super::super::{HuggingFaceTokenizer, TokenizerSource};
+use super::super::tokenizer_source::{HuggingFaceTokenizer, TokenizerSource};
 use super::Folder;
+use super::files::CONFIG;
 use super::json::Object;
 use crate::error::FormatError;
 use serde_json::Value;
@@ -13,7 +14,7 @@ pub(in super::super) fn tokenizer(folder: &Folder) -> Result<Option<TokenizerSou
     let Some(tokenizer) = folder.files.read("tokenizer.json")? else { return Ok(None) };
     let generation = folder.files.read_json("generation_config.json")?.unwrap_or_default();
     let generation = Object::new(&generation, "generation_config.json");
-    let config = Object::new(&folder.config, super::CONFIG);
+    let config = Object::new(&folder.config, CONFIG);
     let mut warnings = Vec::new();
     let mut eos_token_ids = generation.ids("eos_token_id", &mut warnings);
     for id in config.ids("eos_token_id", &mut warnings) {
