@@ -1,25 +1,45 @@
 #!/usr/bin/env bash
-# Other systems than this one: a type check for macOS, and the text of the built-in model on WebAssembly (under Node). A warning
-# about our own code is an error on each. What cannot be had here is skipped, by name. For Windows see tools/nightly_windows.sh.
+# Other systems than this one: a type check for macOS, the text of the built-in model on WebAssembly (under Node), and Windows'
+# unit tests and first steps (under Wine). A warning about our own code is an error on each. What cannot be had here is skipped,
+# by name. Every test of the workspace on Windows is tools/nightly_windows.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
 
 if ! have_standard_library_sources; then
-    echo "SKIPPED: macOS and WebAssembly. Their standard libraries are built from rustc-web and rust-web-src" \
+    echo "SKIPPED: macOS, WebAssembly and Windows. Their standard libraries are built from rustc-web and rust-web-src" \
         "(Debian packages, rustc no older than Cargo.toml says); root is needed to install them"
     exit 0
 fi
 
-echo "-- macOS: type check"
-check_macos --package rotor-cli
+macos() { check_macos --package rotor-cli; }
 
-echo "-- WebAssembly"
-if ! have_wasi || ! command -v node >/dev/null; then
-    build_wasi check "${quick[@]}" --package rotor-cli --no-default-features
-    echo "SKIPPED: running on WebAssembly, which needs ziglang (a PyPI package) and Node"
-    exit 0
-fi
-build_wasi build "${quick[@]}" --package rotor-cli --no-default-features
-text_on_wasm=$(plainly node --no-warnings tools/run_wasi.mjs "$built/wasm32-wasip1/debug/rotor.wasm")
-same_text WebAssembly "$text_on_wasm"
+webassembly() {
+    if ! have_wasi || ! command -v node >/dev/null; then
+        build_wasi check "${quick[@]}" --package rotor-cli --no-default-features
+        echo "SKIPPED: running on WebAssembly, which needs ziglang (a PyPI package) and Node"
+        return
+    fi
+    build_wasi build "${quick[@]}" --package rotor-cli --no-default-features
+    local text
+    text=$(plainly node --no-warnings tools/run_wasi.mjs "$built/wasm32-wasip1/debug/rotor.wasm")
+    same_text WebAssembly "$text"
+}
+
+windows() {
+    if ! have_mingw; then
+        echo "SKIPPED: Windows, which needs gcc-mingw-w64-x86-64 (a Debian package)"
+    elif ! have_wine; then
+        windows_build build --package rotor-cli
+        echo "SKIPPED: running on Windows, which needs wine64 (a Debian package)"
+    else
+        windows_smoke_test
+        windows_tests --lib --bins --quiet
+    fi
+}
+
+for system in macos webassembly windows; do
+    echo "-- $system (${SECONDS}s)"
+    $system
+done
+echo "-- other systems took ${SECONDS}s"

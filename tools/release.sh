@@ -22,6 +22,7 @@ dist=$PWD/dist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python="$cache/release/bin/python"
+release_target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release-builds
 declare -A outcome
 
 main() {
@@ -67,8 +68,8 @@ tools() {
     [ -x "$python" ] || python3 -m venv "$cache/release"
     "$python" -m pip install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.1 maturin==1.16.0
     PATH="$cache/release/bin:$PATH"
-    # No path of this machine ends up in a binary.
-    rustflags="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+    # No path of this machine ends up in a binary. Those of our own sources are relative to begin with.
+    rustflags="--remap-path-prefix=$release_target=target --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     rustflags+=" --remap-path-prefix=/usr/lib/rustlib/src/rust=rust"
 }
 
@@ -104,7 +105,7 @@ archive() {
     mkdir -p "$folder/completions"
     local binary=rotor
     [ "$target" != $windows ] || binary=rotor.exe
-    install -m 755 "target/release-builds/debian/$target/release/$binary" "$folder/$binary"
+    install -m 755 "$release_target/$target/release/$binary" "$folder/$binary"
     cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md SECURITY.md "$folder/"
     cp "$work"/completions/* "$folder/completions/"
     "$python" tools/sbom.py rotor-cli "$target" "$dist/rotor-$version-$name.cdx.json" "$folder/THIRD-PARTY.txt"
@@ -117,30 +118,39 @@ archive() {
     fi
 }
 
-build_binary() {
-    local target=$1 flags=$rustflags cargo=zigbuild
-    case $target in
+# The flags of rustc, the same for the command and the wheel of a target, so that the crates both are made of are compiled once.
+flags_of() {
+    case $1 in
+        # Zig brings the start files and the C library. A wheel is linked to it dynamically: Python has loaded it already.
+        *musl) echo "$rustflags -Ctarget-feature=-crt-static -Clink-self-contained=no" ;;
         # mingw's linker writes the time into the file unless told not to.
-        "$windows") cargo=build flags+=" -Clink-arg=-Wl,--no-insert-timestamp" ;;
-        # Zig brings the start files and the C library.
-        *musl) flags+=" -Ctarget-feature=+crt-static -Clink-self-contained=no" ;;
+        "$windows") echo "$rustflags -Clink-arg=-Wl,--no-insert-timestamp" ;;
+        *) echo "$rustflags" ;;
     esac
-    RUSTFLAGS=$flags CARGO_TARGET_DIR=target/release-builds \
-        build_std $cargo --target "$target" --package rotor-cli "${release_options[@]}"
+}
+
+build_binary() {
+    local target=$1 cargo=(cargo zigbuild) last=()
+    case $target in
+        "$windows") cargo=(cargo build) ;;
+        # What is said last holds: the command is linked statically.
+        *musl) cargo=(cargo-zigbuild rustc --bin rotor) last=(-- -Ctarget-feature=+crt-static) ;;
+    esac
+    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$(flags_of "$target") CARGO_TARGET_DIR=$release_target \
+        "${cargo[@]}" --locked -Zbuild-std=std,panic_unwind --target "$target" --package rotor-cli "${release_options[@]}" "${last[@]}"
 }
 
 # One wheel for every Python from 3.10 on.
 wheel() {
-    local target=$1 compatibility=() flags=$rustflags
+    local target=$1 options=()
     case $target in
-        *linux-gnu) compatibility=(--compatibility manylinux_2_28 --zig) ;;
-        *linux-musl) compatibility=(--compatibility musllinux_1_2 --zig) flags+=" -Ctarget-feature=-crt-static -Clink-self-contained=no" ;;
-        *apple-darwin) compatibility=(--zig) ;;
-        "$windows") flags+=" -Clink-arg=-Wl,--no-insert-timestamp" ;;
+        *linux-gnu) options=(--compatibility manylinux_2_28 --zig) ;;
+        *linux-musl) options=(--compatibility musllinux_1_2 --zig) ;;
+        *apple-darwin) options=(--zig) ;;
     esac
-    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags CARGO_TARGET_DIR=target/release-builds/debian \
+    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$(flags_of "$target") CARGO_TARGET_DIR=$release_target \
         maturin build --locked --target "$target" "${release_options[@]}" -Zbuild-std=std,panic_unwind \
-        "${compatibility[@]}" --out "$dist"
+        "${options[@]}" --out "$dist"
 }
 
 source_distribution() { maturin sdist --out "$dist"; }

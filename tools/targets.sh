@@ -47,7 +47,8 @@ have_mingw() {
 # Whether Windows programs can be run here; makes Wine's own folder of Windows in the cache.
 have_wine() {
     command -v wine >/dev/null && [ -x /usr/lib/wine/wine64 ] || debian_install wine wine64 || return 1
-    export WINEPREFIX="$cache/wine" WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml=" DISPLAY=
+    # Wine takes the names of files for text in the encoding of the locale.
+    export WINEPREFIX="$cache/wine" WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml=" DISPLAY= LC_ALL=C.UTF-8
     [ -e "$WINEPREFIX/rotor-ready" ] && return 0
     rm -rf "$WINEPREFIX"
     wineboot --init >/dev/null 2>&1 &&
@@ -106,6 +107,71 @@ build_wasi() {
     local wasi="$cache/wasi"
     CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-Clinker=$wasi/wasm-ld -Clink-self-contained=no -Clink-arg=$wasi/crt1-command.o \
 -Clink-arg=-L$wasi -Clink-arg=-lc -Clink-arg=-lzigc" debian_cargo "$@" -Zbuild-std=std,panic_abort --target wasm32-wasip1
+}
+
+windows_build() { build_std "$@" --target $windows "${quick[@]}"; }
+
+# Runs tests of the workspace on Windows. Doctests are left out: they are compiled by rustdoc, which has no notion of a standard
+# library that was just built. Python's part and the measuring programs of dev/ are no Rust tests.
+windows_tests() {
+    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine \
+        windows_build test --workspace --exclude rotor-python --exclude rotor-ladders --no-fail-fast "$@"
+}
+
+# The sum of what several test programs printed: test_counts LOG...
+test_counts() {
+    awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+        END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$@"
+}
+
+# The command of a debug build for Windows: the built-in model says there what it says here, and a person's first steps go well.
+windows_smoke_test() {
+    windows_build build --package rotor-cli
+    local rotor text
+    rotor=$(realpath "$built/$windows/debug/rotor.exe")
+    text=$(plainly wine "$rotor")
+    same_text Windows "$text"
+    in_a_folder first_steps wine "$rotor"
+}
+
+# Runs a command in a folder of its own, whose name has a space and letters beyond ASCII; the folder is gone afterwards.
+in_a_folder() (
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/rotor ünï XXXXXX")
+    trap 'rm -rf "$folder"' EXIT
+    cd "$folder"
+    "$@"
+)
+
+# What a person would try first. The arguments are how to run the command; the current folder is writable.
+first_steps() {
+    "$@" --version
+    "$@" run -p "Once upon a time" -n 24 </dev/null
+    echo
+    "$@" doctor >doctor.txt || { cat doctor.txt && return 1; }
+    "$@" synth tiny "ein Modell.gguf"
+    "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor --verify
+    "$@" diff "ein Modell.gguf" ternär.safetensors
+    "$@" inspect ternär.safetensors >inspect.txt
+    printf 'One line.\r\nAnother line.\r\n' >lines.txt
+    "$@" embed "ein Modell.gguf" lines.txt -o vectors.npy
+    "$@" bench "ein Modell.gguf" -p 64 -n 8 -r 1 --rounds 1
+    served "$@"
+}
+
+# Whatever serves is asked whether it is well.
+served() {
+    "$@" serve "ein Modell.gguf" --host 127.0.0.1 --port 18473 2>serve.txt &
+    local server=$! tries
+    for tries in $(seq 60); do
+        if "$@" serve --check http://127.0.0.1:18473 >/dev/null 2>&1; then
+            kill $server && wait $server 2>/dev/null || true
+            echo "serves" && return 0
+        fi
+        sleep 1
+    done
+    kill $server || true
+    cat serve.txt >&2
+    return 1
 }
 
 # A type check for macOS. No C is compiled: the objects of the crates that have some are needed by a linker only.
