@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Other systems than this one: a type check for macOS, the text of the built-in model on WebAssembly (under Node), and Windows'
-# unit tests and first steps (under Wine). A warning about our own code is an error on each. What cannot be had here is skipped,
+# unit tests and the command's first steps (under Wine). A warning about our own code is an error on each. What cannot be had here is skipped,
 # by name. Every test of the workspace on Windows is tools/nightly_windows.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,11 +30,12 @@ windows() {
     if ! have_mingw; then
         echo "SKIPPED: Windows, which needs gcc-mingw-w64-x86-64 (a Debian package)"
     elif ! have_wine; then
-        windows_build build --package rotor-cli
+        windows_build test --no-run --lib --bins
         echo "SKIPPED: running on Windows, which needs wine64 (a Debian package)"
     else
+        # Beside the unit tests those of the command on paths and files in use, for which systems differ most.
+        windows_tests --lib --bins --test paths
         windows_smoke_test
-        windows_tests --lib --bins --quiet
     fi
 }
 

@@ -11,6 +11,7 @@ have_standard_library_sources && have_mingw && have_wine || {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+windows_tests --lib --bins --tests --no-run
 windows_smoke_test
 code=0
 windows_tests --lib --bins --tests 2>&1 | tee "$work/log" || code=$?

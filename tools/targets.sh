@@ -109,13 +109,13 @@ build_wasi() {
 -Clink-arg=-L$wasi -Clink-arg=-lc -Clink-arg=-lzigc" debian_cargo "$@" -Zbuild-std=std,panic_abort --target wasm32-wasip1
 }
 
-windows_build() { build_std "$@" --target $windows "${quick[@]}"; }
+windows_build() { build_std "$@" --target $windows "${quick[@]}" --workspace --exclude rotor-python --exclude rotor-ladders; }
 
-# Runs tests of the workspace on Windows. Doctests are left out: they are compiled by rustdoc, which has no notion of a standard
+# Runs tests of the workspace on Windows; those of the command build the command too, with what the others need, so that nothing
+# is compiled twice. Doctests are left out: they are compiled by rustdoc, which has no notion of a standard
 # library that was just built. Python's part and the measuring programs of dev/ are no Rust tests.
 windows_tests() {
-    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine \
-        windows_build test --workspace --exclude rotor-python --exclude rotor-ladders --no-fail-fast "$@"
+    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine windows_build test --no-fail-fast "$@"
 }
 
 # The sum of what several test programs printed: test_counts LOG...
@@ -124,15 +124,16 @@ test_counts() {
         END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$@"
 }
 
-# The command of a debug build for Windows: the built-in model says there what it says here, and a person's first steps go well.
+# The command that the tests have built: the built-in model says on Windows what it says here, and a person's first steps go well.
 windows_smoke_test() {
-    windows_build build --package rotor-cli
     local rotor text
     rotor=$(realpath "$built/$windows/debug/rotor.exe")
     text=$(plainly wine "$rotor")
     same_text Windows "$text"
-    in_a_folder first_steps wine "$rotor"
+    in_a_folder windows_first_steps wine "$rotor"
 }
+
+windows_first_steps() { healthy "$@" && first_steps "$@"; }
 
 # Runs a command in a folder of its own, whose name has a space and letters beyond ASCII; the folder is gone afterwards.
 in_a_folder() (
@@ -147,7 +148,6 @@ first_steps() {
     "$@" --version
     "$@" run -p "Once upon a time" -n 24 </dev/null
     echo
-    "$@" doctor >doctor.txt || { cat doctor.txt && return 1; }
     "$@" synth tiny "ein Modell.gguf"
     "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor --verify
     "$@" diff "ein Modell.gguf" ternär.safetensors
@@ -158,13 +158,16 @@ first_steps() {
     served "$@"
 }
 
-# Whatever serves is asked whether it is well.
+# Whether the command finds every kernel of this processor right; its report is read where it does not.
+healthy() { "$@" doctor >doctor.txt || { cat doctor.txt && return 1; }; }
+
+# The server answers on loopback when it is asked whether it is well.
 served() {
     "$@" serve "ein Modell.gguf" --host 127.0.0.1 --port 18473 2>serve.txt &
     local server=$! tries
     for tries in $(seq 60); do
         if "$@" serve --check http://127.0.0.1:18473 >/dev/null 2>&1; then
-            kill $server && wait $server 2>/dev/null || true
+            kill $server && wait $server || true
             echo "serves" && return 0
         fi
         sleep 1

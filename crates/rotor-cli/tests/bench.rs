@@ -6,7 +6,6 @@ mod common;
 
 use common::{Ran, path_text, rotor, tiny};
 use serde_json::Value;
-#[cfg(unix)]
 use std::fs;
 
 fn json(run: &Ran) -> Value {
