@@ -5,17 +5,15 @@
 # Usage: tools/release.sh [--no-wheels] [NAME...]
 #        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
 #
-# Not run to its end yet: what it makes is what it is written to make, and nobody has compared two runs.
-#
-# ROTOR_RELEASE_URL says where the archives will be. Needs root for Debian's packages, or
-# those packages; Python 3; and the package registries. Two runs from the same commit with the same tools are meant to give the same
-# bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
+# ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to tell of a vulnerability. Needs root for Debian's packages,
+# or those packages; Python 3; and the package registries. Two runs from the same commit with the same tools give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 release_url=${ROTOR_RELEASE_URL:-https://example.invalid/rotor}
+contact=${ROTOR_CONTACT:-security@example.invalid}
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C PYTHONHASHSEED=0
 dist=$PWD/dist
@@ -106,7 +104,8 @@ archive() {
     local binary=rotor
     [ "$target" != $windows ] || binary=rotor.exe
     install -m 755 "$release_target/$target/release/$binary" "$folder/$binary"
-    cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md SECURITY.md "$folder/"
+    cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md "$folder/"
+    fill <SECURITY.md >"$folder/SECURITY.md"
     cp "$work"/completions/* "$folder/completions/"
     "$python" tools/sbom.py rotor-cli "$target" "$dist/rotor-$version-$name.cdx.json" "$folder/THIRD-PARTY.txt"
     find "$folder" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
@@ -184,7 +183,7 @@ PY
 
 # Replaces placeholders. A checksum of what was not built stays one, so that nobody publishes it.
 fill() {
-    local script="s|@VERSION@|$version|g;s|@ROTOR_RELEASE_URL@|$release_url|g"
+    local script="s|@VERSION@|$version|g;s|@ROTOR_RELEASE_URL@|$release_url|g;s|@ROTOR_CONTACT@|$contact|g"
     local name file sum placeholder
     for name in linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; do
         for file in "$dist/rotor-$version-$name".{tar.gz,zip}; do

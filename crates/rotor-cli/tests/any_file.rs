@@ -146,7 +146,7 @@ fn a_shard_that_is_missing_or_holds_other_tensors_than_the_index_says() {
     };
     index("model-00002-of-00002.safetensors");
     let (told, page) = obstacle(folder.path());
-    assert!(told.starts_with("cannot open ") && told.contains("model-00002-of-00002.safetensors: No such"), "{told}");
+    assert!(told.starts_with("cannot open ") && told.contains("model-00002-of-00002.safetensors: "), "{told}");
     assert!(page.contains("model.layers.0.self_attn.q_proj.weight"), "{page}");
     index("model-00001-of-00002.safetensors");
     let (told, _) = obstacle(folder.path());
@@ -247,7 +247,7 @@ fn a_part_of_a_split_is_shown_and_names_the_first() {
     fs::remove_file(&second).unwrap();
     let first = part(0).write(folder.path(), "m-00001-of-00002.gguf");
     let (told, _) = obstacle(&first);
-    assert!(told.contains("m-00002-of-00002.gguf: No such file"), "{told}");
+    assert!(told.starts_with("cannot open ") && told.contains("m-00002-of-00002.gguf: "), "{told}");
 }
 
 #[test]

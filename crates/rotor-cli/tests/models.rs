@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "org/tiny-gguf";
 
@@ -300,13 +300,17 @@ fn a_pull_that_is_killed_leaves_nothing_that_looks_like_a_model() {
     let blobs = world.cache().join("models--org--big").join("blobs");
     let part = blobs.join(format!("{}.part", world.hub.sha256("org/big", "big-i2_s.gguf")));
     let (mut state, mut finished, mut resumed) = (12345_u32, 0, 0);
+    // Starting a process takes a system its own time, and nothing is pulled meanwhile.
+    let starting = Instant::now();
+    world.listed();
+    let starting = starting.elapsed();
     for _ in 0..50 {
         let before = fs::metadata(&part).map_or(0, |found| found.len());
         world.hub.reset();
         let mut pull = world.command(&["pull", "org/big", "--any"]);
         let mut child = pull.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        std::thread::sleep(Duration::from_millis(u64::from(state >> 24)));
+        std::thread::sleep(starting + Duration::from_millis(u64::from(state >> 24)));
         child.kill().unwrap();
         child.wait().unwrap();
         let range = world.hub.log().into_iter().find_map(|request| request.range);
@@ -349,7 +353,6 @@ mod session {
     use std::io::{Read, Write};
     use std::process::Child;
     use std::sync::mpsc::{Receiver, channel};
-    use std::time::Instant;
 
     /// A program on a terminal of its own.
     struct Terminal {

@@ -241,7 +241,8 @@ impl Cache {
         !self.without_links
             && *self.can_link.get_or_init(|| {
                 let probe = self.pending(repo, "probe");
-                let made = symlink(Path::new("nothing"), &probe).is_ok();
+                // Wine says that it has made one, and has not.
+                let made = symlink(Path::new("nothing"), &probe).is_ok() && fs::symlink_metadata(&probe).is_ok();
                 // Where none was made there is none to remove.
                 let _ = fs::remove_file(&probe);
                 made

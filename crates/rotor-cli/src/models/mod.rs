@@ -45,7 +45,9 @@ pub(crate) fn library(settings: &Settings) -> Library {
 /// Whether a text can only be meant as a path.
 fn is_path(text: &str) -> bool {
     let file = Path::new(text).extension().is_some_and(|suffix| suffix == "gguf" || suffix == "safetensors");
-    (file && !text.contains(':')) || text.is_empty() || text.starts_with(['/', '.', '~', '\\'])
+    let beginning = text.is_empty() || text.starts_with(['/', '.', '~', '\\']);
+    // A colon is part of some names, and of every whole path on Windows.
+    beginning || (file && !text.contains(':')) || Path::new(text).is_absolute()
 }
 
 fn not_here(name: &str, hint: String) -> anyhow::Error {
