@@ -12,6 +12,10 @@ if ! have_standard_library_sources; then
     exit 0
 fi
 
+# They write or compare some hundred files or some million pieces of text, and take minutes under Wine.
+slow_on_windows=(any_vocabulary_of_a_gguf_goes_there_and_back any_tokenizer_json_goes_there_and_back
+    every_pre_tokenizer_cuts_as_another_regex_engine_does the_reader_finds_what_was_meant_in_every_family)
+
 macos() { check_macos --package rotor-cli; }
 
 webassembly() {
@@ -34,7 +38,8 @@ windows() {
         echo "SKIPPED: running on Windows, which needs wine64 (a Debian package)"
     else
         # Beside the unit tests those of the command on paths and files in use, for which systems differ most.
-        windows_tests --lib --bins --test paths
+        echo "left to tools/nightly_windows.sh: the other integration tests, and of the unit tests ${slow_on_windows[*]}"
+        windows_tests --lib --bins --test paths -- "${slow_on_windows[@]/#/--skip=}"
         windows_smoke_test
     fi
 }

@@ -86,7 +86,11 @@ bare_root() {
     debootstrap --variant=minbase --include=curl "$suite" "$root" "$mirror" >/dev/null
 }
 
-in_root() { env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 HF_ENDPOINT="$endpoint" chroot "$root" "$@"; }
+# Runs a command in the root, which has its /proc for as long as that takes.
+in_root() {
+    env -i PATH=/usr/sbin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 HF_ENDPOINT="$endpoint" unshare --mount sh -c \
+        'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
+}
 
 # As one would paste it: download, verify, run.
 linux_amd64() {

@@ -16,6 +16,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Whether symbolic links can be made here. Where they cannot, what was fetched moves from the blobs to its name.
+#[cfg(unix)]
+pub(crate) fn links() -> bool {
+    true
+}
+
+#[cfg(windows)]
+pub(crate) fn links() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::windows::fs::symlink_file("nothing", &link).is_ok() && link.is_symlink()
+}
+
 /// What the hub is like.
 #[derive(Clone)]
 pub(crate) struct Options {
