@@ -154,7 +154,7 @@ first_steps() {
     "$@" inspect ternär.safetensors >inspect.txt
     printf 'One line.\r\nAnother line.\r\n' >lines.txt
     "$@" embed "ein Modell.gguf" lines.txt -o vectors.npy
-    "$@" bench "ein Modell.gguf" -p 64 -n 8 -r 1 --rounds 1
+    "$@" bench "ein Modell.gguf" -p 64 -n 8 -r 1
     served "$@"
 }
 
