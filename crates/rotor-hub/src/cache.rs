@@ -85,10 +85,12 @@ impl Cache {
 
     /// The repository in the spelling it has here.
     pub fn spelled(&self, repo: &RepoId) -> Option<RepoId> {
-        if self.folder(repo).is_dir() {
+        let here = self.repositories();
+        // That there is such a folder is no proof: to Windows and macOS its name in capitals is the same.
+        if here.contains(repo) && self.folder(repo).is_dir() {
             return Some(repo.clone());
         }
-        self.repositories().into_iter().find(|found| found.as_str().eq_ignore_ascii_case(repo.as_str()))
+        here.into_iter().find(|found| found.as_str().eq_ignore_ascii_case(repo.as_str()))
     }
 
     pub(crate) fn folder(&self, repo: &RepoId) -> PathBuf {
