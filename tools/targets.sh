@@ -100,7 +100,7 @@ debian_cargo() {
     RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/debian" \
         cargo "$command" --locked -Zwarnings --config 'build.warnings="deny"' "$@"
 }
-build_std() { debian_cargo "$@" -Zbuild-std=std,panic_unwind; }
+build_std() { debian_cargo "$1" -Zbuild-std=std,panic_unwind "${@:2}"; }
 
 # The same for WebAssembly with a system interface, which has no threads and no mappings.
 build_wasi() {
@@ -109,7 +109,9 @@ build_wasi() {
 -Clink-arg=-L$wasi -Clink-arg=-lc -Clink-arg=-lzigc" debian_cargo "$@" -Zbuild-std=std,panic_abort --target wasm32-wasip1
 }
 
-windows_build() { build_std "$@" --target $windows "${quick[@]}" --workspace --exclude rotor-python --exclude rotor-ladders; }
+windows_build() {
+    build_std "$1" --target $windows "${quick[@]}" --workspace --exclude rotor-python --exclude rotor-ladders "${@:2}"
+}
 
 # Runs tests of the workspace on Windows; those of the command build the command too, with what the others need, so that nothing
 # is compiled twice. Doctests are left out: they are compiled by rustdoc, which has no notion of a standard
