@@ -6,7 +6,9 @@
 #        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
 #
 # ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to tell of a vulnerability. Needs root for Debian's packages,
-# or those packages; Python 3; and the package registries. Two runs from the same commit with the same tools give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
+# or those packages; Python 3; and the package registries. Two runs from the same commit with the same
+# tools are meant to give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the
+# order of their names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
