@@ -16,7 +16,8 @@
 //! # Many tokens
 //!
 //! A panel of 32 rows is unpacked to a byte per code, and then 8 tokens are multiplied at a time by 8 rows: 16 accumulators,
-//! 2 vectors of weights, and four activations of a token in all lanes; 10 loads feed 16 dot products.
+//! 2 vectors of weights, and 2 with four activations of four tokens each, a token in each lane; 4 loads feed 16 dot products.
+//! (A load that fills all lanes takes the place of a dot product on many processors.)
 
 use super::TILE_ROWS;
 use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
@@ -219,10 +220,22 @@ fn panel_tokens<const N: usize>(panel: &[u8], input: PanelTokens<'_>, out: &mut 
         let mut products = [[vdupq_n_s32(0); 2]; N];
         for (quad, x) in quads.iter().zip(input.x.as_chunks::<4>().0.as_chunks::<N>().0) {
             let codes = [load(&quad[line]), load(&quad[line + 1])];
-            for ([first, second], x) in products.iter_mut().zip(x) {
+            let (fours, others) = x.as_chunks::<4>();
+            let (products_of_fours, products_of_others) = products.as_chunks_mut::<4>();
+            for ([a, b, c, d], x) in products_of_fours.iter_mut().zip(fours) {
+                let x = load_x(&x.as_flattened().as_chunks().0[0]);
+                for half in 0..2 {
+                    sdot::<0>(&mut a[half], codes[half], x);
+                    sdot::<1>(&mut b[half], codes[half], x);
+                    sdot::<2>(&mut c[half], codes[half], x);
+                    sdot::<3>(&mut d[half], codes[half], x);
+                }
+            }
+            for (products, x) in products_of_others.iter_mut().zip(others) {
                 let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));
-                sdot::<0>(first, codes[0], x);
-                sdot::<0>(second, codes[1], x);
+                for half in 0..2 {
+                    sdot::<0>(&mut products[half], codes[half], x);
+                }
             }
         }
         for (products, out) in products.into_iter().zip(out.iter_mut()) {
