@@ -414,7 +414,8 @@ mod tests {
             many: &[],
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
-        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels: Box::leak(Box::new([wrong])) };
+        let kernels = Box::leak(Box::new([wrong]));
+        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels, fives: None };
         let broken = kernels_of(Box::leak(Box::new(family)), float::scalar::KERNELS);
         let error = broken.self_test().unwrap_err();
         assert_eq!(error.kernel, format!("ternary {}", wrong.name()));
