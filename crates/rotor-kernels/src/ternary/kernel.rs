@@ -189,7 +189,7 @@ impl TernaryKernel {
     }
 
     /// Whether it is one for codes.
-    pub(super) fn packs_codes(&self) -> bool {
+    pub(crate) fn packs_codes(&self) -> bool {
         std::ptr::eq(self.layout, &raw const CODES)
     }
 

@@ -16,6 +16,8 @@ pub(crate) static KERNELS: FivesKernels = FivesKernels { rows, columns, active, 
 
 /// How far ahead rows are fetched, in bytes.
 const ROWS_AHEAD: usize = 8192;
+/// How far ahead columns are fetched that are packed as codes, in blocks of these.
+const BLOCKS_AHEAD: usize = 8;
 /// Fours of columns that go together; as many that follow are fetched.
 const QUADS: usize = 32;
 const _: () = assert!(8 * QUADS <= super::AHEAD);
@@ -24,7 +26,7 @@ const _: () = assert!(8 * QUADS <= super::AHEAD);
 /// which of the fifth field.
 static TABLES: [[u8; 64]; 3] = {
     const fn fields(four: usize) -> usize {
-        four % 3 | four / 3 % 3 << 2 | four / 9 % 3 << 4 | four / 27 << 6
+        (four % 3) | ((four / 3 % 3) << 2) | ((four / 9 % 3) << 4) | ((four / 27) << 6)
     }
     let mut tables = [[0; 64]; 3];
     let mut at = 0;
@@ -70,7 +72,7 @@ impl Decoder {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     fn field(self, fields: [__m512i; 2], digit: usize) -> __m512i {
-        _mm512_and_si512(fields[digit / 4], self.masks[digit % 4 | digit / 4 * 3])
+        _mm512_and_si512(fields[digit / 4], self.masks[digit.min(3)])
     }
 }
 
@@ -91,45 +93,100 @@ fn fetch(line: *const u8) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
     match tokens {
-        [a] => rows_of([a], bytes, row_lines, list, out),
-        [a, b] => rows_of([a, b], bytes, row_lines, list, out),
-        [a, b, c] => rows_of([a, b, c], bytes, row_lines, list, out),
-        [a, b, c, d] => rows_of([a, b, c, d], bytes, row_lines, list, out),
+        [a] => rows_of(a, bytes, row_lines, list, out),
+        [a, b] => pairs_of([a, b], bytes, row_lines, list, out),
+        [a, b, c] => pairs_of([a, b, c], bytes, row_lines, list, out),
+        [a, b, c, d] => pairs_of([a, b, c, d], bytes, row_lines, list, out),
         _ => unreachable!("one to four tokens"),
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn rows_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
+fn rows_of(x: &[i8], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
     let (decoder, row_bytes) = (Decoder::new(), row_lines * LINE);
     let at = |place: u32| bytes.as_ptr().wrapping_add(place as usize * row_bytes);
-    let ahead = (ROWS_AHEAD / row_bytes).max(1);
-    for place in &list[..ahead.min(list.len())] {
-        for line in 0..row_lines {
-            fetch(at(*place).wrapping_add(line * LINE));
-        }
-    }
+    let ahead = fetch_first(bytes, row_bytes, list);
     for (i, place) in list.iter().enumerate() {
         let row = &bytes[*place as usize * row_bytes..][..row_bytes];
         let next = at(list[(i + ahead).min(list.len() - 1)]);
-        let mut sums = [[_mm512_setzero_si512(); DIGITS]; N];
+        let mut sums = [_mm512_setzero_si512(); DIGITS];
         for (line, bytes) in row.as_chunks::<LINE>().0.iter().enumerate() {
             fetch(next.wrapping_add(line * LINE));
             let fields = decoder.decode(load(bytes));
+            for (digit, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a token has 320 activations for each line (the kernel's contract).
+                let x = unsafe { _mm512_loadu_si512(x.as_ptr().add((line * DIGITS + digit) * LINE).cast()) };
+                *sum = _mm512_dpbusd_epi32(*sum, decoder.field(fields, digit), x);
+            }
+        }
+        out[i] = _mm512_reduce_add_epi32(total(sums));
+    }
+}
+
+/// Fetches the first rows of a list; returns how many rows ahead others are to be fetched.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch_first(bytes: &[u8], row_bytes: usize, list: &[u32]) -> usize {
+    let ahead = (ROWS_AHEAD / row_bytes).max(1);
+    for place in &list[..ahead.min(list.len())] {
+        for line in (0..row_bytes).step_by(LINE) {
+            fetch(bytes.as_ptr().wrapping_add(*place as usize * row_bytes + line));
+        }
+    }
+    ahead
+}
+
+/// Two rows at a time, so that activations are loaded once for both. Fields are shifted into place: the registers have room for
+/// one sum of each row and token, not for one of each digit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of fields, activations and sums")]
+fn pairs_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
+    let (decoder, row_bytes, three) = (Decoder::new(), row_lines * LINE, _mm512_set1_epi8(3));
+    let ahead = fetch_first(bytes, row_bytes, list);
+    for (pair, places) in list.chunks(2).enumerate() {
+        // A last row without a partner is multiplied twice.
+        let (first, last) = (places[0] as usize, places[places.len() - 1] as usize);
+        let rows = [&bytes[first * row_bytes..][..row_bytes], &bytes[last * row_bytes..][..row_bytes]];
+        let next = list[(2 * pair + ahead).min(list.len() - 1)] as usize;
+        let after = list[(2 * pair + ahead + 1).min(list.len() - 1)] as usize;
+        let next = [bytes.as_ptr().wrapping_add(next * row_bytes), bytes.as_ptr().wrapping_add(after * row_bytes)];
+        let mut sums = [[_mm512_setzero_si512(); N]; 2];
+        for line in 0..row_lines {
+            let mut fields = [[_mm512_setzero_si512(); 2]; 2];
+            for row in 0..2 {
+                fetch(next[row].wrapping_add(line * LINE));
+                // SAFETY: a line of the row.
+                let bytes = unsafe { _mm512_loadu_si512(rows[row].as_ptr().add(line * LINE).cast()) };
+                fields[row] = decoder.decode(bytes);
+            }
             for digit in 0..DIGITS {
-                let field = decoder.field(fields, digit);
-                for token in 0..N {
-                    // SAFETY: tokens have 320 activations for each line (the kernel's contract).
-                    let x = unsafe {
-                        _mm512_loadu_si512(tokens[token].as_ptr().add((line * DIGITS + digit) * LINE).cast())
+                let mut codes = [_mm512_setzero_si512(); 2];
+                for row in 0..2 {
+                    let [four, fifth] = fields[row];
+                    let shifted = match digit {
+                        0 => four,
+                        1 => _mm512_srli_epi16::<2>(four),
+                        2 => _mm512_srli_epi16::<4>(four),
+                        3 => _mm512_srli_epi16::<6>(four),
+                        _ => _mm512_srli_epi16::<6>(fifth),
                     };
-                    sums[token][digit] = _mm512_dpbusd_epi32(sums[token][digit], field, x);
+                    codes[row] = _mm512_and_si512(shifted, three);
+                }
+                for token in 0..N {
+                    let at = (line * DIGITS + digit) * LINE;
+                    // SAFETY: tokens have 320 activations for each line (the kernel's contract).
+                    let x = unsafe { _mm512_loadu_si512(tokens[token].as_ptr().add(at).cast()) };
+                    sums[0][token] = _mm512_dpbusd_epi32(sums[0][token], codes[0], x);
+                    sums[1][token] = _mm512_dpbusd_epi32(sums[1][token], codes[1], x);
                 }
             }
         }
         for token in 0..N {
-            out[token * list.len() + i] = _mm512_reduce_add_epi32(total(sums[token]));
+            let at = token * list.len() + 2 * pair;
+            out[at + places.len() - 1] = _mm512_reduce_add_epi32(sums[1][token]);
+            out[at] = _mm512_reduce_add_epi32(sums[0][token]);
         }
     }
 }
@@ -146,19 +203,27 @@ fn total([a, b, c, d, e]: [__m512i; DIGITS]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn columns(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]) {
     match (tokens, sums) {
-        // The registers hold the sums of half a slice, or with several tokens those of a quarter, beside what decoding needs.
-        ([a], [sums, ..]) => columns_of::<1, 2>([a], slice, places, [sums]),
-        ([a, b], [s, t, ..]) => columns_of::<2, 1>([a, b], slice, places, [s, t]),
-        ([a, b, c], [s, t, u, ..]) => columns_of::<3, 1>([a, b, c], slice, places, [s, t, u]),
-        ([a, b, c, d], [s, t, u, v, ..]) => columns_of::<4, 1>([a, b, c, d], slice, places, [s, t, u, v]),
+        // The registers hold the sums of half a slice, or with several tokens those of a quarter or a part of its digits, beside
+        // what decoding needs.
+        ([a], [s, ..]) => columns_of::<1, 2, 0, 5>([a], slice, places, [s]),
+        ([a, b], [s, t, ..]) => columns_of::<2, 1, 0, 5>([a, b], slice, places, [s, t]),
+        ([a, b, c], [s, t, u, ..]) => {
+            columns_of::<3, 1, 0, 3>([a, b, c], slice, places, [s, t, u]);
+            columns_of::<3, 1, 3, 5>([a, b, c], slice, places, [s, t, u]);
+        }
+        ([a, b, c, d], [s, t, u, v, ..]) => {
+            columns_of::<4, 1, 0, 3>([a, b, c, d], slice, places, [s, t, u, v]);
+            columns_of::<4, 1, 3, 5>([a, b, c, d], slice, places, [s, t, u, v]);
+        }
         _ => unreachable!("one to four tokens and their sums"),
     }
 }
 
-/// Sums of a slice for `N` tokens, `M` times 16 rows of each digit at a time.
+/// Sums of the digits `FROM..TO` of a slice for `N` tokens, `M` times 16 rows of each digit at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn columns_of<const N: usize, const M: usize>(
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of fields, activations and sums")]
+fn columns_of<const N: usize, const M: usize, const FROM: usize, const TO: usize>(
     tokens: [&[i8]; N],
     slice: &[u8],
     places: &[u32],
@@ -167,7 +232,8 @@ fn columns_of<const N: usize, const M: usize>(
     let (decoder, all) = (Decoder::new(), tokens[0].len() / 4);
     let places: &[u32] = &places[..4 * all + super::AHEAD];
     // Places reach beyond the last column by more than twice what goes together.
-    let line = |number: usize| slice.as_ptr().wrapping_add(places[number] as usize * LINE);
+    // SAFETY: of numbers up to the last column's and twice as many as go together, which are less than are ahead.
+    let line = |number: usize| unsafe { slice.as_ptr().wrapping_add(*places.get_unchecked(number) as usize * LINE) };
     for number in 0..4 * QUADS {
         fetch(line(number));
     }
@@ -211,7 +277,7 @@ fn columns_of<const N: usize, const M: usize>(
                         _mm512_unpackhi_epi16(ab, cd)
                     };
                     let fields = decoder.decode(four);
-                    for digit in 0..DIGITS {
+                    for digit in FROM..TO {
                         let field = decoder.field(fields, digit);
                         for token in 0..N {
                             acc[token][m][digit] = _mm512_dpbusd_epi32(acc[token][m][digit], field, x[token]);
@@ -221,7 +287,7 @@ fn columns_of<const N: usize, const M: usize>(
             }
             for token in 0..N {
                 for m in 0..M {
-                    for digit in 0..DIGITS {
+                    for digit in FROM..TO {
                         let at = sums[token][64 * digit + 16 * (sixteen + m)..][..16].as_mut_ptr();
                         // SAFETY: 16 readable and writable sums; no access needs alignment.
                         unsafe {
@@ -280,12 +346,15 @@ fn codes_of_rows(block: &[u8], cols: usize, tiles: &mut [u8]) {
     let (decoder, places) = (Decoder::new(), super::places::Places::of_block());
     let (row_bytes, tile_bytes) = (cols.div_ceil(LINE_WEIGHTS) * LINE, cols.div_ceil(CODES_COLS) * CODES_BYTES);
     for (sixteen, places) in places.of.as_chunks::<16>().0.iter().enumerate() {
+        let next = block.as_ptr().wrapping_add((sixteen + 4) * 16 * row_bytes);
         // The last block of rows may have one tile.
         let Some(tile) = tiles.get_mut(sixteen / 2 * tile_bytes..(sixteen / 2 + 1) * tile_bytes) else { return };
         for at in (0..row_bytes).step_by(LINE) {
             let mut fields = [[_mm512_setzero_si512(); 2]; 16];
             for row in 0..16 {
                 let line = &block[places[row] as usize * row_bytes + at..].as_chunks::<LINE>().0[0];
+                // Lines are read in no order: those of the next block are fetched as they lie.
+                fetch(next.wrapping_add(row * row_bytes + at));
                 fields[row] = decoder.decode(load(line));
             }
             for digit in 0..DIGITS {
@@ -337,11 +406,14 @@ fn transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn codes_of_columns(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
+fn codes_of_columns(slice: &[u8], all: &[u32], tiles: &mut [u8]) {
     let (decoder, zero) = (Decoder::new(), [super::ENCODE[121]; LINE]);
-    let tile_bytes = places.len().div_ceil(CODES_COLS) * CODES_BYTES;
-    for (block, places) in places.chunks(CODES_COLS).enumerate() {
+    let tile_bytes = all.len().div_ceil(CODES_COLS) * CODES_BYTES;
+    for (block, places) in all.chunks(CODES_COLS).enumerate() {
         let mut lines = [load(&zero); CODES_COLS];
+        for place in all.iter().skip((block + BLOCKS_AHEAD) * CODES_COLS).take(CODES_COLS) {
+            fetch(slice.as_ptr().wrapping_add(*place as usize * LINE));
+        }
         for (line, place) in lines.iter_mut().zip(places) {
             *line = load(&slice[*place as usize * LINE..].as_chunks().0[0]);
         }

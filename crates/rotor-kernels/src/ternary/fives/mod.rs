@@ -79,13 +79,13 @@ pub(crate) struct FivesKernels {
     ///
     /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of `320 row_lines` activations, and
     /// `out` is as long as the list for each.
-    pub rows: unsafe fn(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]),
+    pub rows: MultiplyRows,
     /// `sums[token][row] = sum over the listed columns of (weight + 1) * x` for the 320 rows of a slice; what was in `sums` does
     /// not matter.
     ///
     /// The contract: the places are inside the slice and go on by [`AHEAD`] beyond the activations of each of 1 to
     /// [`MAX_TOKENS`] tokens, which are as many as a multiple of four.
-    pub columns: unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]),
+    pub columns: MultiplyColumns,
     /// The columns whose activation is not zero.
     ///
     /// The contract: as many places as activations.
@@ -99,6 +99,12 @@ pub(crate) struct FivesKernels {
     /// The contract: the places, one for each column, are inside the slice.
     pub codes_of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
 }
+
+/// Multiplies tokens by listed rows.
+type MultiplyRows = unsafe fn(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]);
+
+/// Multiplies tokens by listed columns of a slice.
+type MultiplyColumns = unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]);
 
 /// Columns to be read: where they lie, and what they are multiplied by.
 #[derive(Debug, Default)]

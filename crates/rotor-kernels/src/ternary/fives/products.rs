@@ -39,6 +39,27 @@ pub struct SkipCounts {
     pub columns_read: u64,
 }
 
+impl std::ops::AddAssign for SkipCounts {
+    fn add_assign(&mut self, other: SkipCounts) {
+        self.rows += other.rows;
+        self.rows_read += other.rows_read;
+        self.columns += other.columns;
+        self.columns_read += other.columns_read;
+    }
+}
+
+impl std::ops::Sub for SkipCounts {
+    type Output = SkipCounts;
+    fn sub(self, before: SkipCounts) -> SkipCounts {
+        SkipCounts {
+            rows: self.rows - before.rows,
+            rows_read: self.rows_read - before.rows_read,
+            columns: self.columns - before.columns,
+            columns_read: self.columns_read - before.columns_read,
+        }
+    }
+}
+
 /// Memory for products of fives, grown to the largest matrix met and reused for all.
 #[derive(Debug, Default)]
 pub(crate) struct FivesScratch {
@@ -82,9 +103,9 @@ impl FivesScratch {
 ///
 /// # Why that holds
 /// Where the gate is not above zero, its square is zero, and so is the product, if `up` is a finite number. It is: `up` is
-/// `dot * scale / s`, rounded twice, and rounding is monotonous; with the largest `dot`, `128 * cols`, the largest scale and the
-/// token's factor `s` it is computed, and where that is not finite, or `s` is not, all rows are multiplied. A gate that is not a number
-/// has its row multiplied.
+/// `dot * scale / s`, rounded twice, and rounding is monotonic; so it is computed from the largest `dot`, `128 * cols`, the largest
+/// scale and the token's factor `s`. Where that is not finite, or `s` is not a positive number, all rows are multiplied; and so is
+/// the row of a gate that is not a number.
 ///
 /// # Panics
 /// If the shapes do not fit, or `up` cannot leave rows unread.
@@ -99,6 +120,7 @@ pub fn gate_up(
     let (rows, cols) = (up.matrix.rows, up.matrix.cols);
     gate.matrix.check(kernels, x, out.len());
     assert!((gate.matrix.rows(), gate.matrix.cols()) == (rows, cols), "gate and up of one shape");
+    assert!(gate.epilogue == Epilogue::Store && up.epilogue == Epilogue::Relu2Mul, "a gate that is squared");
     assert!(
         up.matrix.skips == Skips::Rows && up.scales.fit(rows, cols),
         "rows that can be left unread, and their scales"
@@ -141,7 +163,7 @@ impl GateUp<'_> {
     /// Whole blocks of rows, all gates first.
     fn run(&self, rows: Range<usize>, worker: &mut Worker, out: &mut [f32]) {
         let Worker { rows: listed_rows, places, listed, sums, read } = worker;
-        let (gate, up) = (&self.gate, &self.up);
+        let up = &self.up;
         self.gates(rows.clone(), out);
         let all = !self.is_bounded(rows.clone());
         listed_rows.resize(rows.len(), 0);
@@ -171,7 +193,6 @@ impl GateUp<'_> {
         *read += places.len() as u64;
         let how = Finish { scales: up.scales.of_rows(rows), factor: self.factor, epilogue: Epilogue::Relu2Mul };
         self.kernels.finish(how, sums, out);
-        debug_assert!(gate.epilogue == Epilogue::Store);
     }
 
     /// The gates of some rows.
@@ -235,14 +256,16 @@ impl FivesMatrix {
     ) {
         assert!(scales.fit(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
         assert!(!matches!(scales, RowScales::Grouped(_)), "scales of rows");
-        if x.tokens() > MOST_FEW {
-            return self.as_codes(pool, scratch, |codes, scratch| {
-                codes.linear(kernels, pool, x, scales, scratch, (epilogue, out));
-            });
+        if x.tokens() > MOST_FEW
+            && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
+        {
+            codes.linear(kernels, pool, x, scales, scratch, (epilogue, out));
+            scratch.fives.codes = Some(codes.into_tiles());
+            return;
         }
-        let factors = x.factors().to_vec();
+        let x = &*x;
         self.products(kernels, pool, x, &mut scratch.fives, out, |token, rows, sums, out| {
-            let how = Finish { scales: scales.of_rows(rows), factor: factors[token], epilogue };
+            let how = Finish { scales: scales.of_rows(rows), factor: x.factors()[token], epilogue };
             kernels.finish(how, sums, out);
         });
     }
@@ -252,8 +275,12 @@ impl FivesMatrix {
     /// # Panics
     /// If the shapes do not fit, or the activations are not int8.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
-        if x.tokens() > MOST_FEW {
-            return self.as_codes(pool, scratch, |codes, scratch| codes.dot(kernels, pool, x, scratch, out));
+        if x.tokens() > MOST_FEW
+            && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
+        {
+            codes.dot(kernels, pool, x, scratch, out);
+            scratch.fives.codes = Some(codes.into_tiles());
+            return;
         }
         self.products(kernels, pool, x, &mut scratch.fives, out, |_, _, sums, out| out.copy_from_slice(sums));
     }
@@ -409,16 +436,12 @@ impl FivesMatrix {
         read
     }
 
-    /// Multiplies the matrix packed as codes.
-    fn as_codes(&self, pool: &Pool, scratch: &mut Scratch, multiply: impl FnOnce(&TernaryMatrix, &mut Scratch)) {
+    /// The matrix packed as codes, where there is memory for it; the memory goes back to the scratch afterwards.
+    fn as_codes(&self, pool: &Pool, scratch: &mut FivesScratch) -> Option<TernaryMatrix> {
         let tile_bytes = self.dense.layout.tile_bytes(self.cols);
         let bytes = self.rows.div_ceil(TILE_ROWS) * tile_bytes;
-        let mut tiles = scratch
-            .fives
-            .codes
-            .take()
-            .filter(|tiles| tiles.len() >= bytes)
-            .unwrap_or_else(|| Buffer::zeroed(bytes).expect("memory for a matrix of codes"));
+        let known = scratch.codes.take().filter(|tiles| tiles.len() >= bytes);
+        let mut tiles = known.or_else(|| Buffer::zeroed(bytes).ok())?;
         let rows = if self.skips == Skips::Rows { BLOCK_ROWS } else { LINE_WEIGHTS };
         pool.for_each_chunk(&mut tiles[..bytes], rows / TILE_ROWS * tile_bytes, |part, tiles| {
             // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; tiles of these rows, of
@@ -430,9 +453,7 @@ impl FivesMatrix {
                 }
             }
         });
-        let codes = TernaryMatrix::of_tiles((self.rows, self.cols), self.dense, tiles);
-        multiply(&codes, scratch);
-        scratch.fives.codes = Some(codes.into_tiles());
+        Some(TernaryMatrix::of_tiles((self.rows, self.cols), self.dense, tiles))
     }
 }
 

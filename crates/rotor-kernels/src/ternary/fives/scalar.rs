@@ -1,6 +1,6 @@
 //! The reference: every kernel for fives in plain Rust.
 
-use super::{Active, DECODE, DIGITS, FivesKernels, LINE, LINE_WEIGHTS, row_of};
+use super::{Active, DECODE, FivesKernels, LINE, LINE_WEIGHTS, row_of};
 use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 
@@ -62,8 +62,8 @@ fn codes_of_columns(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
     let cols = places.len();
     for (col, place) in places.iter().enumerate() {
         for (byte, value) in slice[*place as usize * LINE..][..LINE].iter().enumerate() {
-            for digit in 0..DIGITS {
-                put_code(tiles, cols, (row_of(byte, digit), col), DECODE[usize::from(*value)][digit]);
+            for (digit, code) in DECODE[usize::from(*value)].iter().enumerate() {
+                put_code(tiles, cols, (row_of(byte, digit), col), *code);
             }
         }
     }

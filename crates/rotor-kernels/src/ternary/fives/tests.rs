@@ -137,7 +137,10 @@ proptest! {
                     out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
                     Ok::<(), std::io::Error>(())
                 };
-                let packed = |trits: &[i8]| TernaryMatrix::pack((rows, cols), kernels, kernel, &pool, |e| e, |row, out| read(trits, row, out)).unwrap();
+                let packed = |trits: &[i8]| {
+                    let read_row = |row: usize, out: &mut [i8]| read(trits, row, out);
+                    TernaryMatrix::pack((rows, cols), kernels, kernel, &pool, |error| error, read_row).unwrap()
+                };
                 let (gate, dense) = (packed(&gate_trits), packed(&up_trits));
                 let mut activations = Activations::new(kernels);
                 activations.quantize(kernels, &pool, Precision::Int8, &x, cols);
