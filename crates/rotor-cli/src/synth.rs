@@ -36,6 +36,15 @@ pub(crate) struct Args {
     /// tokenizer.json or tiktoken ranks to take the vocabulary from [default: a byte-level one of the right size].
     #[arg(long, value_name = "FILE", env = "ROTOR_TOKENIZER", hide_env = true)]
     tokenizer: Option<PathBuf>,
+    /// Share of the gates that are above zero, from 0 to 1, for models whose gate is a squared ReLU (bitnet-2b-4t, tiny)
+    /// [default: as it happens, about half].
+    #[arg(long, value_name = "SHARE", value_parser = share, env = "ROTOR_ACTIVE_GATES", hide_env = true)]
+    active_gates: Option<f32>,
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -56,6 +65,7 @@ impl Args {
             head: self.head.dense_type(),
             seed: self.seed,
             tokenizer: self.tokenizer.clone(),
+            active_gates: self.active_gates,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::speculate::{Speculate, StepTimes};
 use crate::tokenizer::Tokenizer;
 use rotor_kernels::attention::{KvBlock, KvType};
 use rotor_kernels::clock::Instant;
+use rotor_kernels::ternary::SkipCounts;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -393,6 +394,11 @@ impl Batch {
     /// What choosing tokens from bounds of the logits has taken.
     pub fn head_counts(&self) -> HeadCounts {
         self.workspace.head_counts()
+    }
+
+    /// What single tokens have read of linears that can leave rows and columns unread.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.workspace.skip_counts()
     }
 
     /// What it is doing, and has done.

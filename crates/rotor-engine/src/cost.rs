@@ -3,6 +3,7 @@
 use crate::cache::bytes_per_token;
 use crate::model::Model;
 use rotor_kernels::attention::KvType;
+use rotor_kernels::ternary::Skips;
 use std::fmt;
 
 /// Tokens of a prompt that are computed together: enough to share each weight's decoding among many, few enough that the
@@ -87,6 +88,12 @@ pub struct Cost {
     pub linear_weights: u64,
     /// Bytes of them in memory.
     pub linear_bytes: u64,
+    /// Bytes that they would have if all of every linear were read.
+    pub whole_linear_bytes: u64,
+    /// Bytes of those of which rows can be left unread.
+    pub rows_bytes: u64,
+    /// Bytes of those of which columns can be.
+    pub columns_bytes: u64,
     /// Weights of the head.
     pub head_weights: u64,
     /// Bytes of it in memory.
@@ -99,6 +106,22 @@ pub struct Cost {
     pub kv_bytes: u64,
 }
 
+/// What tokens took, in the mean, of what need not be read whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taken {
+    /// Rows of the head that were multiplied exactly for a token chosen from a sketch; `None` where the head was read.
+    pub head_rows: Option<f64>,
+    /// The share of rows that were read of linears that can leave rows unread.
+    pub rows: f64,
+    /// The share of columns.
+    pub columns: f64,
+}
+
+impl Taken {
+    /// Everything.
+    pub const ALL: Taken = Taken { head_rows: None, rows: 1.0, columns: 1.0 };
+}
+
 impl Cost {
     /// The cost of `model`, keys and values kept as `kv`.
     pub fn of(model: &Model, kv: KvType) -> Cost {
@@ -107,6 +130,9 @@ impl Cost {
         Cost {
             linear_weights: linears.weights,
             linear_bytes: linears.bytes,
+            whole_linear_bytes: model.whole_bytes(),
+            rows_bytes: model.skippable_bytes(Skips::Rows),
+            columns_bytes: model.skippable_bytes(Skips::Columns),
             head_weights: head.weights,
             head_bytes: head.bytes,
             row_bytes: head.bytes / (model.config().vocab_size as u64).max(1),
@@ -125,18 +151,22 @@ impl Cost {
     }
 
     /// Bytes that a run of `test` reads: all weights once for each step (a chunk of a prompt is one), and for each step the
-    /// keys and values before it. With `exact_rows`, the mean of rows that are multiplied exactly for a token, the sketch of the
-    /// head and these rows are read, not the head.
-    pub fn bytes_read(&self, test: Test, exact_rows: Option<f64>) -> f64 {
+    /// keys and values before it. Of a head with a sketch that was used, the sketch and the rows that were multiplied are read.
+    pub fn bytes_read(&self, test: Test, taken: &Taken) -> f64 {
+        let unread = self.rows_bytes as f64 * (1.0 - taken.rows) + self.columns_bytes as f64 * (1.0 - taken.columns);
+        self.bytes(test, self.linear_bytes as f64 - unread, taken.head_rows)
+    }
+
+    fn bytes(&self, test: Test, linear_bytes: f64, head_rows: Option<f64>) -> f64 {
         let (steps, heads, batch) = match test {
             Test::Prompt { tokens, .. } => (tokens.div_ceil(PREFILL_CHUNK), 1, 1),
             Test::Generate { tokens, batch, .. } => (tokens, tokens, batch),
         };
-        let head = match exact_rows {
+        let head = match head_rows {
             Some(rows) => self.sketch_bytes as f64 + rows * (self.row_bytes * batch as u64) as f64,
             None => self.head_bytes as f64,
         };
-        let weights = self.linear_bytes as f64 * steps as f64 + head * heads as f64;
+        let weights = linear_bytes * steps as f64 + head * heads as f64;
         let tokens = test.context() - test.depth();
         // Mean positions of a step: the depth, and half of what is computed.
         let positions = test.depth() as f64 + (tokens as f64 + 1.0) / 2.0;
@@ -144,9 +174,15 @@ impl Cost {
     }
 
     /// Bytes that generating reads for each token: its share of all weights, and the keys and values of its sequence at half
-    /// of the run. `None` for prompts, whose chunks share what is read. `exact_rows` as in [`Cost::bytes_read`].
-    pub fn bytes_per_token(&self, test: Test, exact_rows: Option<f64>) -> Option<f64> {
-        (!test.is_prompt()).then(|| self.bytes_read(test, exact_rows) / test.tokens() as f64)
+    /// of the run. `None` for prompts, whose chunks share what is read.
+    pub fn bytes_per_token(&self, test: Test, taken: &Taken) -> Option<f64> {
+        (!test.is_prompt()).then(|| self.bytes_read(test, taken) / test.tokens() as f64)
+    }
+
+    /// The same if all of every weight were read, packed for that.
+    pub fn whole_bytes_per_token(&self, test: Test) -> Option<f64> {
+        let bytes = self.bytes(test, self.whole_linear_bytes as f64, None);
+        (!test.is_prompt()).then(|| bytes / test.tokens() as f64)
     }
 }
 
@@ -189,12 +225,19 @@ mod tests {
         let generate = Test::Generate { tokens: 3, depth: 10, batch: 2 };
         assert_eq!(cost.multiply_adds(generate), 6 * (cost.linear_weights + cost.head_weights));
         let weights = (cost.linear_bytes + cost.head_bytes) as f64 / 2.0;
-        assert_eq!(cost.bytes_per_token(generate, None), Some(weights + 12.0 * cost.kv_bytes as f64));
-        assert_eq!(cost.bytes_per_token(Test::Prompt { tokens: 3, depth: 0 }, None), None);
+        assert_eq!(cost.bytes_per_token(generate, &Taken::ALL), Some(weights + 12.0 * cost.kv_bytes as f64));
+        assert_eq!(cost.whole_bytes_per_token(generate), cost.bytes_per_token(generate, &Taken::ALL));
+        assert_eq!(cost.bytes_per_token(Test::Prompt { tokens: 3, depth: 0 }, &Taken::ALL), None);
         // Of a head with a sketch a step reads the sketch, and a token its rows.
         let cost = Cost { sketch_bytes: 1000, ..cost };
         assert_eq!(cost.row_bytes, 2 * 256);
         let weights = (cost.linear_bytes + 1000) as f64 / 2.0 + 7.5 * 512.0;
-        assert_eq!(cost.bytes_per_token(generate, Some(7.5)), Some(weights + 12.0 * cost.kv_bytes as f64));
+        let taken = Taken { head_rows: Some(7.5), ..Taken::ALL };
+        assert_eq!(cost.bytes_per_token(generate, &taken), Some(weights + 12.0 * cost.kv_bytes as f64));
+        // Of linears with unread rows and columns, what is left.
+        let cost = Cost { rows_bytes: 400, columns_bytes: 200, ..cost };
+        let half = Taken { rows: 0.5, columns: 0.25, ..taken };
+        let unread = (200.0 + 150.0) / 2.0;
+        assert_eq!(cost.bytes_per_token(generate, &half), Some(weights - unread + 12.0 * cost.kv_bytes as f64));
     }
 }

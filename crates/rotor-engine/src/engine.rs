@@ -19,6 +19,7 @@ use crate::threads;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rotor_kernels::Pool;
 use rotor_kernels::attention::KvType;
+use rotor_kernels::ternary::SkipCounts;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -74,6 +75,11 @@ impl Session {
     /// What choosing tokens from bounds of the logits has taken, of all texts so far.
     pub fn head_counts(&self) -> HeadCounts {
         self.batch.head_counts()
+    }
+
+    /// What single tokens have read of linears that can leave rows and columns unread, of all texts so far.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.batch.skip_counts()
     }
 
     /// Forgets everything.

@@ -41,6 +41,7 @@ pub mod rope;
 pub mod runtime;
 pub mod sample;
 pub mod sequence;
+mod skipping;
 pub mod speculate;
 pub mod statistics;
 mod stop;

@@ -5,15 +5,16 @@
 //! it, as do gate and up.
 
 use crate::error::FormatError;
-use crate::formats::{DenseActivations, DenseTensor, RowOrder, Source, SourceLinear, Weight};
+use crate::formats::{DenseActivations, DenseTensor, Role, RowOrder, Source, Weight};
 use crate::forms::{Scales, TernaryTensor};
 use crate::runtime::Runtime;
+use crate::skipping::Packing;
 use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, Choice, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch, TernaryKernel,
-    TernaryLinear, TernaryMatrix, linears,
+    Activations, Choice, FivesLinear, FivesMatrix, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch,
+    SkipCounts, Skips, TernaryKernel, TernaryLinear, TernaryMatrix, gate_up, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
 use std::path::PathBuf;
@@ -25,6 +26,13 @@ pub enum Matrix {
     Ternary {
         /// The trits.
         planes: TernaryMatrix,
+        /// What multiplies each row.
+        scales: RowScales,
+    },
+    /// The same where rows or columns can be left unread.
+    Fives {
+        /// The trits.
+        matrix: FivesMatrix,
         /// What multiplies each row.
         scales: RowScales,
     },
@@ -43,23 +51,34 @@ impl Matrix {
     /// Where a trit is invalid, a scale has a shape this engine cannot run, or memory is refused.
     pub fn load(source: &Source, weight: &Weight<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
         match weight {
-            Weight::Ternary(tensor) => Matrix::load_ternary(source, tensor, runtime),
+            Weight::Ternary(tensor) => {
+                Matrix::load_ternary(source, tensor, Packing::Tiles(kernel_for(tensor, &runtime.choice)), runtime)
+            }
             Weight::Dense(tensor) => Matrix::load_dense(source, tensor, runtime),
         }
     }
 
-    fn load_ternary(source: &Source, tensor: &TernaryTensor<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
-        let scales = row_scales(tensor)?;
-        let planes = TernaryMatrix::pack(
-            (tensor.rows, tensor.cols),
-            runtime.kernels,
-            kernel_for(tensor, &runtime.choice),
-            &runtime.pool,
-            no_memory(tensor.name),
-            |row, trits| tensor.read_row(row, trits),
-        )?;
+    fn load_ternary(
+        source: &Source,
+        tensor: &TernaryTensor<'_>,
+        packing: Packing,
+        runtime: &Runtime,
+    ) -> Result<Matrix, FormatError> {
+        let (scales, shape, memory) = (row_scales(tensor)?, (tensor.rows, tensor.cols), no_memory(tensor.name));
+        let Runtime { kernels, pool, .. } = runtime;
+        let read_row = |row: usize, trits: &mut [i8]| tensor.read_row(row, trits);
+        let matrix = match packing {
+            Packing::Tiles(kernel) => {
+                let planes = TernaryMatrix::pack(shape, kernels, kernel, pool, memory, read_row)?;
+                Matrix::Ternary { planes, scales }
+            }
+            Packing::Fives(skips, many) => {
+                let matrix = FivesMatrix::pack(shape, skips, (kernels, many), pool, memory, read_row)?;
+                Matrix::Fives { matrix, scales }
+            }
+        };
         source.release(tensor.bytes);
-        Ok(Matrix::Ternary { planes, scales })
+        Ok(matrix)
     }
 
     /// The embedding or the head: encoded anew where the source's options ask for it.
@@ -123,6 +142,7 @@ impl Matrix {
     pub fn rows(&self) -> usize {
         match self {
             Matrix::Ternary { planes, .. } => planes.rows(),
+            Matrix::Fives { matrix, .. } => matrix.rows(),
             Matrix::Dense(matrix) => matrix.rows(),
         }
     }
@@ -131,6 +151,7 @@ impl Matrix {
     pub fn cols(&self) -> usize {
         match self {
             Matrix::Ternary { planes, .. } => planes.cols(),
+            Matrix::Fives { matrix, .. } => matrix.cols(),
             Matrix::Dense(matrix) => matrix.cols(),
         }
     }
@@ -139,6 +160,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match self {
             Matrix::Ternary { planes, .. } => planes.packed_bytes(),
+            Matrix::Fives { matrix, .. } => matrix.packed_bytes(),
             Matrix::Dense(matrix) => matrix.stored_bytes(),
         }
     }
@@ -153,6 +175,11 @@ impl Matrix {
             Matrix::Ternary { planes, scales } => {
                 for (col, out) in out.iter_mut().enumerate() {
                     *out = f32::from(planes.trit(row, col)) * scales.get(row, col);
+                }
+            }
+            Matrix::Fives { matrix, scales } => {
+                for (col, out) in out.iter_mut().enumerate() {
+                    *out = f32::from(matrix.trit(row, col)) * scales.get(row, col);
                 }
             }
         }
@@ -175,6 +202,10 @@ impl Matrix {
             Matrix::Ternary { planes, scales } => {
                 let x = input.quantized(runtime);
                 planes.linear(kernels, pool, x, scales, &mut scratch.ternary, (epilogue, out));
+            }
+            Matrix::Fives { matrix, scales } => {
+                let x = input.quantized(runtime);
+                matrix.linear(kernels, pool, x, scales, &mut scratch.ternary, (epilogue, out));
             }
             Matrix::Dense(matrix) if epilogue == Epilogue::Store => {
                 apply_dense(matrix, runtime, input, &mut scratch.dense, out);
@@ -282,17 +313,24 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Matrix::load`].
-    pub fn load(source: &Source, linear: &SourceLinear<'_>, runtime: &Runtime) -> Result<Linear, FormatError> {
-        let mut matrix = Matrix::load(source, &linear.weight, runtime)?;
+    pub fn load(source: &Source, role: Role, runtime: &Runtime) -> Result<Linear, FormatError> {
+        let linear = source.linear(role)?;
+        let mut matrix = match &linear.weight {
+            Weight::Ternary(tensor) => {
+                let packing = Packing::of(source, role, tensor, &runtime.choice);
+                Matrix::load_ternary(source, tensor, packing, runtime)?
+            }
+            Weight::Dense(tensor) => Matrix::load_dense(source, tensor, runtime)?,
+        };
         match &mut matrix {
-            Matrix::Ternary { scales, .. } => scales.multiply(linear.output_scale),
+            Matrix::Ternary { scales, .. } | Matrix::Fives { scales, .. } => scales.multiply(linear.output_scale),
             Matrix::Dense(matrix) if linear.output_scale != 1.0 => {
                 let what = format!("a dense {} linear with a separate .scale", matrix.dtype().name());
                 return Err(FormatError::unsupported(what, "only ternary linears carry one"));
             }
             Matrix::Dense(_) => {}
         }
-        Ok(Linear { matrix, input_norm: linear.input_norm.clone() })
+        Ok(Linear { matrix, input_norm: linear.input_norm })
     }
 
     /// Output features.
@@ -300,11 +338,20 @@ impl Linear {
         self.matrix.rows()
     }
 
-    /// The kernel that multiplies it, where it is ternary.
-    pub fn kernel(&self) -> Option<&'static TernaryKernel> {
+    /// The name of the kernel that multiplies it, where it is ternary.
+    pub fn kernel_name(&self) -> Option<&'static str> {
         match &self.matrix {
-            Matrix::Ternary { planes, .. } => Some(planes.kernel()),
+            Matrix::Ternary { planes, .. } => Some(planes.kernel().name()),
+            Matrix::Fives { .. } => Some("fives"),
             Matrix::Dense(_) => None,
+        }
+    }
+
+    /// What of it a single token need not read.
+    pub fn skips(&self) -> Option<Skips> {
+        match &self.matrix {
+            Matrix::Fives { matrix, .. } => Some(matrix.skips()),
+            Matrix::Ternary { .. } | Matrix::Dense(_) => None,
         }
     }
 
@@ -328,7 +375,15 @@ impl Linear {
 
     /// Whether it takes its input quantised as it comes.
     fn takes_integers(&self) -> bool {
-        self.as_ternary(Epilogue::Store).is_some()
+        self.input_norm.is_none() && matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Fives { .. })
+    }
+
+    /// What the kernels multiply row by row behind a gate.
+    fn as_fives(&self, epilogue: Epilogue) -> Option<FivesLinear<'_>> {
+        match (&self.matrix, &self.input_norm) {
+            (Matrix::Fives { matrix, scales }, None) => Some(FivesLinear { matrix, scales, epilogue }),
+            _ => None,
+        }
     }
 
     /// The linear's outputs for every token of `input`, `[tokens, rows]`, which `epilogue` takes to `out`.
@@ -351,7 +406,7 @@ impl Linear {
         let mut own = std::mem::take(&mut scratch.own);
         let inner = own.get_or_insert_with(|| Box::new(Input::new(runtime)));
         let (cols, x) = (weight.len(), input.values());
-        let is_ternary = matches!(self.matrix, Matrix::Ternary { .. });
+        let is_ternary = matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Fives { .. });
         inner.fill(runtime, is_ternary, (x.len() / cols, cols), |token, out| {
             runtime.kernels.rms_norm(&x[token * cols..(token + 1) * cols], weight, norm_eps, out);
         });
@@ -389,7 +444,17 @@ impl<'a> Outputs<'a> {
         std::iter::once(self.first).chain(self.second)
     }
 
-    /// For linears that are all ternary and take their input as it comes.
+    /// Multiplies a gate and the rows of the other linear that it lets through, if these two are such a pair and these kernels
+    /// can.
+    fn by_rows(&mut self, runtime: &Runtime, input: &mut Input, scratch: &mut Scratch) -> bool {
+        let Some((second, epilogue @ Epilogue::Relu2Mul)) = self.second else { return false };
+        let (Some(gate), Some(up)) = (self.first.0.as_ternary(self.first.1), second.as_fives(epilogue)) else {
+            return false;
+        };
+        gate_up(runtime.kernels, &runtime.pool, input.quantized(runtime), scratch, (gate, up), self.out)
+    }
+
+    /// For linears that are all ternary, packed in tiles, and take their input as it comes.
     fn into_product(self) -> Product<'a> {
         let as_ternary = |(linear, epilogue): (&'a Linear, Epilogue)| linear.as_ternary(epilogue).expect("ternary");
         Product { first: as_ternary(self.first), second: self.second.map(as_ternary), out: self.out }
@@ -408,12 +473,15 @@ pub fn apply<const N: usize>(
     outputs: [Outputs<'_>; N],
 ) {
     const { assert!(N <= MAX_PRODUCTS, "more linears than the kernels take at once") };
-    if outputs.iter().flat_map(Outputs::steps).all(|(linear, _)| linear.takes_integers()) {
+    if outputs.iter().flat_map(Outputs::steps).all(|(linear, epilogue)| linear.as_ternary(epilogue).is_some()) {
         let mut products = outputs.map(Outputs::into_product);
         let x = input.quantized(runtime);
         return linears(runtime.kernels, &runtime.pool, x, &mut scratch.ternary, &mut products);
     }
-    for outputs in outputs {
+    for mut outputs in outputs {
+        if outputs.by_rows(runtime, input, &mut scratch.ternary) {
+            continue;
+        }
         for (linear, epilogue) in outputs.steps() {
             linear.apply(runtime, input, norm_eps, scratch, epilogue, outputs.out);
         }
@@ -520,6 +588,11 @@ pub struct LinearScratch {
 }
 
 impl LinearScratch {
+    /// How many rows and columns single tokens have read of linears that can leave some unread.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.ternary.skip_counts()
+    }
+
     /// Bytes of the vectors it has grown to.
     pub fn bytes(&self) -> usize {
         self.outputs.capacity() * size_of::<f32>() + self.own.as_ref().map_or(0, |input| input.bytes())

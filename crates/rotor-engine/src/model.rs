@@ -16,6 +16,7 @@ use crate::rope::{Rotation, Rotations};
 use crate::runtime::Runtime;
 use rotor_kernels::attention::{AttentionScratch, KvType, Sequence, Sequences, attention};
 use rotor_kernels::sketch::Sketch;
+use rotor_kernels::ternary::{SkipCounts, Skips};
 use rotor_kernels::{Epilogue, Pool};
 use std::ops::Range;
 use std::sync::Arc;
@@ -201,6 +202,11 @@ impl Workspace {
         self.head.counts
     }
 
+    /// How many rows and columns single tokens have read of linears that can leave some unread.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.linear.skip_counts()
+    }
+
     fn resize(&mut self, config: &Config, tokens: usize) {
         self.x.resize(tokens * config.hidden_size, 0.0);
         self.q.resize(tokens * config.q_dim(), 0.0);
@@ -242,7 +248,7 @@ impl Model {
         for index in 0..config.num_hidden_layers {
             let role = |part| Role::Layer(index, part);
             let mut linear = |part| -> Result<Linear, FormatError> {
-                let linear = Linear::load(source, &source.linear(role(part))?, runtime)?;
+                let linear = Linear::load(source, role(part), runtime)?;
                 done += linear.bytes() as u64;
                 progress(done);
                 Ok(linear)
@@ -329,7 +335,7 @@ impl Model {
     /// The names of the kernels that multiply its ternary linears, each once.
     pub fn kernel_names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
-        for name in self.linears().filter_map(|linear| Some(linear.kernel()?.name())) {
+        for name in self.linears().filter_map(Linear::kernel_name) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -342,6 +348,23 @@ impl Model {
         let sizes = self.linears().map(|linear| ((linear.rows() * linear.cols()) as u64, linear.bytes() as u64));
         let (weights, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
         MatrixSize { weights, bytes }
+    }
+
+    /// Bytes of the linears of which rows, or columns, can be left unread.
+    pub(crate) fn skippable_bytes(&self, skips: Skips) -> u64 {
+        self.linears().filter(|linear| linear.skips() == Some(skips)).map(|linear| linear.bytes() as u64).sum()
+    }
+
+    /// Bytes that all linears would have if nothing of any of them could be left unread.
+    pub(crate) fn whole_bytes(&self) -> u64 {
+        let bytes = |linear: &Linear| match linear.skips() {
+            Some(_) => {
+                let shape = (linear.rows(), linear.cols());
+                self.runtime.choice.kernel_for(shape, None).packed_bytes(shape.0, shape.1)
+            }
+            None => linear.bytes(),
+        };
+        self.linears().map(|linear| bytes(linear) as u64).sum()
     }
 
     /// The matrix that logits are computed with.

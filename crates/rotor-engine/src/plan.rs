@@ -6,7 +6,8 @@ use crate::error::FormatError;
 use crate::formats::{DenseTensor, Part, Role, Source, Weight};
 use crate::forms::TernaryTensor;
 use crate::head::sketch_bytes;
-use crate::linear::{head_type, kernel_for};
+use crate::linear::head_type;
+use crate::skipping::Packing;
 use rotor_kernels::attention::KvType;
 use rotor_kernels::ternary::Choice;
 
@@ -32,8 +33,9 @@ impl MemoryPlan {
         let mut plan = MemoryPlan::default();
         for layer in 0..source.config().num_hidden_layers {
             for part in Part::LINEARS {
-                if let Some(weight) = source.outline(Role::Layer(layer, part))? {
-                    plan.linears += loaded_bytes(source, &weight, choice);
+                let role = Role::Layer(layer, part);
+                if let Some(weight) = source.outline(role)? {
+                    plan.linears += loaded_bytes(source, role, &weight, choice);
                 }
             }
         }
@@ -43,7 +45,7 @@ impl MemoryPlan {
                 (Weight::Dense(tensor), Some(dtype)) => {
                     tensor.rows as u64 * dtype.row_bytes(tensor.cols).unwrap_or_default() as u64
                 }
-                _ => loaded_bytes(source, &weight, choice),
+                _ => loaded_bytes(source, role, &weight, choice),
             })
         };
         plan.embedding = matrix(Role::TokenEmbedding)?;
@@ -76,7 +78,7 @@ impl MemoryPlan {
         for role in source.roles() {
             if let Some(weight) = source.outline(role)? {
                 let (Weight::Ternary(TernaryTensor { name, .. }) | Weight::Dense(DenseTensor { name, .. })) = &weight;
-                found.push(((*name).to_owned(), loaded_bytes(source, &weight, choice)));
+                found.push(((*name).to_owned(), loaded_bytes(source, role, &weight, choice)));
             }
         }
         Ok(found)
@@ -95,11 +97,11 @@ impl MemoryPlan {
 
 /// Bytes of a weight once it is packed. Where its scales are among the weights, finding them has read them all: their pages
 /// are given back.
-fn loaded_bytes(source: &Source, weight: &Weight<'_>, choice: &Choice) -> u64 {
+fn loaded_bytes(source: &Source, role: Role, weight: &Weight<'_>, choice: &Choice) -> u64 {
     match weight {
         Weight::Ternary(tensor) => {
             source.release(tensor.bytes);
-            kernel_for(tensor, choice).packed_bytes(tensor.rows, tensor.cols) as u64
+            Packing::of(source, role, tensor, choice).bytes((tensor.rows, tensor.cols)) as u64
         }
         Weight::Dense(tensor) => tensor.bytes.len() as u64,
     }

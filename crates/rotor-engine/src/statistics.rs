@@ -4,8 +4,9 @@
 use crate::error::FormatError;
 use crate::formats::{Part, Role, Source, Weight};
 use crate::forms::TernaryTensor;
-use crate::linear::{head_type, kernel_for};
+use crate::linear::head_type;
 use crate::planes::kernels;
+use crate::skipping::Packing;
 use crate::threads::over_rows;
 use rotor_kernels::ternary::Choice;
 use serde::Serialize;
@@ -253,9 +254,11 @@ impl ModelStatistics {
     /// [`FormatError`] for weights that cannot be read.
     pub fn of(source: &Source, choice: &Choice) -> Result<ModelStatistics, FormatError> {
         let mut trits = TritStatistics::default();
-        let mut look = |weight: &Weight<'_>, name, dense_type: Option<&'static str>| {
+        let mut look = |role, weight: &Weight<'_>, name, dense_type: Option<&'static str>| {
             let (seen, found) = match weight {
-                Weight::Ternary(tensor) => matrix_of_trits(source, tensor, choice)?,
+                Weight::Ternary(tensor) => {
+                    matrix_of_trits(source, tensor, Packing::of(source, role, tensor, choice).name())?
+                }
                 Weight::Dense(tensor) => {
                     let type_name = dense_type.unwrap_or_else(|| tensor.dtype.name());
                     let (rows, cols) = (tensor.rows, tensor.cols);
@@ -268,15 +271,15 @@ impl ModelStatistics {
         let mut layers = Vec::with_capacity(source.config().num_hidden_layers);
         for layer in 0..source.config().num_hidden_layers {
             let linears = Part::LINEARS.iter().map(|&part| {
-                let linear = source.linear(Role::Layer(layer, part))?;
-                look(&linear.weight, part.module_name(), None)
+                let role = Role::Layer(layer, part);
+                look(role, &source.linear(role)?.weight, part.module_name(), None)
             });
             layers.push(linears.collect::<Result<_, _>>()?);
         }
         let mut matrix = |role| -> Result<Option<MatrixStatistics>, FormatError> {
             let Some(weight) = source.matrix(role)? else { return Ok(None) };
             let encoded = head_type(source, &weight)?;
-            look(&weight, None, encoded.map(|dtype| dtype.name())).map(Some)
+            look(role, &weight, None, encoded.map(|dtype| dtype.name())).map(Some)
         };
         let (embedding, head) = (matrix(Role::TokenEmbedding)?, matrix(Role::Output)?);
         Ok(ModelStatistics { layers, embedding, head, trits })
@@ -287,7 +290,7 @@ impl ModelStatistics {
 fn matrix_of_trits(
     source: &Source,
     tensor: &TernaryTensor<'_>,
-    choice: &Choice,
+    kernel: &'static str,
 ) -> Result<(MatrixStatistics, TritStatistics), FormatError> {
     let row_counts = count_rows(tensor)?;
     source.release(tensor.bytes);
@@ -296,7 +299,7 @@ fn matrix_of_trits(
     let wide = || values.iter().map(|&scale| f64::from(scale));
     let cols = tensor.cols.max(1) as f64;
     let ternary = TernaryStatistics {
-        kernel: kernel_for(tensor, choice).name(),
+        kernel,
         minus: trits.minus,
         zero: trits.zero,
         plus: trits.plus,

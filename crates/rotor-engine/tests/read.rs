@@ -5,17 +5,22 @@
 
 mod common;
 
-use common::runtimes;
+use common::{logits, runtimes};
 use rotor::KvType;
 use rotor::batch::{Batch, BatchOptions};
+use rotor::bench::SkipCounts;
+use rotor::cache::SequenceCache;
+use rotor::config::Activation;
 use rotor::constraint::{Allowed, Constraint, ConstraintError};
 use rotor::demo;
 use rotor::engine::{Engine, GenerateOptions};
-use rotor::formats::{LoadOptions, OpenOptions, Read};
+use rotor::formats::{LoadOptions, OpenOptions, Read, Source};
+use rotor::model::{Model, Step, Wanted, Workspace};
 use rotor::plan::MemoryPlan;
 use rotor::request::{Event, Request};
 use rotor::runtime::Runtime;
 use rotor::sample::SamplingOptions;
+use rotor::synth::{Preset, SynthOptions, synthesize};
 
 /// The built-in model, whose weights are trained.
 fn engine(runtime: &Runtime, read: Read) -> Engine {
@@ -150,6 +155,11 @@ fn compare(decodes: usize, seed: u64) -> f64 {
         }
         let counts = some.head_counts();
         assert!(counts.tokens > 0 && whole.head_counts().tokens == 0);
+        let (skipped, nothing) = (some.skip_counts(), whole.skip_counts());
+        let fives = runtime.kernels.has_fives() && least.model().config().hidden_act == Activation::ReluSquared;
+        assert_eq!((skipped.rows > 0, skipped.columns > 0), (fives, fives));
+        assert!(skipped.rows_read <= skipped.rows && skipped.columns_read <= skipped.columns);
+        assert_eq!(nothing, SkipCounts::default());
         most = most.max(counts.rows as f64 / counts.tokens as f64 / vocab as f64);
     }
     most
@@ -167,4 +177,64 @@ fn a_part_of_the_head_gives_the_tokens_of_all_of_it() {
 fn ten_thousand_decodes_are_the_same() {
     let share = compare(10_000, 2);
     assert!(share < 0.5, "{share} of the rows");
+}
+
+/// Whatever the share of gates above zero, and however many tokens go together: one reads what it needs, several read it all, by
+/// few at a time or many.
+#[test]
+fn rows_and_columns_that_meet_zeros_are_not_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..45u32).map(|i| i * i * 7 % 1000).collect();
+    for (name, active_gates) in [("none", 0.0), ("few", 0.1), ("some", 0.42), ("most", 0.8), ("all", 1.0)] {
+        let path = folder.path().join(format!("{name}.gguf"));
+        let options = SynthOptions { active_gates: Some(active_gates), ..SynthOptions::default() };
+        synthesize(Preset::Tiny, &path, &options, &mut |_, _| {}).unwrap();
+        for runtime in runtimes() {
+            let model = |read| {
+                let load = LoadOptions { read, ..LoadOptions::default() };
+                let source = Source::open(&path, &OpenOptions { load, ..OpenOptions::default() }).unwrap();
+                Model::load(&source, &runtime, &mut |_| {}).unwrap()
+            };
+            let (least, all) = (model(Read::Least), model(Read::All));
+            assert_eq!(least.kernel_names().contains(&"fives"), runtime.kernels.has_fives());
+            assert!(!all.kernel_names().contains(&"fives"));
+            let expected = logits(&all, &ids, ids.len(), KvType::F16);
+            assert!(expected.iter().all(|logit| logit.is_finite()));
+            for chunk in [1, 2, 3, 7, 16, 17, 45] {
+                let found = logits(&least, &ids, chunk, KvType::F16);
+                assert!(found == expected, "{name} on {}, {chunk} tokens at a time", runtime.kernels.isa());
+            }
+        }
+    }
+}
+
+/// The share that was asked for is the one that is met.
+#[test]
+fn as_many_gates_are_active_as_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..20u32).map(|i| i * 31 % 1000).collect();
+    let Some(runtime) = runtimes().into_iter().find(|runtime| runtime.kernels.has_fives()) else { return };
+    for share in [0.0, 0.25, 0.42] {
+        let path = folder.path().join(format!("{share}.gguf"));
+        let options = SynthOptions { active_gates: Some(share), ..SynthOptions::default() };
+        synthesize(Preset::Tiny, &path, &options, &mut |_, _| {}).unwrap();
+        let load = LoadOptions { read: Read::Least, ..LoadOptions::default() };
+        let source = Source::open(&path, &OpenOptions { load, ..OpenOptions::default() }).unwrap();
+        let model = Model::load(&source, &runtime, &mut |_| {}).unwrap();
+        let counts = skip_counts(&model, &ids);
+        let (rows, columns) = (counts.rows_read as f64, counts.columns_read as f64);
+        assert!((rows / counts.rows as f64 - f64::from(share)).abs() < 0.04, "{share}: {counts:?}");
+        assert!(columns / counts.columns as f64 <= f64::from(share) + 0.04, "{share}: {counts:?}");
+    }
+}
+
+/// What one token after the other reads.
+fn skip_counts(model: &Model, ids: &[u32]) -> SkipCounts {
+    let mut cache = SequenceCache::new(model.config(), ids.len(), KvType::F16);
+    let mut workspace = Workspace::new(model.runtime());
+    for id in ids {
+        let step = Step { cache: &mut cache, tokens: &[*id], wanted: Wanted::Last };
+        model.hidden(&mut [step], &mut workspace).unwrap();
+    }
+    workspace.skip_counts()
 }

@@ -17,7 +17,7 @@ use crate::planes::Strided;
 use crate::pool::Pool;
 use crate::quantized::bounds::{KNOWN, RowErrors, TokenFactors};
 use crate::quantized::{BlockActivations, takes_blocks};
-use crate::ternary::{Activations, Planes, Scratch, TernaryKernel, TernaryMatrix};
+use crate::ternary::{Activations, FivesMatrix, Planes, Scratch, Skips, TernaryKernel, TernaryMatrix};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -59,7 +59,8 @@ impl Kernels {
             let name = format!("ternary {}", kernel.name());
             SelfTest { kernel: name, failure: products(self, kernel).err() }
         });
-        let others: [(&str, Test); 9] = [
+        let others: [(&str, Test); 10] = [
+            ("fives", fives),
             ("stored planes", stored_planes),
             ("codes and planes", codes_and_planes),
             ("quantisation", quantisation),
@@ -145,6 +146,32 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
         let mut out = vec![i32::MIN; tokens * rows];
         matrix.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
         equal(&format!("{tokens} tokens"), &definition(&trits, &x, cols), &out)?;
+    }
+    Ok(())
+}
+
+/// Rows, and columns of which many meet zeros, for one token, for a few and for many.
+fn fives(kernels: &Kernels) -> Result<(), String> {
+    let (Some(dense), true) = (kernels.ternary_kernel("codes"), kernels.has_fives()) else { return Ok(()) };
+    let (rows, cols) = SHAPE;
+    let (pool, mut noise) = (Pool::new(1), Noise::new(4));
+    let mut trits = noise.trits(rows * cols);
+    trits[..cols].fill(1);
+    let read_row = |row: usize, out: &mut [i8]| {
+        out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
+        Ok(())
+    };
+    for skips in [Skips::Rows, Skips::Columns] {
+        let matrix = FivesMatrix::pack(SHAPE, skips, (kernels, dense), &pool, |error| error.to_string(), read_row)?;
+        for tokens in [1, 2, 3, 4, 5, 18] {
+            let mut x = noise.gated_activations(tokens * cols);
+            x[..7].fill(-128);
+            let mut activations = Activations::new(kernels);
+            activations.set(kernels, &x, cols);
+            let mut out = vec![i32::MIN; tokens * rows];
+            matrix.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
+            equal(&format!("{tokens} tokens"), &definition(&trits, &x, cols), &out)?;
+        }
     }
     Ok(())
 }
@@ -414,7 +441,8 @@ mod tests {
             many: &[],
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
-        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels: Box::leak(Box::new([wrong])) };
+        let kernels = Box::leak(Box::new([wrong]));
+        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels, fives: None };
         let broken = kernels_of(Box::leak(Box::new(family)), float::scalar::KERNELS);
         let error = broken.self_test().unwrap_err();
         assert_eq!(error.kernel, format!("ternary {}", wrong.name()));

@@ -51,7 +51,7 @@ pub(crate) fn synthesize(
         other => return Err(PyValueError::new_err(format!("type must be 'i2_s', 'i2_s_64' or 'hf', not {other:?}"))),
     };
     let head = dense_type(head)?;
-    let options = SynthOptions { form, head, seed, tokenizer };
+    let options = SynthOptions { form, head, seed, tokenizer, active_gates: None };
     let report = py.detach(|| synth::synthesize(preset, &path, &options, &mut |_, _| {})).map_err(format_error)?;
     Ok((report.tensors, report.ternary_weights, report.bytes, report.vocabulary))
 }

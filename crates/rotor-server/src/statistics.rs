@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::models::{Loaded, ModelSpec, Models, State as ModelState};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use rotor::cost::{Cost, PREFILL_CHUNK, Test};
+use rotor::cost::{Cost, PREFILL_CHUNK, Taken, Test};
 use rotor::formats::{Source, SourceMetadata};
 use rotor::machine::{Memory, RoofMeter, Roofs};
 use rotor::plan::MemoryPlan;
@@ -224,12 +224,13 @@ impl Speeds {
                 Test::Prompt { tokens, .. } => (tokens.min(PREFILL_CHUNK), tokens.div_ceil(PREFILL_CHUNK)),
                 Test::Generate { tokens, batch, .. } => (batch, tokens),
             };
-            // Of a head with a sketch the sketch is read; what a few rows add is not counted.
-            let exact_rows = (cost.sketch_bytes > 0 && !test.is_prompt()).then_some(0.0);
+            // Of a head with a sketch the sketch is read; what a few rows add is not counted, nor what zeros save.
+            let head_rows = (cost.sketch_bytes > 0 && !test.is_prompt()).then_some(0.0);
+            let taken = Taken { head_rows, ..Taken::ALL };
             json!({
                 "tokens_per_second": speed.map(|speed| speed.tokens_per_second),
                 "tokens_per_pass": speed.map_or(tokens as f64, |speed| speed.tokens_per_pass),
-                "bytes_per_pass": cost.bytes_read(test, exact_rows) / passes.max(1) as f64,
+                "bytes_per_pass": cost.bytes_read(test, &taken) / passes.max(1) as f64,
                 "multiply_adds_per_token": cost.multiply_adds(test) as f64 / test.tokens().max(1) as f64,
             })
         };

@@ -2,7 +2,7 @@
 
 use super::compare::RivalOutcome;
 use super::rates::Rates;
-use rotor::bench::{Cost, Test};
+use rotor::bench::{Cost, Taken, Test};
 use rotor::machine::Roofs;
 
 /// One test on one number of threads.
@@ -12,8 +12,10 @@ pub(super) struct Row {
     pub(super) threads: usize,
     /// Tokens per second.
     pub(super) rates: Rates,
-    /// Rows of the head that were multiplied exactly for a token, where it was chosen from bounds.
-    pub(super) exact_rows: Option<f64>,
+    /// What a token took of what need not be read whole.
+    pub(super) taken: Taken,
+    /// Whether there were linears of which a token could leave rows and columns unread.
+    pub(super) skips: bool,
 }
 
 /// All that was measured.
@@ -43,7 +45,7 @@ impl Measured {
 
     /// Bytes that a row's token reads.
     pub(super) fn bytes_per_token(&self, row: &Row) -> Option<f64> {
-        self.cost.bytes_per_token(row.test, row.exact_rows)
+        self.cost.bytes_per_token(row.test, &row.taken)
     }
 
     /// The share of the read bandwidth that these bytes take at the median.
@@ -53,7 +55,7 @@ impl Measured {
 
     /// The rate at the median over the one that reading all weights at the full bandwidth would allow.
     pub(super) fn wall_multiple(&self, row: &Row) -> Option<f64> {
-        let bytes = self.cost.bytes_per_token(row.test, None)?;
+        let bytes = self.cost.whole_bytes_per_token(row.test)?;
         Some(row.rates.median() * bytes / self.roofs(row)?.read_bandwidth)
     }
 

@@ -12,7 +12,7 @@ use crate::progress::Bar;
 use crate::terminal::{print, print_json};
 use crate::values::{KvName, SpeculateName, context, whole_number};
 use anyhow::Context as _;
-use rotor::bench::{Bench, Cost, Test};
+use rotor::bench::{Bench, Cost, SkipCounts, Taken, Test};
 use rotor::engine::Engine;
 use rotor::formats::DenseActivations;
 use rotor::head::HeadCounts;
@@ -207,6 +207,8 @@ struct Turns<'a> {
     samples: Vec<Vec<Vec<f64>>>,
     /// `[threads][test]`, of all repetitions.
     heads: Vec<Vec<HeadCounts>>,
+    /// The same of linears that can leave rows and columns unread.
+    skips: Vec<Vec<SkipCounts>>,
     bar: Bar,
     done: u64,
     total: u64,
@@ -221,6 +223,7 @@ impl<'a> Turns<'a> {
             roofs: vec![None; threads.len()],
             samples: vec![vec![Vec::new(); tests.len()]; threads.len()],
             heads: vec![vec![HeadCounts::default(); tests.len()]; threads.len()],
+            skips: vec![vec![SkipCounts::default(); tests.len()]; threads.len()],
             bar: Bar::steps("measuring"),
             done: 0,
             total: (tests.len() * threads.len() * repetitions * rounds) as u64,
@@ -236,10 +239,10 @@ impl<'a> Turns<'a> {
     }
 
     fn run(&mut self, engine: &Engine, bench: &mut Bench, index: usize) -> anyhow::Result<()> {
-        let results = self.samples[index].iter_mut().zip(&mut self.heads[index]);
-        for (&test, (samples, head)) in self.tests.iter().zip(results) {
+        let results = self.samples[index].iter_mut().zip(&mut self.heads[index]).zip(&mut self.skips[index]);
+        for (&test, ((samples, head), skips)) in self.tests.iter().zip(results) {
             bench.warm_up(engine, test)?;
-            let before = bench.head_counts();
+            let (before, skipped) = (bench.head_counts(), bench.skip_counts());
             for _ in 0..self.repetitions {
                 let time = bench.run(engine, test)?;
                 samples.push(test.tokens() as f64 / time.as_secs_f64());
@@ -249,18 +252,23 @@ impl<'a> Turns<'a> {
             let after = bench.head_counts();
             head.tokens += after.tokens - before.tokens;
             head.rows += after.rows - before.rows;
+            *skips += bench.skip_counts() - skipped;
         }
         Ok(())
     }
 
     fn finish(self) -> anyhow::Result<(Vec<Roofs>, Vec<Row>)> {
         let mut rows = Vec::new();
-        for ((&threads, samples), heads) in self.threads.iter().zip(self.samples).zip(self.heads) {
-            for ((&test, samples), head) in self.tests.iter().zip(samples).zip(heads) {
+        let results = self.samples.into_iter().zip(self.heads).zip(self.skips);
+        for (&threads, ((samples, heads), skips)) in self.threads.iter().zip(results) {
+            for (&test, ((samples, head), skips)) in self.tests.iter().zip(samples.into_iter().zip(heads).zip(skips)) {
                 let rates =
                     Rates::new(samples).with_context(|| format!("{test} took no time that could be measured"))?;
-                let exact_rows = (head.tokens > 0).then(|| head.rows as f64 / head.tokens as f64);
-                rows.push(Row { test, threads, rates, exact_rows });
+                let head_rows = (head.tokens > 0).then(|| head.rows as f64 / head.tokens as f64);
+                let share = |read: u64, all: u64| if all == 0 { 1.0 } else { read as f64 / all as f64 };
+                let (up, down) = (share(skips.rows_read, skips.rows), share(skips.columns_read, skips.columns));
+                let taken = Taken { head_rows, rows: up, columns: down };
+                rows.push(Row { test, threads, rates, taken, skips: skips.rows + skips.columns > 0 });
             }
         }
         Ok((self.roofs.into_iter().flatten().collect(), rows))

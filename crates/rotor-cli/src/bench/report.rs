@@ -35,8 +35,12 @@ fn row_json(measured: &Measured, row: &Row) -> Value {
         object["bandwidth_share"] = json!(units::finite(measured.bandwidth_share(row)));
         object["wall_multiple"] = json!(units::finite(measured.wall_multiple(row)));
     }
-    if let Some(rows) = row.exact_rows {
+    if let Some(rows) = row.taken.head_rows {
         object["head_rows_per_token"] = json!(rows);
+    }
+    if row.skips {
+        object["up_rows_read"] = json!(row.taken.rows);
+        object["down_columns_read"] = json!(row.taken.columns);
     }
     object
 }
@@ -62,7 +66,7 @@ pub(super) fn text(measured: &Measured) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         page,
-        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}  {:>7}  {:>9}",
+        "{:<18}{:>7}  {:>28}  {:>8}  {:>9}  {:>9}  {:>9}  {:>7}  {:>9}  {:>13}",
         "test",
         "threads",
         "tokens/s: min, median, max",
@@ -71,7 +75,8 @@ pub(super) fn text(measured: &Measured) -> String {
         "MB/token",
         "bandwidth",
         "of wall",
-        "head rows"
+        "head rows",
+        "of up, down"
     );
     for row in &measured.rows {
         page.push_str(&row_text(measured, row));
@@ -89,8 +94,7 @@ pub(super) fn chart(measured: &Measured) -> Chart {
         let points = rows.map(|row| Point {
             series: if row.test.is_prompt() { "prompts".into() } else { "generation".into() },
             variant: row.test.to_string(),
-            intensity: measured.cost.multiply_adds(row.test) as f64
-                / measured.cost.bytes_read(row.test, row.exact_rows),
+            intensity: measured.cost.multiply_adds(row.test) as f64 / measured.cost.bytes_read(row.test, &row.taken),
             rate: measured.multiply_adds(row),
         });
         Panel::new(roofs, points.collect())
@@ -107,10 +111,13 @@ fn row_text(measured: &Measured, row: &Row) -> String {
     let bytes = measured.bytes_per_token(row).map_or_else(String::new, |bytes| format!("{:.1}", bytes / 1e6));
     let share = measured.bandwidth_share(row).map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
     let wall = measured.wall_multiple(row).map_or_else(String::new, |multiple| format!("{multiple:.2} x"));
-    let rows = row.exact_rows.map_or_else(String::new, |rows| format!("{rows:.1}"));
+    let rows = row.taken.head_rows.map_or_else(String::new, |rows| format!("{rows:.1}"));
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let skips =
+        if row.skips { format!("{}, {}", percent(row.taken.rows), percent(row.taken.columns)) } else { String::new() };
     let rate = measured.multiply_adds(row) / GIGA;
     let line = format!(
-        "{:<18}{:>7}  {rates:>28}  {rate:>8.1}  {multiple:>9}  {bytes:>9}  {share:>9}  {wall:>7}  {rows:>9}",
+        "{:<18}{:>7}  {rates:>28}  {rate:>8.1}  {multiple:>9}  {bytes:>9}  {share:>9}  {wall:>7}  {rows:>9}  {skips:>13}",
         row.test.to_string(),
         row.threads
     );

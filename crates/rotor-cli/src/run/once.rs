@@ -145,7 +145,7 @@ fn report(generation: &Generation, context: usize) {
 
 /// The names llama.cpp's server has for them.
 fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
-    let head = run.session.head_counts();
+    let (head, skips) = (run.session.head_counts(), run.session.skip_counts());
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     json!({
         "load_ms": milliseconds(run.load_time),
@@ -160,5 +160,9 @@ fn timings(run: &Run, generation: &Generation) -> serde_json::Value {
         "draft_n_accepted": generation.accepted_tokens,
         "head_bounded_n": head.tokens,
         "head_rows": head.rows,
+        "up_rows": skips.rows,
+        "up_rows_read": skips.rows_read,
+        "down_columns": skips.columns,
+        "down_columns_read": skips.columns_read,
     })
 }

@@ -9,12 +9,13 @@ pub mod kernels;
 pub mod streams;
 
 use crate::cache::SequenceCache;
-pub use crate::cost::{Cost, Test};
+pub use crate::cost::{Cost, Taken, Test};
 use crate::engine::{Engine, GenerateError, PREFILL_CHUNK};
 use crate::head::{HeadCounts, Want};
 use crate::model::{ForwardError, Model, Step, Wanted, Workspace};
 use rotor_kernels::attention::KvType;
 use rotor_kernels::clock::Instant;
+pub use rotor_kernels::ternary::SkipCounts;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -72,6 +73,11 @@ impl Bench {
     /// What choosing tokens from bounds of the logits has taken in all runs so far.
     pub fn head_counts(&self) -> HeadCounts {
         self.workspace.as_ref().map(Workspace::head_counts).unwrap_or_default()
+    }
+
+    /// What single tokens have read of linears that can leave rows or columns unread, in all runs so far.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.workspace.as_ref().map(Workspace::skip_counts).unwrap_or_default()
     }
 
     /// Runs a test that has been warmed up and returns the time it took.

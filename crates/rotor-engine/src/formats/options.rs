@@ -29,7 +29,7 @@ pub struct LoadOptions {
     pub dense_activations: DenseActivations,
     /// How finely the inputs of ternary linears are kept; `None` is as the model was trained.
     pub activations: Option<Activations>,
-    /// How much of the head is read for a token, where a part may do.
+    /// How much of the weights is read for a token, where a part may do.
     pub read: Read,
 }
 
@@ -43,14 +43,15 @@ pub enum DenseActivations {
     Int16,
 }
 
-/// How much of a model's head is read for a token. The tokens are the same.
+/// How much of a model is read for a token. The tokens are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Read {
-    /// What the choice of a token can depend on, where that is faster; a sketch of the head tells (see [`crate::head`]).
+    /// Of the head what the choice of a token can depend on, where that is faster; a sketch of it tells (see [`crate::head`]).
     #[default]
     Auto,
     /// All of it.
     All,
-    /// What the choice can depend on, also where that is not faster.
+    /// Of the head the same, also where that is not faster; and of linears around a gate that is a squared ReLU only rows and
+    /// columns that meet no zeros: faster for single tokens, slower for prompts and several tokens together.
     Least,
 }

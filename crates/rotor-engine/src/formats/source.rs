@@ -233,6 +233,12 @@ impl Source {
         matrices.filter(|matrix| matches!(matrix.form, Form::Ternary { .. })).map(|matrix| (matrix.rows, matrix.cols))
     }
 
+    /// Whether a linear is ternary and has no norm of its own in front.
+    pub(crate) fn is_plain_ternary(&self, role: Role) -> bool {
+        let linear = self.graph.linears.get(&role);
+        linear.is_some_and(|linear| matches!(linear.matrix.form, Form::Ternary { .. }) && linear.input_norm.is_none())
+    }
+
     /// The matrix of a role for those who ask how large it will be: master weights, whose scale is the mean of them all, are
     /// not read and have the scale 1 here. `None` for a role that no matrix of this model has.
     ///

@@ -14,7 +14,7 @@ mod vocabulary;
 pub use preset::Preset;
 pub use random::random_trits;
 
-use crate::config::Config;
+use crate::config::{Activation, Config};
 use crate::error::FormatError;
 use crate::formats::{GgufVocabulary, Role, TokenizerSource};
 use crate::forms::{I2sLayout, TernaryForm};
@@ -57,11 +57,19 @@ pub struct SynthOptions {
     pub seed: u64,
     /// tokenizer.json or tiktoken ranks; without one a vocabulary is made up.
     pub tokenizer: Option<PathBuf>,
+    /// The share of gates above zero, for models whose gate is a squared ReLU; `None` leaves it to chance, about half.
+    pub active_gates: Option<f32>,
 }
 
 impl Default for SynthOptions {
     fn default() -> Self {
-        Self { form: SynthType::I2S(I2sLayout::Blocks128), head: DenseType::F16, seed: 0, tokenizer: None }
+        Self {
+            form: SynthType::I2S(I2sLayout::Blocks128),
+            head: DenseType::F16,
+            seed: 0,
+            tokenizer: None,
+            active_gates: None,
+        }
     }
 }
 
@@ -112,7 +120,13 @@ impl Model {
             }
             None => vocabulary::made_up(preset, config.vocab_size),
         };
-        Ok(Self::with_config(preset, config, vocabulary, options.seed))
+        if options.active_gates.is_some() && config.hidden_act != Activation::ReluSquared {
+            let what = format!("a share of active gates in {preset}");
+            return Err(FormatError::unsupported(what, "its gates are not squared ReLUs, which are zero below zero"));
+        }
+        let mut model = Self::with_config(preset, config, vocabulary, options.seed);
+        model.values.set_active_gates(options.active_gates);
+        Ok(model)
     }
 
     /// A model of the preset's kind, of other dimensions perhaps.

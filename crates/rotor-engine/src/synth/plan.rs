@@ -140,7 +140,7 @@ impl Planned {
                 let name = names::gguf(self.role);
                 write_strips(file, progress, encoder.strips(), encoder.strip_bytes(), &|strip, out| {
                     let mut read = |stored, trits: &mut [i8]| {
-                        values.trits(&name, row_order.graph_row(stored), trits);
+                        values.trits(self.role, &name, row_order.graph_row(stored), trits);
                         Ok(())
                     };
                     encoder.encode_strip(strip, &mut read, out)

@@ -68,6 +68,13 @@ impl Stream {
         }
     }
 
+    /// Numbers from 0 on, below 1.
+    pub(super) fn uniform(&mut self, out: &mut [f32]) {
+        for out in out {
+            *out = (self.next() >> 40) as f32 / (1 << 24) as f32;
+        }
+    }
+
     /// Multiples of 1/128 from 0.75 to 1.25, so that bf16 and f16 hold them exactly.
     pub(super) fn near_one(&mut self, out: &mut [f32]) {
         for out in out {

@@ -67,7 +67,7 @@ fn check_rows(model: &Model, role: Role, tensor: &TernaryTensor<'_>) {
     let (mut row, mut expected) = (vec![0; tensor.cols], vec![0; tensor.cols]);
     for index in 0..tensor.rows {
         tensor.read_row(index, &mut row).unwrap();
-        model.values.trits(&names::gguf(role), index, &mut expected);
+        model.values.trits(role, &names::gguf(role), index, &mut expected);
         assert_eq!(row, expected, "row {index} of {role:?} of {}", model.preset);
     }
 }

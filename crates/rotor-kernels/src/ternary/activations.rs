@@ -307,6 +307,11 @@ impl Activations {
         self.isa
     }
 
+    /// The sum of a row.
+    pub(super) fn sum(&self, row: usize) -> i32 {
+        self.sums[row]
+    }
+
     pub(super) fn stride(&self) -> usize {
         self.stride
     }

@@ -23,8 +23,14 @@ use super::lookup::{LookupKernels, SUMS_81};
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 use std::arch::x86_64::*;
 
-pub(crate) static FAMILY: TernaryFamily =
-    TernaryFamily { pack_row, dot_rows: super::avx2_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
+pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
+    pack_row,
+    dot_rows: super::avx2_rows::dot_rows,
+    sum,
+    planes: &PLANES,
+    kernels: &[&PLANES],
+    fives: None,
+};
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {
     name: "planes",

@@ -5,6 +5,7 @@
 //! model's: first the packed layouts by one token, then, where kernels of the winner's layout differ in what they do with
 //! many tokens, those by a prompt. All of them give the same bits; a trial that chooses badly costs time and nothing else.
 
+use super::fives::{FivesMatrix, Skips};
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
 use super::{Activations, TILE_ROWS};
@@ -121,6 +122,16 @@ impl Choice {
         let preferred = measured.map_or(self.general, |(_, kernel)| kernel);
         let all = std::iter::once(preferred).chain(self.kernels.ternary_kernels().iter().copied());
         all.into_iter().find(fits).expect("planes and codes can be cut anywhere that groups may end")
+    }
+}
+
+impl Choice {
+    /// The kernel that multiplies many tokens by a matrix of this shape in fives, one for codes; `None` where it cannot be packed so.
+    pub fn fives_for(&self, shape: (usize, usize), skips: Skips) -> Option<&'static TernaryKernel> {
+        FivesMatrix::packed_bytes_of(shape, skips).filter(|_| self.kernels.has_fives())?;
+        let name = self.kernel_for(shape, None).name();
+        let way = name.split_once('-').map_or(String::new(), |(_, way)| format!("-{way}"));
+        self.kernels.ternary_kernel(&format!("codes{way}")).or_else(|| self.kernels.ternary_kernel("codes"))
     }
 }
 
@@ -246,6 +257,9 @@ mod tests {
                 assert_eq!(choice.kernel_for((64, 96), None).name(), kernel.name());
                 assert_eq!(choice.kernel_for((32, 96), None).name(), kernels.ternary_kernels()[0].name());
                 assert!(choice.kernel_for((64, 96), Some(32)).can_scale(32));
+                let fives = choice.fives_for((64, 96), Skips::Columns);
+                assert_eq!(fives.is_some(), kernels.has_fives());
+                assert!(fives.is_none_or(TernaryKernel::packs_codes));
             }
         }
     }

@@ -4,7 +4,8 @@
 //! of tokens. A reference to a [`TernaryKernel`] can only be had from a [`Kernels`](crate::Kernels) value, whose existence
 //! proves that the CPU has the instructions; that is what makes calling the functions below sound.
 
-use super::layout::Layout;
+use super::fives::FivesKernels;
+use super::layout::{CODES, Layout};
 use super::lookup::LookupKernels;
 use std::ops::Range;
 
@@ -26,6 +27,8 @@ pub(crate) struct TernaryFamily {
     pub planes: &'static TernaryKernel,
     /// Every kernel of the ISA, the one to take where nothing was measured first.
     pub kernels: &'static [&'static TernaryKernel],
+    /// Kernels for fives, where the ISA has them.
+    pub fives: Option<&'static FivesKernels>,
 }
 
 /// Multiplies rows of planes, `width` bytes each, by the arranged activations.
@@ -183,6 +186,11 @@ impl TernaryKernel {
     /// another kernel of the same layout does something else.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether it is one for codes.
+    pub(crate) fn packs_codes(&self) -> bool {
+        std::ptr::eq(self.layout, &raw const CODES)
     }
 
     /// Whether one's packed weights are the other's.

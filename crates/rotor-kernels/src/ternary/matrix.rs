@@ -1,6 +1,7 @@
 //! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
 
 use super::activations::Pass;
+use super::fives::{FivesScratch, SkipCounts};
 use super::grouped::{GroupScales, Groups, group_cols};
 use super::kernel::TernaryKernel;
 use super::layout::PLANES;
@@ -87,6 +88,14 @@ pub struct Scratch {
     pub(super) lookup: LookupScratch,
     /// A panel for each thread.
     pub(super) panels: Vec<Lines<u8>>,
+    pub(super) fives: FivesScratch,
+}
+
+impl Scratch {
+    /// How many rows and columns of matrices in fives single tokens have taken so far.
+    pub fn skip_counts(&self) -> SkipCounts {
+        self.fives.counts
+    }
 }
 
 /// Dot products of one token with consecutive rows.

@@ -21,6 +21,7 @@
 //!   bytes by four and adds the products to an int32. With the weight plus one as the byte (unsigned on x86) the sum is too
 //!   large by the sum of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
 //!   the product, in an accumulator of its own that is shifted right once at the end.
+//! - *Fives*, which can leave rows and columns unread: a type of its own, [`FivesMatrix`].
 
 mod activations;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -46,6 +47,7 @@ pub(crate) mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
 mod choice;
+mod fives;
 mod grouped;
 pub(crate) mod kernel;
 mod layout;
@@ -65,6 +67,7 @@ mod tiles;
 pub use activations::{Activations, Precision};
 pub(crate) use activations::{MAX_DIGITS, quantize_exact};
 pub use choice::{Choice, UnknownKernel};
+pub use fives::{FivesLinear, FivesMatrix, SkipCounts, Skips, gate_up};
 pub(crate) use grouped::{DigitSums, add_group};
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;

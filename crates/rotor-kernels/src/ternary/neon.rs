@@ -26,8 +26,14 @@ use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::pool::SharedMut;
 use std::arch::aarch64::*;
 
-pub(crate) static FAMILY: TernaryFamily =
-    TernaryFamily { pack_row, dot_rows: super::neon_rows::dot_rows, sum, planes: &PLANES, kernels: &[&PLANES] };
+pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
+    pack_row,
+    dot_rows: super::neon_rows::dot_rows,
+    sum,
+    planes: &PLANES,
+    kernels: &[&PLANES],
+    fives: None,
+};
 
 // By count of instructions, lookups for 16 tokens do 16 products each where the few-token kernel does 7.
 pub(super) static PLANES: TernaryKernel = TernaryKernel {

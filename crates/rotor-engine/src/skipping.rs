@@ -1,0 +1,65 @@
+//! Linears of which a token need not read everything.
+//!
+//! Where a feed-forward network's gate is a squared ReLU, many of its activations are exactly zero: rows of the linear that the
+//! gate multiplies need not be read where the gate lets nothing through, nor columns of the linear behind it where the int8
+//! activation is zero. The logits stay the same ([`rotor_kernels::ternary::gate_up`] says why). Such linears are packed as
+//! fives. That makes single tokens faster, and prompts and several tokens together slower, so it is done where it is asked for
+//! ([`Read::Least`]).
+
+use crate::config::Activation;
+use crate::formats::{Part, Read, Role, Source};
+use crate::forms::{Scales, TernaryTensor};
+use rotor_kernels::ternary::{Choice, FivesMatrix, Precision, Skips, TernaryKernel};
+
+/// How a ternary matrix is packed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packing {
+    /// For a kernel that reads all of it.
+    Tiles(&'static TernaryKernel),
+    /// As fives, of which rows or columns can be left unread, and by which kernel many tokens are multiplied.
+    Fives(Skips, &'static TernaryKernel),
+}
+
+impl Packing {
+    /// Of the tensor with this role.
+    pub(crate) fn of(source: &Source, role: Role, tensor: &TernaryTensor<'_>, choice: &Choice) -> Packing {
+        let shape = (tensor.rows, tensor.cols);
+        let fives = skips(source, role).filter(|_| !matches!(tensor.scales, Scales::Groups { .. })).and_then(|skips| {
+            let is_wanted = source.load_options().read == Read::Least;
+            Some(Packing::Fives(skips, choice.fives_for(shape, skips).filter(|_| is_wanted)?))
+        });
+        fives.unwrap_or_else(|| Packing::Tiles(crate::linear::kernel_for(tensor, choice)))
+    }
+
+    /// The name of the kernel.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Packing::Tiles(kernel) => kernel.name(),
+            Packing::Fives(..) => "fives",
+        }
+    }
+
+    /// Bytes of a packed matrix `[rows, cols]`.
+    pub(crate) fn bytes(self, (rows, cols): (usize, usize)) -> usize {
+        match self {
+            Packing::Tiles(kernel) => kernel.packed_bytes(rows, cols),
+            Packing::Fives(skips, _) => FivesMatrix::packed_bytes_of((rows, cols), skips).unwrap_or_default(),
+        }
+    }
+}
+
+/// What need not be read of the linear with this role, where a kernel can leave it out. The linears around a gate have to be
+/// ternary and take int8 activations: of a float that is zero the sign may differ, which int8 has not.
+fn skips(source: &Source, role: Role) -> Option<Skips> {
+    let Role::Layer(layer, part) = role else { return None };
+    let skips = match part {
+        Part::FfnUp => Skips::Rows,
+        Part::FfnDown => Skips::Columns,
+        _ => return None,
+    };
+    let is_int8 = source.precision() == Precision::Int8;
+    let plain =
+        [Part::FfnGate, Part::FfnUp, Part::FfnDown].map(|part| source.is_plain_ternary(Role::Layer(layer, part)));
+    let gated = source.config().hidden_act == Activation::ReluSquared;
+    (gated && is_int8 && plain == [true; 3]).then_some(skips)
+}

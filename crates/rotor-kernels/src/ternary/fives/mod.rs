@@ -1,0 +1,164 @@
+//! Matrices of which rows or columns that do not matter to a token are not read.
+//!
+//! Behind a squared ReLU many activations are exactly zero, and what meets them need not be read. [`Skips`] has the two ways:
+//!
+//! - Of the linear that a gate multiplies, `max(gate, 0)^2 * up`, only *rows* whose gate is above zero.
+//! - Of the linear behind it only *columns* whose int8 activation is not zero. The sums are integers: leaving zeros out changes
+//!   nothing.
+//!
+//! # Fives, 1.6 bits a weight
+//!
+//! Five weights have 243 values, and a byte holds them. With `c = t + 1` the first four have 81, `i = c0 + 3 c1 + 9 c2 + 27 c3`:
+//!
+//! ```text
+//! i below 64:   byte = c4 << 6 | i                   a permutation by the lower six bits gives four trits, the fifth is in place
+//! i from 64 on: byte = 193 + 3 (i - 64) + c4         what is above 192 says how the other rule errs
+//! ```
+//!
+//! In *rows*, a row's bytes are contiguous. Line `l` (64 bytes) has columns `320 l` to `320 l + 319`:
+//!
+//! ```text
+//! line l, byte b:     columns 320l + b, 320l + 64 + b, 320l + 128 + b, 320l + 192 + b, 320l + 256 + b
+//! ```
+//!
+//! so that each digit of a line meets 64 activations in their own order. In *columns*, 320 rows are a slice, in which a column
+//! is one line:
+//!
+//! ```text
+//! slice s, byte 16 (i / 4) + 4 m + i % 4, digit k:     row 320s + 64k + 16m + i
+//! ```
+//!
+//! so that the bytes of four columns, unpacked to lie side by side, are four columns of sixteen rows each, in order, which is
+//! what integer dot products take.
+//!
+//! # Places
+//!
+//! Rows and columns do not lie in their order. Read in order with gaps, they look like a stream to the hardware, which fetches
+//! what was to be passed over: at 42 % of the lines nothing would be gained. So places are shuffled once, rows within blocks of
+//! [`BLOCK_ROWS`], columns all over a slice. Where most of a matrix is needed, it is read in the order of its places, from end
+//! to end.
+//!
+//! # Many tokens
+//!
+//! Up to [`MOST_FEW`] tokens are multiplied as packed, in passes. For more, the weights are packed anew, as codes, in memory that
+//! all matrices share, and multiplied by a kernel for codes.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512_vbmi;
+mod matrix;
+mod places;
+mod products;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
+
+pub use matrix::{FivesMatrix, Skips};
+pub(crate) use products::FivesScratch;
+pub use products::{FivesLinear, SkipCounts, gate_up};
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+/// Weights of a byte.
+pub(crate) const DIGITS: usize = 5;
+/// Columns of a line of a row, or rows of a line of a column.
+pub(crate) const LINE_WEIGHTS: usize = DIGITS * LINE;
+/// Rows within which places are shuffled.
+pub(crate) const BLOCK_ROWS: usize = 64;
+/// The most tokens that are multiplied by the weights as they are packed.
+const MOST_FEW: usize = 16;
+/// The most tokens that a kernel takes at a time.
+pub(crate) const MAX_TOKENS: usize = 4;
+/// Places that follow the last column of a list, for what is fetched ahead.
+pub(crate) const AHEAD: usize = 256;
+/// The most rows and columns: `2 * 64 * 128` for each fits the int32 of every accumulator.
+const MAX_SIDE: usize = 1 << 16;
+
+/// What an ISA has for fives.
+pub(crate) struct FivesKernels {
+    /// `out[token][i] = sum over columns of (weight + 1) * x` for the rows at the listed places, `row_lines` lines each.
+    ///
+    /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of `320 row_lines` activations, and
+    /// `out` is as long as the list for each.
+    pub rows: MultiplyRows,
+    /// `sums[token][row] = sum over the listed columns of (weight + 1) * x` for the 320 rows of a slice; what was in `sums` does
+    /// not matter.
+    ///
+    /// The contract: the places are inside the slice and go on by [`AHEAD`] beyond the activations of each of 1 to
+    /// [`MAX_TOKENS`] tokens, which are as many as a multiple of four.
+    pub columns: MultiplyColumns,
+    /// The columns whose activation is not zero.
+    ///
+    /// The contract: as many places as activations.
+    pub active: unsafe fn(x: &[i8], places: &[u32], active: &mut Active),
+    /// Packs 64 rows of `cols` columns, in the order of their numbers, as two tiles of codes.
+    ///
+    /// The contract: `block` is the rows' bytes, `tiles` has room for two tiles.
+    pub codes_of_rows: unsafe fn(block: &[u8], cols: usize, tiles: &mut [u8]),
+    /// Packs a slice as ten tiles of codes, or fewer, as `tiles` has room for.
+    ///
+    /// The contract: the places, one for each column, are inside the slice.
+    pub codes_of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
+}
+
+/// Multiplies tokens by listed rows.
+type MultiplyRows = unsafe fn(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]);
+
+/// Multiplies tokens by listed columns of a slice.
+type MultiplyColumns = unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]);
+
+/// Columns to be read: where they lie, and what they are multiplied by.
+#[derive(Debug, Default)]
+pub(crate) struct Active {
+    /// [`AHEAD`] more than activations once they are complete.
+    pub places: Vec<u32>,
+    /// A multiple of four once they are complete.
+    pub x: Vec<i8>,
+}
+
+impl Active {
+    fn clear(&mut self, columns: usize) {
+        self.places.clear();
+        self.x.clear();
+        self.places.reserve(columns + LINE + AHEAD);
+        self.x.reserve(columns + LINE);
+    }
+
+    /// Fills up to fours of columns with zeros, and lets places go on: what is fetched there has been read before.
+    fn complete(&mut self) {
+        self.x.resize(self.x.len().next_multiple_of(4), 0);
+        self.places.resize(self.x.len() + AHEAD, self.places.last().copied().unwrap_or(0));
+    }
+}
+
+/// The byte of five codes, given as `c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4`.
+pub(crate) static ENCODE: [u8; 243] = {
+    let mut encode = [0; 243];
+    let mut value = 0;
+    while value < 243 {
+        let (four, fifth) = (value % 81, value / 81);
+        encode[value] = (if four < 64 { fifth << 6 | four } else { 193 + 3 * (four - 64) + fifth }) as u8;
+        value += 1;
+    }
+    encode
+};
+
+/// The five codes of a byte.
+pub(crate) static DECODE: [[u8; DIGITS]; 256] = {
+    let mut decode = [[1; DIGITS]; 256];
+    let mut value = 0;
+    while value < 243 {
+        let codes = [value % 3, value / 3 % 3, value / 9 % 3, value / 27 % 3, value / 81];
+        let mut digit = 0;
+        while digit < DIGITS {
+            decode[ENCODE[value] as usize][digit] = codes[digit] as u8;
+            digit += 1;
+        }
+        value += 1;
+    }
+    decode
+};
+
+/// The row of a slice that digit `digit` of byte `byte` of its lines holds.
+pub(crate) const fn row_of(byte: usize, digit: usize) -> usize {
+    64 * digit + 16 * (byte / 4 % 4) + 4 * (byte / 16) + byte % 4
+}

@@ -1,0 +1,175 @@
+//! Every ISA's kernels for fives against the plain product, integers bit for bit.
+
+use super::{DECODE, DIGITS, ENCODE, FivesLinear, FivesMatrix, LINE_WEIGHTS, Skips, gate_up, row_of};
+use crate::ternary::{Activations, Precision, RowScales, Scratch, TernaryLinear, TernaryMatrix};
+use crate::{Epilogue, Isa, Kernels, Pool};
+use proptest::prelude::*;
+
+fn kernels() -> Vec<&'static Kernels> {
+    let all: Vec<_> = Isa::available().filter_map(Kernels::for_isa).filter(|kernels| kernels.has_fives()).collect();
+    println!("fives: {}", all.iter().map(|kernels| kernels.isa().name()).collect::<Vec<_>>().join(", "));
+    all
+}
+
+fn random_trits(rng: &mut fastrand::Rng, len: usize) -> Vec<i8> {
+    (0..len).map(|_| rng.i8(-1..=1)).collect()
+}
+
+fn pack(kernels: &Kernels, (rows, cols): (usize, usize), skips: Skips, trits: &[i8], pool: &Pool) -> FivesMatrix {
+    let dense = kernels.ternary_kernel("codes").unwrap();
+    let read_row = |row: usize, out: &mut [i8]| {
+        out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
+        Ok(())
+    };
+    FivesMatrix::pack((rows, cols), skips, (kernels, dense), pool, |error| error, read_row).unwrap()
+}
+
+/// The definition.
+fn product((rows, cols): (usize, usize), trits: &[i8], x: &[i8]) -> Vec<i32> {
+    let dot = |x: &[i8], row: usize| -> i32 {
+        trits[row * cols..][..cols].iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+    };
+    x.chunks_exact(cols).flat_map(|x| (0..rows).map(move |row| dot(x, row))).collect()
+}
+
+fn check_dot(kernels: &Kernels, (rows, cols): (usize, usize), threads: usize, trits: &[i8], x: &[i8]) {
+    let (pool, expected) = (Pool::new(threads), product((rows, cols), trits, x));
+    for skips in [Skips::Rows, Skips::Columns] {
+        let matrix = pack(kernels, (rows, cols), skips, trits, &pool);
+        let mut activations = Activations::new(kernels);
+        activations.set(kernels, x, cols);
+        let mut out = vec![i32::MIN; expected.len()];
+        matrix.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
+        assert!(out == expected, "{skips:?} on {}, {rows} x {cols}, {} tokens", kernels.isa(), x.len() / cols);
+    }
+}
+
+/// Activations of which so many in a hundred are not zero.
+fn sparse(rng: &mut fastrand::Rng, len: usize, density: u32) -> Vec<i8> {
+    (0..len).map(|_| if rng.u32(0..100) < density { rng.i8(..) } else { 0 }).collect()
+}
+
+#[test]
+fn a_byte_is_five_trits_and_every_row_has_a_place() {
+    for (value, byte) in ENCODE.iter().enumerate() {
+        let codes = DECODE[usize::from(*byte)];
+        assert_eq!(codes.iter().rev().fold(0, |value, code| 3 * value + usize::from(*code)), value);
+    }
+    let mut rows: Vec<usize> = (0..64).flat_map(|byte| (0..DIGITS).map(move |digit| row_of(byte, digit))).collect();
+    rows.sort_unstable();
+    assert!(rows.into_iter().eq(0..LINE_WEIGHTS));
+}
+
+#[test]
+fn products_are_exact_at_the_bounds() {
+    for kernels in kernels() {
+        for (rows, cols) in [(65, 2560), (321, 1700), (5, 240), (1, 1), (2, 321), (640, 64)] {
+            for x in [127, -128i8] {
+                for fill in [1, -1, 0] {
+                    for tokens in [1, 2, 4] {
+                        check_dot(kernels, (rows, cols), 2, &vec![fill; rows * cols], &vec![x; tokens * cols]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn products_equal_the_definition(
+        rows in 1usize..700, cols in 1usize..700, tokens in 1usize..7, density in 0u32..=100, threads in 1usize..4,
+        seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let trits = random_trits(&mut rng, rows * cols);
+        let x = sparse(&mut rng, tokens * cols, density);
+        for kernels in kernels() {
+            check_dot(kernels, (rows, cols), threads, &trits, &x);
+        }
+    }
+
+    #[test]
+    fn packing_keeps_every_trit(rows in 1usize..400, cols in 1usize..400, seed in any::<u64>()) {
+        let trits = random_trits(&mut fastrand::Rng::with_seed(seed), rows * cols);
+        let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+        for skips in [Skips::Rows, Skips::Columns] {
+            let matrix = pack(kernels, (rows, cols), skips, &trits, &Pool::new(2));
+            for (at, trit) in trits.iter().enumerate() {
+                prop_assert_eq!(matrix.trit(at / cols, at % cols), *trit);
+            }
+        }
+    }
+
+    /// Gates, and what they let through: the bits of two linears, one after the other, but for the sign of zeros.
+    #[test]
+    fn what_a_gate_lets_through_is_the_same(
+        rows in 1usize..500, cols in 1usize..700, negative in 0u32..=100, threads in 1usize..4, each in any::<bool>(),
+        wild in 0u32..6, seed in any::<u64>(),
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut gate_trits = random_trits(&mut rng, rows * cols);
+        let up_trits = random_trits(&mut rng, rows * cols);
+        let mut x: Vec<f32> = (0..cols).map(|_| rng.f32() * 2.0 - 1.0).collect();
+        // One column tells the sign of most gates.
+        x[0] = cols as f32;
+        for gate in gate_trits.chunks_exact_mut(cols) {
+            gate[0] = if rng.u32(0..100) < negative { -1 } else { 1 };
+        }
+        let mut scales: Vec<f32> = (0..rows).map(|_| rng.f32() - 0.3).collect();
+        match wild {
+            0 => x[cols / 2] = [f32::NAN, f32::INFINITY][rng.usize(0..2)],
+            1 => scales[rows / 2] = [f32::NAN, f32::INFINITY, f32::MAX][rng.usize(0..3)],
+            2 => x.fill(0.0),
+            3 => x.iter_mut().for_each(|x| *x *= 1e36),
+            _ => {}
+        }
+        let scale = [0.01, -0.01, f32::MAX, f32::INFINITY, f32::NAN][rng.usize(0..5)];
+        let up_scales = if each { RowScales::PerRow(scales) } else { RowScales::Uniform(scale) };
+        let gate_scales = RowScales::Uniform([0.02, 1e30][rng.usize(0..2)]);
+        let pool = Pool::new(threads);
+        for kernels in kernels() {
+            let up = pack(kernels, (rows, cols), Skips::Rows, &up_trits, &pool);
+            for kernel in kernels.ternary_kernels() {
+                let read = |trits: &[i8], row: usize, out: &mut [i8]| {
+                    out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
+                    Ok::<(), std::io::Error>(())
+                };
+                let packed = |trits: &[i8]| {
+                    let read_row = |row: usize, out: &mut [i8]| read(trits, row, out);
+                    TernaryMatrix::pack((rows, cols), kernels, kernel, &pool, |error| error, read_row).unwrap()
+                };
+                let (gate, dense) = (packed(&gate_trits), packed(&up_trits));
+                let mut activations = Activations::new(kernels);
+                activations.quantize(kernels, &pool, Precision::Int8, &x, cols);
+                let (mut scratch, mut expected, mut found) = (Scratch::default(), vec![0.0; rows], vec![7.0; rows]);
+                gate.linear(kernels, &pool, &mut activations, &gate_scales, &mut scratch, (Epilogue::Store, &mut expected));
+                dense.linear(kernels, &pool, &mut activations, &up_scales, &mut scratch, (Epilogue::Relu2Mul, &mut expected));
+                let gate = TernaryLinear { matrix: &gate, scales: &gate_scales, epilogue: Epilogue::Store };
+                let up = FivesLinear { matrix: &up, scales: &up_scales, epilogue: Epilogue::Relu2Mul };
+                prop_assert!(gate_up(kernels, &pool, &mut activations, &mut scratch, (gate, up), &mut found));
+                for (expected, found) in expected.iter().zip(&found) {
+                    let is_same = expected.to_bits() == found.to_bits() || (*expected == 0.0 && *found == 0.0);
+                    prop_assert!(is_same || expected.is_nan() && found.is_nan(), "{expected} and {found}");
+                }
+            }
+        }
+    }
+}
+
+/// Enough tokens for the weights to be packed as codes.
+#[test]
+fn many_tokens_are_multiplied_as_codes() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    for kernels in kernels() {
+        for (rows, cols) in [(70, 333), (330, 641), (641, 96)] {
+            for tokens in [17, 40] {
+                let trits = random_trits(&mut rng, rows * cols);
+                let x = sparse(&mut rng, tokens * cols, 60);
+                check_dot(kernels, (rows, cols), 2, &trits, &x);
+            }
+        }
+    }
+}
