@@ -13,8 +13,8 @@ use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, Choice, FivesLinear, FivesMatrix, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch,
-    SkipCounts, Skips, TernaryKernel, TernaryLinear, TernaryMatrix, gate_up, linears,
+    Activations, FivesLinear, FivesMatrix, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch,
+    SkipCounts, Skips, TernaryLinear, TernaryMatrix, gate_up, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Matrix {
     pub fn load(source: &Source, weight: &Weight<'_>, runtime: &Runtime) -> Result<Matrix, FormatError> {
         match weight {
             Weight::Ternary(tensor) => {
-                Matrix::load_ternary(source, tensor, Packing::Tiles(kernel_for(tensor, &runtime.choice)), runtime)
+                Matrix::load_ternary(source, tensor, Packing::whole(tensor, &runtime.choice), runtime)
             }
             Weight::Dense(tensor) => Matrix::load_dense(source, tensor, runtime),
         }
@@ -270,18 +270,6 @@ fn row_bytes(tensor: &DenseTensor<'_>, dtype: DenseType) -> Result<usize, Format
             format!("{} columns", tensor.cols),
         )
     })
-}
-
-/// The kernel that will multiply a tensor.
-pub(crate) fn kernel_for(tensor: &TernaryTensor<'_>, choice: &Choice) -> &'static TernaryKernel {
-    let group_cols = match &tensor.scales {
-        Scales::Tensor(_) | Scales::Rows(_) => None,
-        // A tensor whose groups no kernel can take is refused with its scales.
-        Scales::Groups { groups, .. } => {
-            Some(tensor.cols / (*groups).max(1)).filter(|cols| cols.is_multiple_of(GROUP_ALIGN))
-        }
-    };
-    choice.kernel_for((tensor.rows, tensor.cols), group_cols)
 }
 
 /// The scales of a tensor, its rows in the graph's order.

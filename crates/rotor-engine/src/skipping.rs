@@ -9,7 +9,7 @@
 use crate::config::Activation;
 use crate::formats::{Part, Read, Role, Source};
 use crate::forms::{Scales, TernaryTensor};
-use rotor_kernels::ternary::{Choice, FivesMatrix, Precision, Skips, TernaryKernel};
+use rotor_kernels::ternary::{Choice, FivesMatrix, GROUP_ALIGN, Precision, Skips, TernaryKernel};
 
 /// How a ternary matrix is packed.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,19 @@ impl Packing {
             let is_wanted = source.load_options().read == Read::Least;
             Some(Packing::Fives(skips, choice.fives_for(shape, skips).filter(|_| is_wanted)?))
         });
-        fives.unwrap_or_else(|| Packing::Tiles(crate::linear::kernel_for(tensor, choice)))
+        fives.unwrap_or_else(|| Packing::whole(tensor, choice))
+    }
+
+    /// Of a tensor of which everything is read.
+    pub(crate) fn whole(tensor: &TernaryTensor<'_>, choice: &Choice) -> Packing {
+        let group_cols = match &tensor.scales {
+            Scales::Tensor(_) | Scales::Rows(_) => None,
+            // A tensor whose groups no kernel can take is refused with its scales.
+            Scales::Groups { groups, .. } => {
+                Some(tensor.cols / (*groups).max(1)).filter(|cols| cols.is_multiple_of(GROUP_ALIGN))
+            }
+        };
+        Packing::Tiles(choice.kernel_for((tensor.rows, tensor.cols), group_cols))
     }
 
     /// The name of the kernel.
