@@ -155,7 +155,6 @@ impl ModelArg {
     }
 
     /// What stands alone although `-m` names the model: the next argument, of a command that may do without one.
-    #[cfg(feature = "convert")]
     pub(crate) fn beside(&self) -> Option<&Path> {
         let is_typed = |path: &&Path| std::env::var_os(MODEL_VARIABLE).is_none_or(|model| model != path.as_os_str());
         self.model.as_deref().filter(|_| self.option.path.is_some()).filter(is_typed)
