@@ -180,6 +180,7 @@ impl OptionalModelArg {
 }
 
 /// Where models are, for commands that take several.
+#[cfg(feature = "serve")]
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelsArg {
     /// Files or folders of models; the first is loaded at once, others when they are asked for.
@@ -189,6 +190,7 @@ pub(crate) struct ModelsArg {
     option: ModelOption,
 }
 
+#[cfg(feature = "serve")]
 impl ModelsArg {
     /// The models' paths; none is the model inside the program.
     pub(crate) fn paths(&self) -> &[PathBuf] {
