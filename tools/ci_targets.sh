@@ -2,6 +2,9 @@
 # Other systems than this one: a type check for macOS, the text of the built-in model on WebAssembly (under Node), and Windows'
 # unit tests and the command's first steps (under Wine). A warning about our own code is an error on each. What cannot be had here is skipped,
 # by name. Every test of the workspace on Windows is tools/nightly_windows.sh.
+#
+# Usage: tools/ci_targets.sh [macos] [webassembly] [windows]
+#        Without any, all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
@@ -44,7 +47,8 @@ windows() {
     fi
 }
 
-for system in macos webassembly windows; do
+[ $# -gt 0 ] || set -- macos webassembly windows
+for system in "$@"; do
     echo "-- $system (${SECONDS}s)"
     $system
 done
