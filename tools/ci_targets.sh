@@ -49,6 +49,7 @@ windows() {
 
 [ $# -gt 0 ] || set -- macos webassembly windows
 for system in "$@"; do
+    case $system in macos | webassembly | windows) ;; *) echo "ci_targets.sh: unknown system $system" >&2 && exit 2 ;; esac
     echo "-- $system (${SECONDS}s)"
     $system
 done
