@@ -112,6 +112,11 @@ pub struct Intake {
     vocab_size: usize,
 }
 
+/// The end of a choice whose constraint was copied when the request was checked, and cannot be when it is to begin.
+fn not_copied(choice: usize) -> Event {
+    Event::Failed { choice, error: GenerateError::ConstraintNotCopied }
+}
+
 /// A request that was checked.
 #[derive(Debug)]
 pub struct Incoming {
@@ -345,11 +350,12 @@ impl Batch {
         ended.extend(waiting_ended);
         let mut events = Vec::new();
         for mut entry in ended {
-            let forks = (1..=entry.forks).filter_map(|choice| entry.sequence.fork(choice));
-            let forks: Vec<Sequence> = forks.collect();
+            let forks: Vec<Option<Sequence>> = (1..=entry.forks).map(|choice| entry.sequence.fork(choice)).collect();
             events.push(Event::Finished(entry.sequence.finish(Some(FinishReason::Cancelled))));
-            events
-                .extend(forks.into_iter().map(|mut fork| Event::Finished(fork.finish(Some(FinishReason::Cancelled)))));
+            events.extend((1..).zip(forks).map(|(choice, fork)| match fork {
+                Some(mut fork) => Event::Finished(fork.finish(Some(FinishReason::Cancelled))),
+                None => not_copied(choice),
+            }));
             self.keep_all(&mut entry);
         }
         events
@@ -693,8 +699,7 @@ impl Entry {
         }
         for choice in 1..=std::mem::take(&mut self.forks) {
             let Some(sequence) = self.sequence.fork(choice) else {
-                // Its constraint was copied when the request was checked, and cannot be now.
-                events.push((self.id, Event::Failed { choice, error: GenerateError::ConstraintNotCopied }));
+                events.push((self.id, not_copied(choice)));
                 continue;
             };
             let mut fork = Entry { sequence, ..*self };

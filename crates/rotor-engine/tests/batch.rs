@@ -383,6 +383,26 @@ fn a_choice_that_cannot_begin_says_so() {
     assert!(ends[1..].iter().all(|end| end.contains("constraint")), "{ends:?}");
 }
 
+/// The same where the request is cancelled before its choices part.
+#[test]
+fn a_choice_that_cannot_begin_says_so_when_it_is_cancelled() {
+    let engine = demo();
+    let mut batch = engine.batch(options());
+    let constraint: Option<Box<dyn Constraint>> = Some(Box::new(OneCopy(true.into())));
+    let request = Request { choices: 3, constraint, ..Request::new(vec![5, 9], GenerateOptions::default()) };
+    let id = engine.submit(&mut batch, request).unwrap();
+    let ends = batch.cancel(id);
+    assert!(matches!(&ends[0], Event::Finished(end) if end.choice == 0), "{ends:?}");
+    let failed: Vec<usize> = ends[1..]
+        .iter()
+        .map(|end| match end {
+            Event::Failed { choice, .. } => *choice,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(failed, [1, 2]);
+}
+
 fn demo() -> Engine {
     let source = rotor::demo::open(&OpenOptions::default()).unwrap();
     Engine::from_source(&source, &Runtime::new(2).unwrap(), &mut |_| {}).unwrap()

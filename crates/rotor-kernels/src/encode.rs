@@ -36,7 +36,8 @@ pub fn encode_row(dtype: DenseType, values: &[f32], out: &mut [u8]) -> Option<()
 pub(crate) enum Scales {
     /// Those of least squared error among some twenty.
     Searched,
-    /// Those with which the largest value takes the last code: an error about a fiftieth larger, in a fraction of the time.
+    /// Those with which the largest value takes the last code: an error about a twentieth larger (1.05 and 1.06 times on
+    /// normally distributed weights), in a fraction of the time.
     Covering,
 }
 

@@ -458,7 +458,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Makes `part`, a copy of this, some of its columns, whole multiples of 16, whose activations sum to `sums`, one to a row.
+    /// Lets `part`, a copy of this pass, hold some of its columns, whole multiples of 16, whose activations sum to `sums`, one to
+    /// a row.
     pub(super) fn narrow(&self, columns: Range<usize>, sums: &'a [i32], kernel: &TernaryKernel, part: &mut Pass<'a>) {
         match (&self.inputs, &mut part.inputs) {
             (Inputs::OneByOne(inputs), Inputs::OneByOne(parts)) => {

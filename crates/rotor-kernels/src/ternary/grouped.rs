@@ -94,7 +94,7 @@ pub(crate) fn add_group(scales: Option<&[f32]>, [high, middle, low]: DigitSums<'
     match (scales, low.is_empty()) {
         (Some(scales), true) => add_sums([high], scales, totals, |[sum], scale| sum as f32 * scale),
         (Some(scales), false) => add_sums([high, middle, low], scales, totals, |sums, scale| exact(sums) * scale),
-        // Any numbers do that are as many.
+        // No scale is multiplied here, but `add_sums` takes one for each row.
         (None, false) => {
             let unused = &[0.0; TILE_ROWS];
             for (at, totals) in totals.chunks_mut(TILE_ROWS).enumerate() {
