@@ -14,10 +14,10 @@ are medians over the rounds. Two things are measured for each number of streams:
    the first token that came to the last, beside `rotor bench -b`, which computes the model alone (no tokens are chosen,
    nothing is written), and beside `rotor run`. What HTTP and JSON take is the processor time of the threads that do it,
    which other programs disturb little.
-2. Requests that come and go: those of `rotor bench --streams` (ragged lengths, the likeliest tokens), sent together, with
-   other random prompts in each round so that nothing is known from before. Tokens per second over all of it, beside the
-   engine's own, and beside the other server's where one is named: its command has {port}, {streams} and {threads}, and it
-   answers `/health` and `/v1/completions`.
+2. Requests that come and go: those of `rotor bench --streams` (ragged lengths, the likeliest tokens), sent as they come there,
+   one before each step, with other random prompts in each round so that nothing is known from before. Tokens per second over
+   all of it, beside the engine's own, and beside the other server's where one is named: its command has {port}, {streams} and
+   {threads}, and it answers `/health` and `/v1/completions`.
 """
 
 import argparse
@@ -40,8 +40,8 @@ from typing import NamedTuple
 median = statistics.median
 
 
-async def stream(port: int, body: dict[str, object], times: list[float]) -> None:
-    """Notes when each piece of an answer came."""
+async def stream(port: int, body: dict[str, object], times: list[float], begun: Callable[[], None] | None = None) -> None:
+    """Notes when each piece of an answer came, and tells of the first one."""
     text = json.dumps(body | {"ignore_eos": True, "stream": True})
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -52,6 +52,8 @@ async def stream(port: int, body: dict[str, object], times: list[float]) -> None
             if "error" in answer:
                 raise RuntimeError(answer["error"])
             times.append(time.perf_counter())
+            if begun and len(times) == 1:
+                begun()
     writer.close()
     if not times:
         raise RuntimeError("a request was not answered")
@@ -84,20 +86,26 @@ class Load(NamedTuple):
 
 
 async def load(port: int, lengths: list[list[int]], seed: int) -> Load:
-    """The requests, sent together."""
+    """The requests, a further one at each first token: one waits before each step, as one of the engine's own does."""
     chosen = random.Random(seed)
     bodies = [
         {"prompt": [chosen.randrange(100, 900) for _ in range(prompt)], "max_tokens": generate, "temperature": 0}
         for prompt, generate in lengths
     ]
     times: list[list[float]] = [[] for _ in bodies]
-    begun = time.perf_counter()
-    await asyncio.gather(*(stream(port, body, each) for body, each in zip(bodies, times, strict=True)))
-    took = time.perf_counter() - begun
+    sent: list[float] = []
+    places = asyncio.Semaphore(2)
+
+    async with asyncio.TaskGroup() as answers:
+        for body, each in zip(bodies, times, strict=True):
+            await places.acquire()
+            sent.append(time.perf_counter())
+            answers.create_task(stream(port, body, each, places.release))
+    took = time.perf_counter() - sent[0]
     return Load(
         sum(generate for _, generate in lengths) / took,
         len(lengths) / took,
-        [each[0] - begun for each in times],
+        [each[0] - at for each, at in zip(times, sent, strict=True)],
         [later - earlier for each in times for earlier, later in zip(each, each[1:], strict=False)],
     )
 
@@ -197,7 +205,7 @@ class Bench:
         # The first round warms up.
         alone, mine, others = alone[1:], loads[0][1:], loads[1][1:]
         ratio = median(load.tokens_per_second / alone for load, alone in zip(mine, alone, strict=True))
-        yield f"{count} requests together: {told_of(mine)}; {ratio:.3f} of the engine's own --streams"
+        yield f"{count} requests: {told_of(mine)}; {ratio:.3f} of the engine's own --streams"
         if others:
             ratio = median(
                 a.tokens_per_second / b.tokens_per_second for a, b in zip(mine, others, strict=True)
