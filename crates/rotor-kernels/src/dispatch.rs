@@ -228,14 +228,14 @@ impl Kernels {
         unsafe { (self.float.finish)(how, sums, out) }
     }
 
-    /// Adds the products of a group of columns to a token's outputs of consecutive rows, times the rows' `scales`.
-    pub(crate) fn add_group(&self, scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
+    /// Adds the products of a group of `cols` columns to a token's outputs of consecutive rows, times the rows' `scales`.
+    pub(crate) fn add_group(&self, scales: Option<&[f32]>, cols: usize, sums: DigitSums<'_>, totals: &mut [f32]) {
         let [high, lower @ ..] = sums;
         assert_eq!(high.len(), totals.len(), "an output for each dot product");
         assert!(lower.iter().all(|low| low.is_empty() || low.len() == totals.len()), "lower digits for each high one");
         assert!(scales.is_none_or(|scales| scales.len() == totals.len()), "a scale for each row");
         // SAFETY: as in `quantize`.
-        unsafe { (self.float.add_group)(scales, sums, totals) }
+        unsafe { (self.float.add_group)(scales, cols, sums, totals) }
     }
 
     /// `gate = silu(gate) * up`.

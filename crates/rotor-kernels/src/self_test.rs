@@ -438,6 +438,7 @@ mod tests {
             preparation: None,
             few_tokens: kernel.few_tokens,
             few: off_by_one,
+            few_groups: None,
             many: &[],
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;

@@ -547,8 +547,8 @@ proptest! {
                 for start in (0..cols).step_by(cut) {
                     let columns = start..start + cut;
                     let dot = |q: &Vec<i8>| columns.clone().map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col])).sum::<i32>();
-                    let [high, middle, low] = digits.each_ref().map(|digits| dot(digits) as f32);
-                    let sum = high * 65536.0 + middle * 256.0 + low;
+                    let [high, middle, low] = digits.each_ref().map(|digits| i64::from(dot(digits)));
+                    let sum = (high * 65536 + middle * 256 + low) as f32;
                     expected += if grouped { sum * values[row * groups + start / cut] } else { sum };
                 }
                 let expected = if grouped { expected * step } else { expected * step * values[row] };

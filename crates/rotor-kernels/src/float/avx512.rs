@@ -189,8 +189,8 @@ fn quantize_exact(x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn add_group(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
-    ternary::add_group(scales, sums, totals);
+fn add_group(scales: Option<&[f32]>, cols: usize, sums: DigitSums<'_>, totals: &mut [f32]) {
+    ternary::add_group(scales, cols, sums, totals);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]

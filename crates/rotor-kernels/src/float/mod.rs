@@ -29,8 +29,9 @@ pub(crate) struct FloatKernels {
     pub rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// What becomes of a token's dot products with consecutive rows; scales, where there is one for each row, as many as sums.
     pub finish: unsafe fn(how: Finish<'_>, sums: &[i32], out: &mut [f32]),
-    /// Adds what a group of columns gives a token's outputs; as many sums, low sums where there are such, and scales as totals.
-    pub add_group: unsafe fn(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]),
+    /// Adds what a group of so many columns gives a token's outputs; as many sums, low sums where there are such, and scales as
+    /// totals.
+    pub add_group: unsafe fn(scales: Option<&[f32]>, cols: usize, sums: DigitSums<'_>, totals: &mut [f32]),
     /// `gate = silu(gate) * up`.
     pub silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
     /// `gate = max(gate, 0)^2 * up`.

@@ -162,8 +162,8 @@ fn quantize_exact(x: &[f32], digits: [&mut [i8]; MAX_DIGITS]) -> f32 {
 }
 
 #[target_feature(enable = "neon")]
-fn add_group(scales: Option<&[f32]>, sums: DigitSums<'_>, totals: &mut [f32]) {
-    ternary::add_group(scales, sums, totals);
+fn add_group(scales: Option<&[f32]>, cols: usize, sums: DigitSums<'_>, totals: &mut [f32]) {
+    ternary::add_group(scales, cols, sums, totals);
 }
 
 #[target_feature(enable = "neon")]

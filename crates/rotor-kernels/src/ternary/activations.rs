@@ -387,12 +387,16 @@ impl Activations {
 
     /// The sums of a group of every row, which [`Activations::prepare`] made.
     pub(super) fn sums_of_group(&self, group: usize, cols: usize) -> &[i32] {
-        let rows = self.sums.len();
+        &self.sums_of_groups(cols)[group * self.rows()..(group + 1) * self.rows()]
+    }
+
+    /// Those of all groups, `[groups][rows]`.
+    pub(super) fn sums_of_groups(&self, cols: usize) -> &[i32] {
         if cols >= self.cols {
             return &self.sums;
         }
         assert_eq!(self.group_sums.0, cols, "sums of the groups at hand");
-        &self.group_sums.1[group * rows..(group + 1) * rows]
+        &self.group_sums.1
     }
 }
 

@@ -28,6 +28,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few: avx512_vbmi::few,
+    few_groups: None,
     many: &[Many::Panel(panel(avx512_vbmi::unpack))],
 };
 
@@ -37,6 +38,7 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few: avx512_vnni::few,
+    few_groups: Some(avx512_vnni::few_groups),
     many: &[Many::Panel(panel(avx512_vnni::unpack))],
 };
 

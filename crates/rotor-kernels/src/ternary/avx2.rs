@@ -38,6 +38,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
+    few_groups: None,
     many: &[Many::Panel(avx2_panel::PANEL), Many::Lookup(LOOKUP)],
 };
 

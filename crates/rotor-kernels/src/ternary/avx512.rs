@@ -28,6 +28,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&avx2::TABLES),
     few_tokens: 4,
     few,
+    few_groups: None,
     many: &[Many::Lookup(avx512_lookup::PLANES)],
 };
 

@@ -31,6 +31,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
+    few_groups: None,
     many: &[Many::Panel(panel(unpack))],
 };
 

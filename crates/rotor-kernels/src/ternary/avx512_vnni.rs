@@ -16,7 +16,10 @@
 //! vectors of weights and a broadcast, which leaves the two dot products a cycle as the only limit.
 
 use super::TILE_ROWS;
-use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token, UnpackPanel};
+use super::activations::MAX_DIGITS;
+use super::kernel::{
+    Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, TileGroups, Token, UnpackPanel,
+};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
 use super::{avx512, avx512_lookup};
 use std::arch::x86_64::*;
@@ -36,6 +39,7 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 6,
     few,
+    few_groups: Some(few_groups),
     many: &[Many::Panel(panel(unpack))],
 };
 
@@ -133,6 +137,78 @@ fn few_tokens<const N: usize>(tokens: [&Token<'_>; N], tile: &[u8], cols: usize,
             add(halves::<N, 1>(blocks, 1, x)[0], HALF, out);
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn few_groups(tile: &[u8], groups: &TileGroups<'_>, rows: &[Token<'_>], totals: &mut [[f32; TILE_ROWS]]) {
+    match (groups.digits, rows) {
+        (1, [a]) => groups_of::<1, 1>(tile, groups, [a], totals),
+        (1, [a, b]) => groups_of::<2, 1>(tile, groups, [a, b], totals),
+        (1, [a, b, c]) => groups_of::<3, 1>(tile, groups, [a, b, c], totals),
+        (1, [a, b, c, d]) => groups_of::<4, 1>(tile, groups, [a, b, c, d], totals),
+        (1, [a, b, c, d, e]) => groups_of::<5, 1>(tile, groups, [a, b, c, d, e], totals),
+        (1, [a, b, c, d, e, f]) => groups_of::<6, 1>(tile, groups, [a, b, c, d, e, f], totals),
+        (MAX_DIGITS, [a, b, c]) => groups_of::<3, MAX_DIGITS>(tile, groups, [a, b, c], totals),
+        (MAX_DIGITS, [a, b, c, d, e, f]) => groups_of::<6, MAX_DIGITS>(tile, groups, [a, b, c, d, e, f], totals),
+        _ => unreachable!("one to six rows, whole tokens"),
+    }
+}
+
+/// For `N` rows of activations, `D` digits to a token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn groups_of<const N: usize, const D: usize>(
+    tile: &[u8],
+    groups: &TileGroups<'_>,
+    rows: [&Token<'_>; N],
+    totals: &mut [[f32; TILE_ROWS]],
+) {
+    let blocks = tile.as_chunks::<CODES_BYTES>().0.chunks_exact(groups.cols / CODES_COLS);
+    for (group, blocks) in blocks.enumerate() {
+        let first = group * blocks.len();
+        let x = rows.map(|row| &row.quantized.as_chunks::<CODES_COLS>().0[first..first + blocks.len()]);
+        let (scales, sums) = (&groups.scales[group], groups.sums::<N>(group));
+        // As in `few_tokens`.
+        if N <= 3 {
+            let [upper, lower] = halves::<N, 2>(blocks, 0, x);
+            add_scaled::<N, D>(upper, 0, (scales, sums), totals);
+            add_scaled::<N, D>(lower, HALF, (scales, sums), totals);
+        } else {
+            add_scaled::<N, D>(halves::<N, 1>(blocks, 0, x)[0], 0, (scales, sums), totals);
+            add_scaled::<N, D>(halves::<N, 1>(blocks, 1, x)[0], HALF, (scales, sums), totals);
+        }
+    }
+}
+
+/// Adds the products of 16 rows, from sums of codes times activations and the sums of these.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add_scaled<const N: usize, const D: usize>(
+    products: [__m512i; N],
+    row: usize,
+    (scales, sums): (&[f32; TILE_ROWS], &[i32; N]),
+    totals: &mut [[f32; TILE_ROWS]],
+) {
+    let scales = load_floats(&scales.as_chunks().0[row / HALF]);
+    for (token, totals) in totals.iter_mut().enumerate().take(N / D) {
+        let (mut product, mut sum) = (_mm512_setzero_si512(), 0i32);
+        for digit in token * D..(token + 1) * D {
+            product = _mm512_add_epi32(_mm512_slli_epi32::<8>(product), products[digit]);
+            sum = sum.wrapping_mul(256).wrapping_add(sums[digit]);
+        }
+        let dot = _mm512_cvtepi32_ps(_mm512_sub_epi32(product, _mm512_set1_epi32(sum)));
+        let totals: &mut [f32; HALF] = &mut totals.as_chunks_mut().0[row / HALF];
+        let total = _mm512_add_ps(load_floats(totals), _mm512_mul_ps(dot, scales));
+        // SAFETY: 64 writable bytes; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(totals.as_mut_ptr(), total) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_floats(floats: &[f32; HALF]) -> __m512 {
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(floats.as_ptr()) }
 }
 
 /// Adds sums of 16 rows.

@@ -23,6 +23,7 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 3,
     few,
+    few_groups: None,
     many: &[Many::Panel(PanelKernels {
         min_tokens: 12,
         tokens: 6,

@@ -7,13 +7,16 @@
 //!
 //! ```text
 //! int8:   y = (dot_0 * w_0 + dot_1 * w_1 + ...) / s          w: scales of the weights, s: the token's factor
-//! exact:  y = (dot_0 * w_0 + dot_1 * w_1 + ...) * step       dot = 65536 high + 256 middle + low, products of the digits
+//! exact:  y = (dot_0 * w_0 + dot_1 * w_1 + ...) * step       dot: of the whole integers, rounded once when it becomes a float
 //! exact:  y = (dot * step) * w                               where a row of weights has one scale
 //! ```
+//!
+//! How a kernel comes to `dot` is its own affair: from three digits of int8 in most, from two of int16 where weights look sums up
+//! in tables of int16.
 
 use super::TILE_ROWS;
 use super::activations::{Activations, MAX_DIGITS, Precision};
-use super::kernel::{Many, TernaryKernel};
+use super::kernel::{Many, TernaryKernel, TileGroups};
 use super::lookup::CHUNK_COLS;
 use super::matrix::RowScales;
 use crate::dispatch::Kernels;
@@ -28,8 +31,10 @@ pub const GROUP_ALIGN: usize = CHUNK_COLS;
 pub struct GroupScales {
     cols: usize,
     rows: usize,
-    /// `[groups][rows]`: the rows of a tile lie side by side.
-    values: Vec<f32>,
+    /// Of a row.
+    groups: usize,
+    /// `[tiles][groups][32 rows]`, zeros where there is no row: read from first to last, as the weights are.
+    values: Vec<[f32; TILE_ROWS]>,
 }
 
 impl GroupScales {
@@ -40,8 +45,13 @@ impl GroupScales {
         if cols == 0 || !cols.is_multiple_of(GROUP_ALIGN) || groups == 0 || values.len() != rows * groups {
             return None;
         }
-        let transposed = (0..groups).flat_map(|group| values[group..].iter().step_by(groups).copied());
-        Some(GroupScales { cols, rows, values: transposed.collect() })
+        let mut tiles = vec![[0.0; TILE_ROWS]; rows.div_ceil(TILE_ROWS) * groups];
+        for (row, values) in values.chunks_exact(groups).enumerate() {
+            for (tile, value) in tiles[row / TILE_ROWS * groups..].iter_mut().zip(values) {
+                tile[row % TILE_ROWS] = *value;
+            }
+        }
+        Some(GroupScales { cols, rows, groups, values: tiles })
     }
 
     /// Columns of a group.
@@ -54,22 +64,22 @@ impl GroupScales {
     /// # Panics
     /// If there is none.
     pub fn get(&self, row: usize, col: usize) -> f32 {
-        self.of_col(col)[row]
+        assert!(row < self.rows && col < self.groups * self.cols, "({row}, {col}) has no scale");
+        self.of_tile(row / TILE_ROWS)[col / self.cols][row % TILE_ROWS]
     }
 
     /// Multiplies every scale.
     pub fn multiply(&mut self, factor: f32) {
-        self.values.iter_mut().for_each(|scale| *scale *= factor);
+        self.values.as_flattened_mut().iter_mut().for_each(|scale| *scale *= factor);
     }
 
     pub(super) fn fits(&self, rows: usize, cols: usize) -> bool {
-        self.rows == rows && self.values.len() / self.rows * self.cols == cols
+        self.rows == rows && self.groups * self.cols == cols
     }
 
-    /// The scales of all rows for the group that a column is in.
-    fn of_col(&self, col: usize) -> &[f32] {
-        let group = col / self.cols;
-        &self.values[group * self.rows..(group + 1) * self.rows]
+    /// The scales of a tile's rows for each group.
+    fn of_tile(&self, tile: usize) -> &[[f32; TILE_ROWS]] {
+        &self.values[tile * self.groups..(tile + 1) * self.groups]
     }
 }
 
@@ -84,22 +94,37 @@ pub(super) fn group_cols(scales: &RowScales) -> Option<usize> {
 /// Products of consecutive rows, the high digits first; the others are empty where activations have one digit.
 pub(crate) type DigitSums<'a> = [&'a [i32]; MAX_DIGITS];
 
-/// Adds the products of one group of columns to a token's outputs, times the rows' `scales` where those are the group's own. The
-/// reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the same
-/// everywhere.
+/// Columns of a group whose dot products with the integers of [`Precision::Exact`] fit int32, none of which is above
+/// `2^22` in size.
+pub(crate) const INT32_COLS: usize = 511;
+
+/// Adds the products of one group of `cols` columns to a token's outputs, times the rows' `scales` where those are the group's
+/// own. The reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the
+/// same everywhere.
 #[inline(always)]
-pub(crate) fn add_group(scales: Option<&[f32]>, [high, middle, low]: DigitSums<'_>, totals: &mut [f32]) {
-    // Products of single digits are exact in f32, and so are their multiples of a power of two.
-    let exact = |[high, middle, low]: [i32; 3]| (high as f32 * 65536.0 + middle as f32 * 256.0) + low as f32;
+pub(crate) fn add_group(
+    scales: Option<&[f32]>,
+    cols: usize,
+    [high, middle, low]: DigitSums<'_>,
+    totals: &mut [f32],
+) {
+    let short = |[high, middle, low]: [i32; 3]| (high.wrapping_mul(65536) + middle.wrapping_mul(256) + low) as f32;
+    // All of it is below 2^53.
+    let long = |[high, middle, low]: [i32; 3]| {
+        (f64::from(high) * 65536.0 + f64::from(middle) * 256.0 + f64::from(low)) as f32
+    };
     match (scales, low.is_empty()) {
         (Some(scales), true) => add_sums([high], scales, totals, |[sum], scale| sum as f32 * scale),
-        (Some(scales), false) => add_sums([high, middle, low], scales, totals, |sums, scale| exact(sums) * scale),
+        (Some(scales), false) if cols <= INT32_COLS => {
+            add_sums([high, middle, low], scales, totals, |sums, scale| short(sums) * scale);
+        }
+        (Some(scales), false) => add_sums([high, middle, low], scales, totals, |sums, scale| long(sums) * scale),
         // No scale is multiplied here, but `add_sums` takes one for each row.
         (None, false) => {
             let unused = &[0.0; TILE_ROWS];
             for (at, totals) in totals.chunks_mut(TILE_ROWS).enumerate() {
                 let sums = [high, middle, low].map(|sums| &sums[at * TILE_ROWS..]);
-                add_sums(sums, &unused[..totals.len()], totals, |sums, _| exact(sums));
+                add_sums(sums, &unused[..totals.len()], totals, |sums, _| long(sums));
             }
         }
         (None, true) => unreachable!("one digit and one scale need no groups"),
@@ -146,7 +171,7 @@ impl<'a> Groups<'a> {
         (0..self.x.cols()).step_by(cols).map(move |start| start..(start + cols).min(end))
     }
 
-    /// Adds what the group that begins at `col` gives the outputs of these rows; `sums` are its products.
+    /// Adds what the group that begins at `col` gives the outputs of these rows, which begin with a tile; `sums` are its products.
     pub(super) fn add(
         self,
         kernels: &Kernels,
@@ -154,12 +179,28 @@ impl<'a> Groups<'a> {
         sums: DigitSums<'_>,
         totals: &mut [f32],
     ) {
-        let scales = match self.scales {
-            RowScales::Grouped(scales) => Some(&scales.of_col(col)[rows.clone()]),
-            RowScales::Uniform(_) | RowScales::PerRow(_) => None,
-        };
-        let sums = sums.map(|sums| &sums[..rows.len().min(sums.len())]);
-        kernels.add_group(scales, sums, &mut totals[..rows.len()]);
+        for (at, totals) in totals[..rows.len()].chunks_mut(TILE_ROWS).enumerate() {
+            let sums = sums.map(|sums| sums.get(at * TILE_ROWS..).map_or(&[][..], |sums| &sums[..totals.len()]));
+            let scales = match self.scales {
+                RowScales::Grouped(scales) => {
+                    Some(&scales.of_tile(rows.start / TILE_ROWS + at)[col / self.cols][..totals.len()])
+                }
+                RowScales::Uniform(_) | RowScales::PerRow(_) => None,
+            };
+            kernels.add_group(scales, self.cols, sums, totals);
+        }
+    }
+
+    /// The groups of a whole tile's rows with some rows of activations; `None` where a tile is not whole, or groups are not short.
+    pub(super) fn of_tile(self, rows: &Range<usize>, of_x: &Range<usize>) -> Option<TileGroups<'a>> {
+        let RowScales::Grouped(scales) = self.scales else { return None };
+        (rows.len() == TILE_ROWS && self.cols <= INT32_COLS).then(|| TileGroups {
+            cols: self.cols,
+            digits: self.x.precision().digits(),
+            scales: scales.of_tile(rows.start / TILE_ROWS),
+            sums: &self.x.sums_of_groups(self.cols)[of_x.start..],
+            stride: self.x.rows(),
+        })
     }
 
     /// Makes outputs of what all groups added up to.

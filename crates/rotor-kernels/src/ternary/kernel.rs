@@ -46,12 +46,40 @@ pub struct TernaryKernel {
     pub(crate) few_tokens: usize,
     /// Products of one tile with a few tokens.
     pub(crate) few: FewTokens,
+    /// What `few` and [`add_group`](super::grouped::add_group) make of each group of columns in turn, for whole tiles of groups of
+    /// at most [`INT32_COLS`](super::grouped::INT32_COLS), where there is a way that does not leave the registers in between.
+    pub(crate) few_groups: Option<FewGroups>,
     /// Faster ways for many tokens, the best last.
     pub(crate) many: &'static [Many],
 }
 
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.
 pub(crate) type FewTokens = unsafe fn(tile: &[u8], cols: usize, tokens: &[Token<'_>], out: &mut [[i32; 32]]);
+
+/// `totals[token][row] += dot * scale` for each group, 32 rows, from a tile and as many rows of activations as `few` takes:
+/// those of a token's digits follow one another.
+pub(crate) type FewGroups =
+    unsafe fn(tile: &[u8], groups: &TileGroups<'_>, rows: &[Token<'_>], totals: &mut [[f32; 32]]);
+
+/// The groups of a tile's columns.
+pub(crate) struct TileGroups<'a> {
+    /// Columns of a group.
+    pub cols: usize,
+    /// int8 digits of a value.
+    pub digits: usize,
+    /// The scales of the tile's rows for each group.
+    pub scales: &'a [[f32; 32]],
+    /// The sums of each row of activations, `[groups][stride]` from the first of these rows on.
+    pub sums: &'a [i32],
+    pub stride: usize,
+}
+
+impl<'a> TileGroups<'a> {
+    /// The sums of the rows' activations in a group.
+    pub(super) fn sums<const N: usize>(&self, group: usize) -> &'a [i32; N] {
+        self.sums[group * self.stride..].first_chunk().expect("sums of as many rows")
+    }
+}
 
 /// Unpacks a tile of `cols` columns to a panel.
 pub(crate) type UnpackPanel = unsafe fn(tile: &[u8], cols: usize, panel: &mut [u8]);

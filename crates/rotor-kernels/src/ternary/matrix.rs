@@ -352,15 +352,17 @@ impl TernaryMatrix {
         let digits = groups.x.precision().digits();
         let (sums, totals) = (&mut memory.sums[..pass.rows.len()], &mut memory.totals[..pass.tokens.len()]);
         totals.fill([0.0; TILE_ROWS]);
-        let mut part = pass.clone();
-        for (group, columns) in groups.columns().enumerate() {
-            let col = columns.start;
-            let sums_of_rows = &groups.x.sums_of_group(group, groups.cols)[pass.rows.clone()];
-            pass.narrow(columns.clone(), sums_of_rows, self.kernel, &mut part);
-            weights.multiply(columns, &part, sums);
-            for (totals, sums) in totals.iter_mut().zip(sums.chunks_exact(digits)) {
-                let sums = std::array::from_fn(|digit| sums.get(digit).map_or(&[][..], |sums| &sums[..]));
-                groups.add(kernels, (rows, col), sums, totals);
+        if !weights.add_groups(groups, rows, pass, totals) {
+            let mut part = pass.clone();
+            for (group, columns) in groups.columns().enumerate() {
+                let col = columns.start;
+                let sums_of_rows = &groups.x.sums_of_group(group, groups.cols)[pass.rows.clone()];
+                pass.narrow(columns.clone(), sums_of_rows, self.kernel, &mut part);
+                weights.multiply(columns, &part, sums);
+                for (totals, sums) in totals.iter_mut().zip(sums.chunks_exact(digits)) {
+                    let sums = std::array::from_fn(|digit| sums.get(digit).map_or(&[][..], |sums| &sums[..]));
+                    groups.add(kernels, (rows, col), sums, totals);
+                }
             }
         }
         for (totals, token) in totals.iter_mut().zip(pass.tokens.clone()) {

@@ -42,6 +42,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     preparation: Some(&TABLES),
     few_tokens: 4,
     few,
+    few_groups: None,
     many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, chunk: SUMS_81, decode, tiles: &[TOKENS_16] })],
 };
 

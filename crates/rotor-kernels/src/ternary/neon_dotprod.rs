@@ -42,6 +42,7 @@ static CODES: TernaryKernel = TernaryKernel {
     preparation: None,
     few_tokens: 4,
     few,
+    few_groups: None,
     many: &[Many::Panel(PanelKernels {
         min_tokens: 12,
         tokens: 8,

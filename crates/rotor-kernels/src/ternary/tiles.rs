@@ -1,6 +1,7 @@
 //! Tiles shared out over the threads, of one matrix or of several that multiply the same activations.
 
 use super::activations::Pass;
+use super::grouped::Groups;
 use super::kernel::{MAX_PASS, PanelKernels, PanelTokens, TernaryKernel};
 use super::matrix::Scratch;
 use super::{Activations, TILE_ROWS};
@@ -200,6 +201,23 @@ impl Weights<'_> {
         let out = &mut out[..pass.rows.len()];
         self.multiply(0..self.cols, pass, out);
         out
+    }
+
+    /// Adds what all groups of columns give the outputs of a pass, where the kernel has a way for all of them at once; returns
+    /// whether it has.
+    pub(super) fn add_groups(
+        &self,
+        groups: Groups<'_>,
+        rows: &Range<usize>,
+        pass: &Pass<'_>,
+        totals: &mut [[f32; TILE_ROWS]],
+    ) -> bool {
+        let (Unpacked::Nothing, Some(few_groups)) = (&self.unpacked, self.kernel.few_groups) else { return false };
+        let Some(groups) = groups.of_tile(rows, &pass.rows) else { return false };
+        // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a pass has at most `few_tokens` rows of all columns, and
+        // `totals` has a place for each token.
+        unsafe { few_groups(self.tile, &groups, pass.one_by_one(), totals) };
+        true
     }
 
     /// Products of some columns, whole blocks, with a pass that holds these columns.
