@@ -440,6 +440,7 @@ mod tests {
             few: off_by_one,
             few_groups: None,
             many: &[],
+            many_groups: &[],
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
         let kernels = Box::leak(Box::new([wrong]));

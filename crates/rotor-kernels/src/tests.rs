@@ -78,6 +78,59 @@ fn random_trits(rng: &mut fastrand::Rng, len: usize) -> Vec<i8> {
     (0..len).map(|_| rng.i8(-1..=1)).collect()
 }
 
+/// Holds the outputs of every kernel that can take these scales against the definition of exact activations, bit for bit.
+fn check_exact((rows, cols): (usize, usize), trits: &[i8], x: &[f32], scales: &RowScales, pool: &Pool) {
+    let (grouped, cut) = match scales {
+        RowScales::Grouped(scales) => (true, scales.cols()),
+        RowScales::Uniform(_) | RowScales::PerRow(_) => (false, cols),
+    };
+    for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| !grouped || kernel.can_scale(cut)) {
+        let matrix = pack((kernels, kernel), (rows, cols), trits, pool);
+        let mut activations = Activations::new(kernels);
+        activations.quantize(kernels, pool, Precision::Exact, x, cols);
+        let mut out = vec![f32::NAN; x.len() / cols * rows];
+        matrix.linear(kernels, pool, &mut activations, scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
+        for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(rows)) {
+            let mut digits = [(); 3].map(|()| vec![0; cols]);
+            let step = kernels.quantize_exact(x, digits.each_mut().map(|digits| &mut digits[..]));
+            for (row, found) in out.iter().enumerate() {
+                let mut expected = 0f32;
+                for start in (0..cols).step_by(cut) {
+                    let dot = |q: &Vec<i8>| -> i64 {
+                        let products = (start..start + cut).map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col]));
+                        products.sum::<i32>().into()
+                    };
+                    let [high, middle, low] = digits.each_ref().map(dot);
+                    let sum = (high * 65536 + middle * 256 + low) as f32;
+                    expected += if grouped { sum * scales.get(row, start) } else { sum };
+                }
+                let expected = if grouped { expected * step } else { expected * step * scales.get(row, 0) };
+                assert_eq!(found.to_bits(), expected.to_bits(), "{} on {}", kernel.name(), kernels.isa());
+            }
+        }
+    }
+}
+
+/// All of a token's size in one group of columns, whose values are the largest there are.
+#[test]
+fn exact_groups_hold_at_the_bounds() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    for group_cols in [64, 128, 256, 512] {
+        let (rows, groups) = (33, 32);
+        let cols = group_cols * groups;
+        let values: Vec<f32> = (0..rows * groups).map(|_| rng.f32() + 0.1).collect();
+        let scales = RowScales::Grouped(GroupScales::new(rows, group_cols, &values).unwrap());
+        for trits in [vec![1; rows * cols], vec![-1; rows * cols], random_trits(&mut rng, rows * cols)] {
+            let mut x: Vec<f32> = (0..7 * cols).map(|_| rng.f32() * 1e-3).collect();
+            for (token, x) in x.chunks_exact_mut(cols).enumerate() {
+                let sign = if token % 2 == 0 { 1.0 } else { -1.0 };
+                x[token * group_cols..(token + 1) * group_cols].fill(1e4 * sign);
+            }
+            check_exact((rows, cols), &trits, &x, &scales, &Pool::new(2));
+        }
+    }
+}
+
 #[test]
 fn ternary_products_are_exact_at_the_bounds() {
     let pool = Pool::new(2);
@@ -531,30 +584,7 @@ proptest! {
             true => RowScales::Grouped(GroupScales::new(rows, cols / groups, &values).unwrap()),
             false => RowScales::PerRow(values[..rows].to_vec()),
         };
-        let cut = if grouped { cols / groups } else { cols };
-        let pool = Pool::new(threads);
-        for (kernels, kernel) in ternary_kernels().into_iter().filter(|(_, kernel)| !grouped || kernel.can_scale(cut)) {
-            let matrix = pack((kernels, kernel), (rows, cols), &trits, &pool);
-            let mut activations = Activations::new(kernels);
-            activations.quantize(kernels, &pool, Precision::Exact, &x, cols);
-            let mut out = vec![f32::NAN; tokens * rows];
-            matrix.linear(kernels, &pool, &mut activations, &scales, &mut Scratch::default(), (Epilogue::Store, &mut out));
-            for (at, found) in out.iter().enumerate() {
-                let (token, row) = (at / rows, at % rows);
-                let mut digits = [(); 3].map(|()| vec![0; cols]);
-                let step = kernels.quantize_exact(&x[token * cols..][..cols], digits.each_mut().map(|digits| &mut digits[..]));
-                let mut expected = 0f32;
-                for start in (0..cols).step_by(cut) {
-                    let columns = start..start + cut;
-                    let dot = |q: &Vec<i8>| columns.clone().map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col])).sum::<i32>();
-                    let [high, middle, low] = digits.each_ref().map(|digits| i64::from(dot(digits)));
-                    let sum = (high * 65536 + middle * 256 + low) as f32;
-                    expected += if grouped { sum * values[row * groups + start / cut] } else { sum };
-                }
-                let expected = if grouped { expected * step } else { expected * step * values[row] };
-                prop_assert_eq!(found.to_bits(), expected.to_bits(), "{} on {}", kernel.name(), kernels.isa());
-            }
-        }
+        check_exact((rows, cols), &trits, &x, &scales, &Pool::new(threads));
     }
 
     /// Bit for bit the definition, on every ISA, for few tokens and many, whatever the number of threads.

@@ -320,6 +320,15 @@ impl Activations {
         &self.quantized[row * self.stride..]
     }
 
+    /// Some columns of the rows of a token, empty where it has fewer than [`MAX_DIGITS`].
+    pub(super) fn rows_of_token(&self, token: usize, columns: Range<usize>) -> [&[i8]; MAX_DIGITS] {
+        let digits = self.precision.digits();
+        std::array::from_fn(|digit| match digit < digits {
+            true => &self.quantized_from(token * digits + digit)[columns.clone()],
+            false => &[],
+        })
+    }
+
     /// One row as `kernel` takes it, in whole blocks of its layout; [`Activations::prepare`] comes first.
     pub(super) fn token(&self, row: usize, kernel: &TernaryKernel) -> Token<'_> {
         let prepared = match kernel.preparation {

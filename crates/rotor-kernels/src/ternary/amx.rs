@@ -30,6 +30,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     few: avx512_vbmi::few,
     few_groups: None,
     many: &[Many::Panel(panel(avx512_vbmi::unpack))],
+    many_groups: &[],
 };
 
 static CODES: TernaryKernel = TernaryKernel {
@@ -40,6 +41,7 @@ static CODES: TernaryKernel = TernaryKernel {
     few: avx512_vnni::few,
     few_groups: Some(avx512_vnni::few_groups),
     many: &[Many::Panel(panel(avx512_vnni::unpack))],
+    many_groups: &[],
 };
 
 const fn panel(unpack: UnpackPanel) -> PanelKernels {

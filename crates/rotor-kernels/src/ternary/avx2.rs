@@ -40,6 +40,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few,
     few_groups: None,
     many: &[Many::Panel(avx2_panel::PANEL), Many::Lookup(LOOKUP)],
+    many_groups: &[],
 };
 
 const LOOKUP: LookupKernels =

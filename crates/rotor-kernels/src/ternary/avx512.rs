@@ -30,6 +30,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few,
     few_groups: None,
     many: &[Many::Lookup(avx512_lookup::PLANES)],
+    many_groups: &[],
 };
 
 /// How far ahead of the multiplication weights are fetched, in bytes.

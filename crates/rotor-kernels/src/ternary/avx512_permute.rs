@@ -34,7 +34,7 @@ use super::TILE_ROWS;
 use super::avx512_lookup::{load_words, spill, store_words, widened};
 use super::avx512_vbmi::{self, INDICES};
 use super::avx512_vnni::{LINE, PREFETCH, load};
-use super::layout::{self, CODES_BYTES, CODES_COLS, TRIOS_BYTES, TRIOS_COLS};
+use super::layout::{self, CODES_BYTES, TRIOS_BYTES, TRIOS_COLS};
 use super::lookup::{Chunk, LookupKernels, TokenTile};
 use crate::pool::SharedMut;
 use std::arch::x86_64::*;
@@ -72,18 +72,26 @@ const fn tokens<const T: usize>() -> TokenTile {
 }
 
 pub(super) const CODES: LookupKernels =
-    LookupKernels { min_tokens: 22, min_filled: 80, chunk: CHUNK, decode: decode_codes, tiles: &TOKENS };
+    LookupKernels { min_tokens: 22, min_filled: 80, chunk: CHUNK, decode: decode_codes::<6, INDICES, 24>, tiles: &TOKENS };
 pub(super) const TRIOS: LookupKernels = LookupKernels { decode: decode_trios, ..CODES };
 
+/// For chunks of so many blocks, which have `QUADS` times four columns at most: three for each of `INDICES`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn decode_codes(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
+pub(super) fn decode_codes<const BLOCKS: usize, const INDICES: usize, const QUADS: usize>(
+    tiles: &[u8],
+    cols: usize,
+    codes: &SharedMut<'_, u8>,
+    code_rows: usize,
+    row: usize,
+) {
+    const { assert!(4 * BLOCKS <= QUADS && QUADS == 3 * INDICES) };
     let mask = _mm512_set1_epi8(3);
     for (tile, packed) in tiles.chunks_exact(layout::CODES.tile_bytes(cols)).enumerate() {
         // The last chunk may end early; what is left of it meets zeros.
-        for (chunk, blocks) in packed.as_chunks::<CODES_BYTES>().0.chunks(CHUNK.cols / CODES_COLS).enumerate() {
+        for (chunk, blocks) in packed.as_chunks::<CODES_BYTES>().0.chunks(BLOCKS).enumerate() {
             let mut indices = [[_mm512_setzero_si512(); INDICES]; 2];
             for (half, indices) in indices.iter_mut().enumerate() {
-                let mut quads = [_mm512_setzero_si512(); 3 * INDICES];
+                let mut quads = [_mm512_setzero_si512(); QUADS];
                 for (block, quads) in blocks.iter().zip(quads.as_chunks_mut::<4>().0) {
                     let line = &block.as_chunks().0[half];
                     ask_ahead(line);
@@ -100,9 +108,11 @@ fn decode_codes(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows:
                     *index = _mm512_add_epi8(*a, _mm512_add_epi8(three, nine));
                 }
             }
-            let at = (chunk * code_rows + row + tile * TILE_ROWS) * CHUNK.codes;
+            // Two lines of 32 rows for each index.
+            let bytes = 2 * LINE * INDICES;
+            let at = (chunk * code_rows + row + tile * TILE_ROWS) * (bytes / TILE_ROWS);
             // SAFETY: these rows of every chunk belong to this call alone (the kernel's contract).
-            write_codes(indices, unsafe { codes.slice(at, STEPS * LINE) });
+            write_codes(indices, unsafe { codes.slice(at, bytes) });
         }
     }
 }
@@ -133,7 +143,7 @@ fn ask_ahead(line: &[u8; LINE]) {
 /// The indices of each 16 rows, garbage above bit 4 of a byte, as the lines that the module head draws.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn write_codes([first, second]: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
+fn write_codes<const INDICES: usize>([first, second]: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
     let (mask, second_table) = (_mm512_set1_epi8(31), _mm512_set1_epi16(1 << 13));
     let marked = |index| _mm512_or_si512(_mm512_and_si512(index, mask), second_table);
     let lower = load_words(&EVEN);

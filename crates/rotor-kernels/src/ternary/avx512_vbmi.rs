@@ -13,7 +13,7 @@ use super::avx512::PLANES;
 use super::avx512_vnni::{CODES, CODES_LOOKUP, HALF, LINE, PREFETCH, add, broadcast, load, panel};
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
-use super::{avx512_lookup, avx512_permute, avx512_vnni, fives};
+use super::{avx512_groups, avx512_lookup, avx512_permute, avx512_vnni, fives};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -21,7 +21,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     dot_rows: super::avx2_rows::dot_rows,
     sum: super::avx2::sum,
     planes: &PLANES,
-    kernels: &[&TRIOS, &TRIOS_LOOKUP, &TRIOS_PERMUTE, &CODES, &CODES_LOOKUP, &CODES_PERMUTE, &PLANES],
+    kernels: &[&TRIOS, &TRIOS_LOOKUP, &TRIOS_PERMUTE, &CODES, &CODES_LOOKUP, &CODES_PERMUTE, &CODES_GROUPS, &PLANES],
     fives: Some(&fives::avx512_vbmi::KERNELS),
 };
 
@@ -33,6 +33,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     few,
     few_groups: None,
     many: &[Many::Panel(panel(unpack))],
+    many_groups: &[],
 };
 
 static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
@@ -52,6 +53,9 @@ static CODES_PERMUTE: TernaryKernel = TernaryKernel {
     many: &[Many::Panel(panel(avx512_vnni::unpack)), Many::Lookup(avx512_permute::CODES)],
     ..CODES
 };
+
+/// As [`CODES`] where many tokens are no affair of groups.
+static CODES_GROUPS: TernaryKernel = TernaryKernel { name: "codes-groups", many_groups: &avx512_groups::TABLES, ..CODES };
 
 /// Indices of a block.
 pub(super) const INDICES: usize = 8;

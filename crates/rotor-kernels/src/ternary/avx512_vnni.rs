@@ -41,6 +41,7 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     few,
     few_groups: Some(few_groups),
     many: &[Many::Panel(panel(unpack))],
+    many_groups: &[],
 };
 
 pub(super) static CODES_LOOKUP: TernaryKernel = TernaryKernel {
@@ -206,7 +207,7 @@ fn add_scaled<const N: usize, const D: usize>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load_floats(floats: &[f32; HALF]) -> __m512 {
+pub(super) fn load_floats(floats: &[f32; HALF]) -> __m512 {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_ps(floats.as_ptr()) }
 }

@@ -32,6 +32,7 @@ static CODES: TernaryKernel = TernaryKernel {
         unpack,
         multiply: multiply_panel,
     })],
+    many_groups: &[],
 };
 
 /// Rows of a vector.

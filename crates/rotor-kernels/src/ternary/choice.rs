@@ -120,8 +120,11 @@ impl Choice {
         let fits = |kernel: &&TernaryKernel| group_cols.is_none_or(|cols| kernel.can_scale(cols));
         let measured = self.measured.iter().find(|(measured, _)| *measured == shape);
         let preferred = measured.map_or(self.general, |(_, kernel)| kernel);
-        let all = std::iter::once(preferred).chain(self.kernels.ternary_kernels().iter().copied());
-        all.into_iter().find(fits).expect("planes and codes can be cut anywhere that groups may end")
+        let all = self.kernels.ternary_kernels();
+        let by_groups = |kernel: &&TernaryKernel| kernel.many_groups.iter().any(|tables| group_cols == Some(tables.cols));
+        let by_groups = all.iter().copied().find(by_groups).filter(|_| !self.named);
+        let mut all = by_groups.into_iter().chain([preferred]).chain(all.iter().copied());
+        all.find(fits).expect("planes and codes can be cut anywhere that groups may end")
     }
 }
 
@@ -174,8 +177,9 @@ fn fastest_for_prompts(
     (shape_rows, cols): (usize, usize),
     kernel: &'static TernaryKernel,
 ) -> std::io::Result<&'static TernaryKernel> {
-    let candidates: Vec<_> =
-        kernels.ternary_kernels().iter().copied().filter(|other| other.shares_layout(kernel)).collect();
+    // What differs with groups alone is the same here.
+    let differs = |other: &&TernaryKernel| other.shares_layout(kernel) && other.many_groups.is_empty();
+    let candidates: Vec<_> = kernels.ternary_kernels().iter().copied().filter(differs).collect();
     if candidates.len() == 1 {
         return Ok(kernel);
     }

@@ -172,15 +172,16 @@ impl<'a> Groups<'a> {
     }
 
     /// Adds what the group that begins at `col` gives the outputs of these rows, which begin with a tile; `sums` are its products.
-    pub(super) fn add(
+    pub(super) fn add<'s>(
         self,
         kernels: &Kernels,
         (rows, col): (&Range<usize>, usize),
-        sums: DigitSums<'_>,
+        sums: DigitSums<'s>,
         totals: &mut [f32],
     ) {
         for (at, totals) in totals[..rows.len()].chunks_mut(TILE_ROWS).enumerate() {
-            let sums = sums.map(|sums| sums.get(at * TILE_ROWS..).map_or(&[][..], |sums| &sums[..totals.len()]));
+            let of_tile = |sums: &'s [i32]| &sums[at * TILE_ROWS..][..totals.len()];
+            let sums = sums.map(|sums| if sums.is_empty() { sums } else { of_tile(sums) });
             let scales = match self.scales {
                 RowScales::Grouped(scales) => {
                     Some(&scales.of_tile(rows.start / TILE_ROWS + at)[col / self.cols][..totals.len()])
@@ -188,6 +189,14 @@ impl<'a> Groups<'a> {
                 RowScales::Uniform(_) | RowScales::PerRow(_) => None,
             };
             kernels.add_group(scales, self.cols, sums, totals);
+        }
+    }
+
+    /// The scales of a tile's rows for a group, the first of those of further tiles, which are so many further on.
+    pub(super) fn scales_of_tiles(self, tile: usize, group: usize) -> (&'a [[f32; TILE_ROWS]], usize) {
+        match self.scales {
+            RowScales::Grouped(scales) => (&scales.values[tile * scales.groups + group..], scales.groups),
+            RowScales::Uniform(_) | RowScales::PerRow(_) => unreachable!("groups without scales"),
         }
     }
 

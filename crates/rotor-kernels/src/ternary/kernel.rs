@@ -5,6 +5,7 @@
 //! proves that the CPU has the instructions; that is what makes calling the functions below sound.
 
 use super::fives::FivesKernels;
+use super::group_tables::GroupTables;
 use super::layout::{CODES, Layout};
 use super::lookup::LookupKernels;
 use std::ops::Range;
@@ -51,6 +52,8 @@ pub struct TernaryKernel {
     pub(crate) few_groups: Option<FewGroups>,
     /// Faster ways for many tokens, the best last.
     pub(crate) many: &'static [Many],
+    /// Faster ways for many tokens and groups of some sizes.
+    pub(crate) many_groups: &'static [GroupTables],
 }
 
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.

@@ -5,7 +5,7 @@
 
 use super::activations::Activations;
 use super::grouped::group_cols;
-use super::matrix::{RowScales, Scratch, TernaryMatrix};
+use super::matrix::{RowScales, Scratch, TernaryMatrix, Way};
 use super::tiles::Tiles;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish};
@@ -82,7 +82,8 @@ pub fn linears(
     let groups_of = |linear: TernaryLinear<'_>| group_cols(linear.scales);
     let groups = groups_of(products[0].first);
     let together = products.iter().flat_map(Product::steps).all(|linear| {
-        std::ptr::eq(linear.matrix.kernel(), kernel) && linear.matrix.goes_by_tiles(x) && groups_of(linear) == groups
+        let by_tiles = matches!(linear.matrix.way(x, linear.scales), Way::Tiles);
+        by_tiles && std::ptr::eq(linear.matrix.kernel(), kernel) && groups_of(linear) == groups
     });
     if together {
         x.prepare(kernel, groups, pool);
@@ -90,12 +91,19 @@ pub fn linears(
     }
     for product in products {
         for linear in product.steps() {
+            let TernaryLinear { matrix, scales, epilogue } = linear;
             let out = &mut *product.out;
-            if linear.matrix.goes_by_tiles(x) {
-                x.prepare(linear.matrix.kernel(), group_cols(linear.scales), pool);
-                by_tiles(kernels, pool, x, scratch, &mut [Product { first: linear, second: None, out }]);
-            } else {
-                linear.matrix.linear_by_lookup(kernels, pool, x, linear.scales, scratch, (linear.epilogue, out));
+            match matrix.way(x, scales) {
+                Way::Tiles => {
+                    x.prepare(matrix.kernel(), group_cols(scales), pool);
+                    by_tiles(kernels, pool, x, scratch, &mut [Product { first: linear, second: None, out }]);
+                }
+                Way::Lookup(lookup) => {
+                    matrix.linear_by_lookup(kernels, lookup, pool, x, scales, scratch, (epilogue, out));
+                }
+                Way::GroupTables(tables, groups) => {
+                    matrix.linear_by_group_tables(kernels, tables, pool, groups, &mut scratch.lookup, (epilogue, out));
+                }
             }
         }
     }

@@ -58,7 +58,7 @@ pub(crate) struct LookupKernels {
     pub chunk: Chunk,
     /// Turns whole tiles of so many columns, the first of which begins at `row`, into codes: `code_rows` rows per chunk, the
     /// codes of 32 rows side by side. Writes those rows only, and only chunks that hold some of the columns.
-    pub decode: unsafe fn(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize),
+    pub decode: DecodeTiles,
     /// Ascending: the last one is for most tokens, and the first that has room for those that are left.
     pub tiles: &'static [TokenTile],
 }
@@ -100,14 +100,17 @@ pub(crate) struct TokenTile {
     pub turn: unsafe fn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]),
 }
 
+pub(crate) type DecodeTiles =
+    unsafe fn(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize);
+
 type AddEntries = unsafe fn(codes: &[u8], tables: &[i16], begins: bool, partial: &mut [i16]);
 
 /// One worker's memory.
 #[derive(Debug, Default)]
-struct Worker {
-    arranged: Lines<i16>,
+pub(super) struct Worker {
+    pub(super) arranged: Lines<i16>,
     /// Of one chunk. A vector is in one cache line.
-    tables: Lines<i16>,
+    pub(super) tables: Lines<i16>,
     /// One for each row and token.
     partial: Lines<i16>,
     /// As many.
@@ -117,14 +120,14 @@ struct Worker {
     /// `[T][TURN_ROWS]`.
     by_token: Lines<i32>,
     /// Sums over groups, `[T][rows]`.
-    totals: Vec<f32>,
+    pub(super) totals: Vec<f32>,
 }
 
 /// Memory for products by lookup, grown to the largest matrix met and reused for all.
 #[derive(Debug, Default)]
 pub(crate) struct LookupScratch {
-    codes: Lines<u8>,
-    workers: Vec<Worker>,
+    pub(super) codes: Lines<u8>,
+    pub(super) workers: Vec<Worker>,
 }
 
 impl LookupScratch {
@@ -235,9 +238,10 @@ impl TernaryMatrix {
         task: impl Fn(&Lookup<'_>, &mut Worker, &Part, &SharedMut<'_, T>) + Sync,
     ) {
         let scratch = &mut scratch.lookup;
-        let codes_len = self.decode_codes(kernels, pool, scratch);
+        let codes_len = decode_all(self, kernels.decode, (kernels.chunk.cols, kernels.chunk.codes), pool, scratch);
         let digits = x.precision().digits();
-        let parts = Parts::new(self, pool, kernels.most_tokens() / digits * digits, x.rows());
+        let tile_tokens = kernels.most_tokens() / digits * digits;
+        let parts = Parts::new(self, pool, (tile_tokens, TASK_SUMS / tile_tokens), x.rows());
         let columns = self.cols().next_multiple_of(kernels.chunk.cols);
         let codes = &scratch.codes[..codes_len];
         let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
@@ -259,21 +263,30 @@ impl TernaryMatrix {
         });
     }
 
-    /// Turns the weights into codes, in parallel; returns their length in the scratch memory.
-    fn decode_codes(&self, kernels: &LookupKernels, pool: &Pool, scratch: &mut LookupScratch) -> usize {
-        let chunks = self.cols().div_ceil(kernels.chunk.cols);
-        let code_rows = self.tile_count() * TILE_ROWS;
-        let codes_len = chunks * code_rows * kernels.chunk.codes;
-        scratch.reserve(pool.threads(), codes_len);
-        let codes = SharedMut::new(&mut scratch.codes[..codes_len]);
-        pool.run(self.tile_count().div_ceil(RUN), |_, task| {
-            let tiles = task * RUN..((task + 1) * RUN).min(self.tile_count());
-            let (packed, first_row) = (self.tiles(tiles.clone()), tiles.start * TILE_ROWS);
-            // SAFETY: every task writes the codes of its own rows only. The CPU has the ISA, as in `by_lookup`.
-            unsafe { (kernels.decode)(packed, self.cols(), &codes, code_rows, first_row) };
-        });
-        codes_len
-    }
+}
+
+/// Turns all weights into codes, in parallel, `code_bytes` of each row for `chunk_cols` columns; returns their length in the
+/// scratch memory.
+pub(super) fn decode_all(
+    matrix: &TernaryMatrix,
+    decode: DecodeTiles,
+    (chunk_cols, code_bytes): (usize, usize),
+    pool: &Pool,
+    scratch: &mut LookupScratch,
+) -> usize {
+    let tile_count = matrix.tile_count();
+    let code_rows = tile_count * TILE_ROWS;
+    let codes_len = matrix.cols().div_ceil(chunk_cols) * code_rows * code_bytes;
+    scratch.reserve(pool.threads(), codes_len);
+    let codes = SharedMut::new(&mut scratch.codes[..codes_len]);
+    pool.run(tile_count.div_ceil(RUN), |_, task| {
+        let tiles = task * RUN..((task + 1) * RUN).min(tile_count);
+        let (packed, first_row) = (matrix.tiles(tiles.clone()), tiles.start * TILE_ROWS);
+        // SAFETY: every task writes the codes of its own rows only. The kernel comes from a `Kernels` value, whose ISA the CPU
+        // has.
+        unsafe { decode(packed, matrix.cols(), &codes, code_rows, first_row) };
+    });
+    codes_len
 }
 
 impl Lookup<'_> {
@@ -313,40 +326,45 @@ impl Lookup<'_> {
     }
 }
 
-/// How a product is shared out: a tile of tokens (rows of activations, those of a token's digits together) to a task, and the rows in parts, as many as leave no thread without a task
-/// and no task with more than [`TASK_SUMS`].
-struct Parts {
+/// How a product is shared out: a tile of tokens (rows of activations, those of a token's digits together) to a task, and the
+/// rows in parts, as many as leave no thread without a task and no task with more rows than it may have.
+pub(super) struct Parts {
     tokens: usize,
     row_parts: usize,
     part_rows: usize,
-    code_rows: usize,
+    pub(super) code_rows: usize,
 }
 
 /// Some tokens and some rows.
-struct Part {
-    first: usize,
-    tokens: usize,
+pub(super) struct Part {
+    pub(super) first: usize,
+    pub(super) tokens: usize,
     /// Rows of whole tiles.
-    rows: Range<usize>,
+    pub(super) rows: Range<usize>,
     /// Those that the matrix has.
-    live: Range<usize>,
+    pub(super) live: Range<usize>,
 }
 
 impl Parts {
-    fn new(matrix: &TernaryMatrix, pool: &Pool, tile_tokens: usize, tokens: usize) -> Parts {
+    pub(super) fn new(
+        matrix: &TernaryMatrix,
+        pool: &Pool,
+        (tile_tokens, most_rows): (usize, usize),
+        tokens: usize,
+    ) -> Parts {
         let token_tiles = tokens.div_ceil(tile_tokens);
         let code_rows = matrix.tile_count() * TILE_ROWS;
-        let wanted = pool.threads().div_ceil(token_tiles).max((code_rows * tile_tokens).div_ceil(TASK_SUMS));
+        let wanted = pool.threads().div_ceil(token_tiles).max(code_rows.div_ceil(most_rows));
         let row_parts = wanted.min(matrix.tile_count());
         let part_rows = matrix.tile_count().div_ceil(row_parts) * TILE_ROWS;
         Parts { tokens: tile_tokens, row_parts, part_rows, code_rows }
     }
 
-    fn tasks(&self, tokens: usize) -> usize {
+    pub(super) fn tasks(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.tokens) * self.row_parts
     }
 
-    fn part(&self, task: usize, tokens: usize, rows: usize) -> Part {
+    pub(super) fn part(&self, task: usize, tokens: usize, rows: usize) -> Part {
         let (tile, part) = (task / self.row_parts, task % self.row_parts);
         let bound = |part: usize| (part * self.part_rows).min(self.code_rows);
         let (first, range) = (tile * self.tokens, bound(part)..bound(part + 1));

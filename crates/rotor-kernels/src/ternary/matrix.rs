@@ -2,11 +2,12 @@
 
 use super::activations::Pass;
 use super::fives::{FivesScratch, SkipCounts};
+use super::group_tables::GroupTables;
 use super::grouped::{GroupScales, Groups, group_cols};
 use super::kernel::TernaryKernel;
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
-use super::lookup::LookupScratch;
+use super::lookup::{LookupKernels, LookupScratch};
 use super::tiles::{PassMemory, Tiles, Weights};
 use super::{Activations, Precision, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::Buffer;
@@ -96,6 +97,16 @@ impl Scratch {
     pub fn skip_counts(&self) -> SkipCounts {
         self.fives.counts
     }
+}
+
+/// How a matrix is multiplied.
+pub(super) enum Way<'a> {
+    /// Tile by tile, which several matrices can be at once.
+    Tiles,
+    /// By tables of sums.
+    Lookup(&'static LookupKernels),
+    /// By tables of sums of a group's columns.
+    GroupTables(&'static GroupTables, Groups<'a>),
 }
 
 /// Dot products of one token with consecutive rows.
@@ -302,22 +313,27 @@ impl TernaryMatrix {
         assert!(kernels.isa == x.isa(), "activations prepared for {}, kernels of {}", x.isa(), kernels.isa);
     }
 
-    /// Whether it is multiplied tile by tile, which several matrices can be at once.
-    pub(super) fn goes_by_tiles(&self, x: &Activations) -> bool {
-        self.kernel.lookup(x.rows()).is_none()
+    /// How it is multiplied by these activations.
+    pub(super) fn way<'a>(&self, x: &'a Activations, scales: &'a RowScales) -> Way<'a> {
+        let groups = self.groups(x, scales);
+        let of_size = |tables: &&GroupTables| group_cols(scales).is_some_and(|cols| tables.pays(x.precision(), x.tokens(), cols));
+        match (groups, self.kernel.many_groups.iter().find(of_size), self.kernel.lookup(x.rows())) {
+            (Some(groups), Some(tables), _) => Way::GroupTables(tables, groups),
+            (_, _, Some(lookup)) => Way::Lookup(lookup),
+            (_, _, None) => Way::Tiles,
+        }
     }
 
-    /// The products that do not go by tiles.
     pub(super) fn linear_by_lookup(
         &self,
         kernels: &Kernels,
+        lookup: &LookupKernels,
         pool: &Pool,
         x: &Activations,
         scales: &RowScales,
         scratch: &mut Scratch,
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
-        let lookup = self.kernel.lookup(x.rows()).expect("products that do not go by tiles");
         match self.groups(x, scales) {
             Some(groups) => self.multiply_groups_by_lookup(kernels, lookup, pool, groups, scratch, (epilogue, out)),
             None => self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| {

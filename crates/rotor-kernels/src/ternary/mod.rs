@@ -37,6 +37,8 @@ mod avx2_rows;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_groups;
+#[cfg(target_arch = "x86_64")]
 mod avx512_lookup;
 #[cfg(target_arch = "x86_64")]
 mod avx512_permute;
@@ -48,6 +50,7 @@ pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 mod choice;
 mod fives;
+mod group_tables;
 mod grouped;
 pub(crate) mod kernel;
 mod layout;

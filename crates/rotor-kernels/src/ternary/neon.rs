@@ -44,6 +44,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few,
     few_groups: None,
     many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, chunk: SUMS_81, decode, tiles: &[TOKENS_16] })],
+    many_groups: &[],
 };
 
 const TOKENS_16: TokenTile =

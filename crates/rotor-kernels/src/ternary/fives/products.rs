@@ -125,7 +125,7 @@ pub fn gate_up(
         up.matrix.skips == Skips::Rows && up.scales.fit(rows, cols),
         "rows that can be left unread, and their scales"
     );
-    let by_tiles = gate.matrix.goes_by_tiles(x) && gate.matrix.kernel().panel(x.rows()).is_none();
+    let by_tiles = gate.matrix.kernel().lookup(x.rows()).is_none() && gate.matrix.kernel().panel(x.rows()).is_none();
     let plain = |scales: &RowScales| !matches!(scales, RowScales::Grouped(_));
     if x.tokens() != 1 || x.precision() != Precision::Int8 || !by_tiles || !plain(gate.scales) || !plain(up.scales) {
         return false;
