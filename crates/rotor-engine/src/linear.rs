@@ -159,7 +159,7 @@ impl Matrix {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
-            Matrix::Ternary { planes, .. } => planes.packed_bytes(),
+            Matrix::Ternary { planes, scales } => planes.packed_bytes() + scales.group_bytes(),
             Matrix::Fives { matrix, .. } => matrix.packed_bytes(),
             Matrix::Dense(matrix) => matrix.stored_bytes(),
         }

@@ -4,12 +4,12 @@ use crate::cache::bytes_per_token;
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::formats::{DenseTensor, Part, Role, Source, Weight};
-use crate::forms::TernaryTensor;
+use crate::forms::{Scales, TernaryTensor};
 use crate::head::sketch_bytes;
 use crate::linear::head_type;
 use crate::skipping::Packing;
 use rotor_kernels::attention::KvType;
-use rotor_kernels::ternary::Choice;
+use rotor_kernels::ternary::{Choice, GroupScales};
 
 /// Bytes of each part of a loaded model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,11 @@ fn loaded_bytes(source: &Source, role: Role, weight: &Weight<'_>, choice: &Choic
     match weight {
         Weight::Ternary(tensor) => {
             source.release(tensor.bytes);
-            Packing::of(source, role, tensor, choice).bytes((tensor.rows, tensor.cols)) as u64
+            let scales = match &tensor.scales {
+                Scales::Groups { .. } => GroupScales::bytes_of(tensor.rows, tensor.scales.groups()),
+                Scales::Tensor(_) | Scales::Rows(_) => 0,
+            };
+            (Packing::of(source, role, tensor, choice).bytes((tensor.rows, tensor.cols)) + scales) as u64
         }
         Weight::Dense(tensor) => tensor.bytes.len() as u64,
     }

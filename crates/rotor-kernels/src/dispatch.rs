@@ -5,7 +5,7 @@
 //! | operation | scalar | avx2 | avx-vnni | avx512 | avx512-vnni | avx512-vbmi | amx |
 //! |---|---|---|---|---|---|---|---|
 //! | ternary, few tokens | by eye | planes: 16-entry tables | codes: dot products | planes: 16-entry tables | codes: dot products | trios and codes: dot products | as avx512-vbmi |
-//! | ternary, many tokens | as few | planes, unpacked; from 16 on 81-entry tables of 16 tokens | codes, unpacked | planes: 81-entry tables of 32 tokens | codes, unpacked, or those tables | trios and codes, unpacked, or those tables | trios and codes, unpacked, in tiles |
+//! | ternary, many tokens | as few | planes, unpacked; from 16 on 81-entry tables of 16 tokens | codes, unpacked | planes: 81-entry tables of 32 tokens | codes, unpacked, or those tables | trios and codes, unpacked, or those tables, or 27-entry ones, which take exact activations in two digits | trios and codes, unpacked, in tiles |
 //! | float operations | plain | 8 lanes | as avx2 | 16 lanes | as avx512 | as avx512 | as avx512 |
 //! | attention | plain | 8 lanes, 4 heads | as avx2 | 16 lanes, 4 heads | as avx512 | as avx512 | as avx512 |
 //! | quantised rows | half a block | 32 codes | as avx2 | as avx2 | 64 codes: dot products | as avx512-vnni | as avx512-vnni |

@@ -441,6 +441,7 @@ mod tests {
             few_groups: None,
             many: &[],
             many_groups: &[],
+            many_exact: None,
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
         let kernels = Box::leak(Box::new([wrong]));

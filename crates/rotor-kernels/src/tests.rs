@@ -97,7 +97,8 @@ fn check_exact((rows, cols): (usize, usize), trits: &[i8], x: &[f32], scales: &R
                 let mut expected = 0f32;
                 for start in (0..cols).step_by(cut) {
                     let dot = |q: &Vec<i8>| -> i64 {
-                        let products = (start..start + cut).map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col]));
+                        let products =
+                            (start..start + cut).map(|col| i32::from(trits[row * cols + col]) * i32::from(q[col]));
                         products.sum::<i32>().into()
                     };
                     let [high, middle, low] = digits.each_ref().map(dot);

@@ -4,8 +4,9 @@
 //!
 //! Models that were trained with int8 activations get just that, one scale per token. Models of which only the weights are
 //! ternary get [`Precision::Exact`]: an integer of three int8 digits, `x = 65536 high + 256 middle + low`, in steps of
-//! 1/131072 of the token's mean magnitude. A token is three rows, one of each digit. The kernels multiply rows of int8 and know
+//! 1/131072 of the token's mean magnitude. A token is three rows, one of each digit. Most kernels multiply rows of int8 and know
 //! nothing of digits, so a product of a token costs what products of three tokens cost; the weights are read once for all three.
+//! Where sums are looked up in tables of int16, two larger digits do (`group_tables.rs`).
 //!
 //! Why three: rounding to 16 bits, two digits, moves the logits of weight-only models by up to 1.3e-4 of the largest, and by
 //! 2.7e-3 where a few channels are 30 times the others; scales for 32 or 64 columns each instead of 384 hardly change that. Why

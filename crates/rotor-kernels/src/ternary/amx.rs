@@ -31,6 +31,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Panel(panel(avx512_vbmi::unpack))],
     many_groups: &[],
+    many_exact: None,
 };
 
 static CODES: TernaryKernel = TernaryKernel {
@@ -42,6 +43,7 @@ static CODES: TernaryKernel = TernaryKernel {
     few_groups: Some(avx512_vnni::few_groups),
     many: &[Many::Panel(panel(avx512_vnni::unpack))],
     many_groups: &[],
+    many_exact: None,
 };
 
 const fn panel(unpack: UnpackPanel) -> PanelKernels {

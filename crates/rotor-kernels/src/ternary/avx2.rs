@@ -41,6 +41,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Panel(avx2_panel::PANEL), Many::Lookup(LOOKUP)],
     many_groups: &[],
+    many_exact: None,
 };
 
 const LOOKUP: LookupKernels =

@@ -31,6 +31,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Lookup(avx512_lookup::PLANES)],
     many_groups: &[],
+    many_exact: None,
 };
 
 /// How far ahead of the multiplication weights are fetched, in bytes.

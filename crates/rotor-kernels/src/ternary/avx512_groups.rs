@@ -2,37 +2,38 @@
 //! rows, as in [`super::avx512_permute`], whose codes these are.
 //!
 //! Bounds. The high digit of an exact value is at most 5461 in size, since the value is at most `2^22`, and the low one 385; an
-//! entry is at most three of them. Sums in int16 are of tables whose largest entries add up to at most [`i16::MAX`].
+//! entry is at most three of them. Sums in int16 are of tables whose largest entries add up to at most [`i16::MAX`];
+//! int32 holds those of 393,000 columns.
 
 use super::TILE_ROWS;
 use super::avx512_lookup::{load_words, store_words};
-use super::avx512_permute::decode_codes;
-use super::avx512_vnni::{HALF, LINE, load, load_floats};
-use super::group_tables::{ENTRIES, GroupTables, LookedUp, QUAD};
+use super::avx512_permute::{decode_codes, decode_trios};
+use super::avx512_vnni::{HALF, LINE, accumulate, load, load_floats};
+use super::group_tables::{BASE, ENTRIES, GroupTables, LookedUp, QUAD, TileScales};
+use super::lookup::DecodeTiles;
 use std::arch::x86_64::*;
 
 /// For groups of 128 columns and of 64.
-pub(super) static TABLES: [GroupTables; 2] = [tables::<128, 44, 22>(), tables::<64, 24, 12>()];
+pub(super) static GROUPS: [GroupTables; 2] =
+    [tables::<128, 44, 22>(decode_codes::<8, 11, 33>), tables::<64, 24, 12>(decode_codes::<4, 6, 18>)];
+/// For rows with one scale, as codes and as trios.
+pub(super) static CODES: GroupTables = tables::<96, 32, 16>(decode_codes::<6, 8, 24>);
+pub(super) static TRIOS: GroupTables = tables::<96, 32, 16>(decode_trios);
 
-const fn tables<const COLS: usize, const TABLES: usize, const STEPS: usize>() -> GroupTables {
+const fn tables<const COLS: usize, const TABLES: usize, const STEPS: usize>(decode: DecodeTiles) -> GroupTables {
     assert!(TABLES == 2 * STEPS && TABLES == COLS.div_ceil(12) * 4 && TABLES <= 64);
     GroupTables {
         cols: COLS,
         tables: TABLES,
         min_tokens: [24, 6],
-        decode: match COLS {
-            128 => decode_codes::<8, 11, 33>,
-            _ => decode_codes::<4, 6, 18>,
-        },
+        decode,
         arrange: arrange::<COLS, TABLES>,
         tabulate: tabulate::<TABLES>,
+        add_scaled: add_scaled::<STEPS>,
         add: add::<STEPS>,
     }
 }
 
-/// `value = BASE * high + low`. Of values whose mean size is 131072 the high digits are 171 in the mean and the low ones 192, so
-/// that sums of 128 columns fit int16 unless a group is half as large again as its token.
-const BASE: i32 = 768;
 /// Tiles of rows that are multiplied together.
 const TILES: usize = 4;
 
@@ -126,31 +127,49 @@ fn widenings<const TABLES: usize>(arranged: &[i16]) -> u64 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add<const STEPS: usize>(looked_up: &LookedUp<'_>, totals: &mut [f32]) {
-    let LookedUp { codes, tables, widened, digits, scales, stride } = *looked_up;
-    let tiles = codes.as_chunks::<LINE>().0.as_chunks::<STEPS>().0;
-    let steps: &[Step; STEPS] = &tables.as_chunks::<ENTRIES>().0.as_chunks::<QUAD>().0.as_chunks::<2>().0.as_chunks().0[0];
-    let totals = totals.as_chunks_mut::<TILE_ROWS>().0;
-    let mut scaled = scales.iter().step_by(stride).zip(totals.chunks_exact_mut(QUAD / digits));
-    let mut add_scaled = |sums: [[__m512i; 2]; QUAD]| {
-        if let Some((scales, totals)) = scaled.next() {
-            add_scaled(sums, digits, scales, totals);
+fn add_scaled<const STEPS: usize>(looked_up: &LookedUp<'_>, scales: TileScales<'_>, totals: &mut [f32]) {
+    let totals = totals.as_chunks_mut::<TILE_ROWS>().0.chunks_exact_mut(QUAD / looked_up.digits);
+    let mut places = scales.scales.iter().step_by(scales.stride).zip(totals);
+    each_tile::<STEPS>(looked_up, |sums| {
+        if let Some((scales, totals)) = places.next() {
+            scale(sums, looked_up.digits, scales, totals);
         }
-    };
-    if widened != 0 {
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add<const STEPS: usize>(looked_up: &LookedUp<'_>, sums: &mut [i32]) {
+    let mut places = sums.as_chunks_mut::<HALF>().0.as_chunks_mut::<2>().0.as_chunks_mut::<QUAD>().0.iter_mut();
+    each_tile::<STEPS>(looked_up, |sums| {
+        if let Some(places) = places.next() {
+            for (place, sums) in places.as_flattened_mut().iter_mut().zip(sums.into_iter().flatten()) {
+                accumulate(sums, place);
+            }
+        }
+    });
+}
+
+/// Hands the sums of each tile in turn to `take`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn each_tile<const STEPS: usize>(looked_up: &LookedUp<'_>, mut take: impl FnMut([[__m512i; 2]; QUAD])) {
+    let tiles = looked_up.codes.as_chunks::<LINE>().0.as_chunks::<STEPS>().0;
+    let quads = looked_up.tables.as_chunks::<ENTRIES>().0.as_chunks::<QUAD>().0;
+    let steps: &[Step; STEPS] = &quads.as_chunks::<2>().0.as_chunks().0[0];
+    if looked_up.widened != 0 {
         for tile in tiles {
-            add_scaled(widened_sums(tile, steps, widened));
+            take(widened_sums(tile, steps, looked_up.widened));
         }
         return;
     }
     let (fours, rest) = tiles.as_chunks::<TILES>();
     for tiles in fours {
         for sums in word_sums(tiles, steps) {
-            add_scaled(sums.map(|sums| widen(sums)));
+            take(sums.map(|sums| widen(sums)));
         }
     }
     for tile in rest {
-        add_scaled(word_sums(std::array::from_ref(tile), steps)[0].map(|sums| widen(sums)));
+        take(word_sums(std::array::from_ref(tile), steps)[0].map(|sums| widen(sums)));
     }
 }
 
@@ -225,7 +244,7 @@ fn widen(words: __m512i) -> [__m512i; 2] {
 /// Makes products of the digits' sums and adds them, scaled, to the outputs of 32 rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add_scaled(sums: [[__m512i; 2]; QUAD], digits: usize, scales: &[f32; TILE_ROWS], totals: &mut [[f32; TILE_ROWS]]) {
+fn scale(sums: [[__m512i; 2]; QUAD], digits: usize, scales: &[f32; TILE_ROWS], totals: &mut [[f32; TILE_ROWS]]) {
     for (token, totals) in totals.iter_mut().enumerate() {
         let halves = scales.as_chunks::<HALF>().0.iter().zip(totals.as_chunks_mut::<HALF>().0);
         for (half, (scales, totals)) in halves.enumerate() {

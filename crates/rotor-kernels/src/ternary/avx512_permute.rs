@@ -71,8 +71,13 @@ const fn tokens<const T: usize>() -> TokenTile {
     TokenTile { tokens: T, places: T, arrange: arrange::<T>, tabulate, add, spill, turn: turn::<T> }
 }
 
-pub(super) const CODES: LookupKernels =
-    LookupKernels { min_tokens: 22, min_filled: 80, chunk: CHUNK, decode: decode_codes::<6, INDICES, 24>, tiles: &TOKENS };
+pub(super) const CODES: LookupKernels = LookupKernels {
+    min_tokens: 22,
+    min_filled: 80,
+    chunk: CHUNK,
+    decode: decode_codes::<6, INDICES, 24>,
+    tiles: &TOKENS,
+};
 pub(super) const TRIOS: LookupKernels = LookupKernels { decode: decode_trios, ..CODES };
 
 /// For chunks of so many blocks, which have `QUADS` times four columns at most: three for each of `INDICES`.
@@ -118,7 +123,7 @@ pub(super) fn decode_codes<const BLOCKS: usize, const INDICES: usize, const QUAD
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn decode_trios(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
+pub(super) fn decode_trios(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize) {
     for (tile, packed) in tiles.chunks_exact(layout::TRIOS.tile_bytes(cols)).enumerate() {
         for (chunk, block) in packed.as_chunks::<TRIOS_BYTES>().0.iter().enumerate() {
             let lines = block.as_chunks::<LINE>().0;

@@ -34,6 +34,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Panel(panel(unpack))],
     many_groups: &[],
+    many_exact: None,
 };
 
 static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
@@ -45,17 +46,20 @@ static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
 static TRIOS_PERMUTE: TernaryKernel = TernaryKernel {
     name: "trios-permute",
     many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_permute::TRIOS)],
+    many_exact: Some(&avx512_groups::TRIOS),
     ..TRIOS
 };
 
 static CODES_PERMUTE: TernaryKernel = TernaryKernel {
     name: "codes-permute",
     many: &[Many::Panel(panel(avx512_vnni::unpack)), Many::Lookup(avx512_permute::CODES)],
+    many_exact: Some(&avx512_groups::CODES),
     ..CODES
 };
 
 /// As [`CODES`] where many tokens are no affair of groups.
-static CODES_GROUPS: TernaryKernel = TernaryKernel { name: "codes-groups", many_groups: &avx512_groups::TABLES, ..CODES };
+static CODES_GROUPS: TernaryKernel =
+    TernaryKernel { name: "codes-groups", many_groups: &avx512_groups::GROUPS, ..CODES };
 
 /// Indices of a block.
 pub(super) const INDICES: usize = 8;

@@ -42,6 +42,7 @@ pub(super) static CODES: TernaryKernel = TernaryKernel {
     few_groups: Some(few_groups),
     many: &[Many::Panel(panel(unpack))],
     many_groups: &[],
+    many_exact: None,
 };
 
 pub(super) static CODES_LOOKUP: TernaryKernel = TernaryKernel {
@@ -89,7 +90,7 @@ pub(super) fn load(bytes: &[u8; LINE]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn accumulate(sums: __m512i, out: &mut [i32; HALF]) {
+pub(super) fn accumulate(sums: __m512i, out: &mut [i32; HALF]) {
     let at = out.as_mut_ptr().cast();
     // SAFETY: 64 readable and writable bytes; neither access needs alignment.
     unsafe { _mm512_storeu_si512(at, _mm512_add_epi32(_mm512_loadu_si512(at), sums)) };

@@ -121,7 +121,8 @@ impl Choice {
         let measured = self.measured.iter().find(|(measured, _)| *measured == shape);
         let preferred = measured.map_or(self.general, |(_, kernel)| kernel);
         let all = self.kernels.ternary_kernels();
-        let by_groups = |kernel: &&TernaryKernel| kernel.many_groups.iter().any(|tables| group_cols == Some(tables.cols));
+        let by_groups =
+            |kernel: &&TernaryKernel| kernel.many_groups.iter().any(|tables| group_cols == Some(tables.cols));
         let by_groups = all.iter().copied().find(by_groups).filter(|_| !self.named);
         let mut all = by_groups.into_iter().chain([preferred]).chain(all.iter().copied());
         all.find(fits).expect("planes and codes can be cut anywhere that groups may end")

@@ -1,8 +1,10 @@
-//! Many tokens where each group of columns has scales of its own: tables of sums, looked up group by group.
+//! Many tokens of several digits, or with scales for groups of columns: tables of sums, looked up group by group.
 //!
 //! As in [`super::lookup`], weights are decoded to codes of three trits once per product, and codes name entries of tables. But a
 //! group of columns is looked up as a whole, so that its sums are scaled and added to the outputs without leaving the registers;
-//! and what is looked up are sums of int16 digits: an integer of [`Precision::Exact`] is two of them, where int8 takes three. Four rows of digits, a quad, are multiplied together: two tokens, or four of int8.
+//! and what is looked up are sums of int16 digits: an integer of [`Precision::Exact`] is two of them, where int8 takes three. Four
+//! rows of digits, a quad, are multiplied together: two tokens, or four of int8. Where a row of weights has one scale, the columns
+//! of a block of trios are a group, and the sums of all groups are added up as integers.
 //!
 //! Sums are int16, and those of a group may not fit. [`GroupTables::tabulate`] counts how large they can get; where that is too
 //! much, it says after which tables they have to be widened to int32. No table passes it alone.
@@ -10,7 +12,7 @@
 use super::TILE_ROWS;
 use super::activations::Precision;
 use super::grouped::Groups;
-use super::lookup::{DecodeTiles, LookupScratch, Parts, decode_all};
+use super::lookup::{DecodeTiles, LookupScratch, Part, Parts, Worker, decode_all};
 use super::matrix::TernaryMatrix;
 use crate::dispatch::Kernels;
 use crate::epilogue::Epilogue;
@@ -42,8 +44,10 @@ pub(crate) struct GroupTables {
     /// Fills the tables of a quad, `[tables / 2][2][QUAD][ENTRIES]`. Returns a bit for each table after which sums have to be
     /// widened; none where all fit.
     pub tabulate: unsafe fn(arranged: &[i16], tables: &mut [i16]) -> u64,
-    /// Adds a group's products to the outputs.
-    pub add: unsafe fn(looked_up: &LookedUp<'_>, totals: &mut [f32]),
+    /// Adds a group's products, times its scales, to the outputs: `[tiles][tokens of a quad][32 rows]`.
+    pub add_scaled: unsafe fn(looked_up: &LookedUp<'_>, scales: TileScales<'_>, totals: &mut [f32]),
+    /// Adds a group's sums to those of others: `[tiles][QUAD][32 rows]`.
+    pub add: unsafe fn(looked_up: &LookedUp<'_>, sums: &mut [i32]),
 }
 
 /// A group of columns of some tiles of rows, and a quad.
@@ -54,22 +58,26 @@ pub(crate) struct LookedUp<'a> {
     pub tables: &'a [i16],
     /// And said.
     pub widened: u64,
-    /// int16 digits of a value: 1 or 2.
+    /// int16 digits of a value: 1 or 2, `value = BASE * high + low`.
     pub digits: usize,
-    /// The scales of the first tile's rows; those of the next one are `stride` further on.
+}
+
+/// What the high of two digits stands for. Of values whose mean size is 131072 the high digits are 171 in the mean and the low ones
+/// 192, so that sums of 128 columns fit int16 unless a group is half as large again as its token.
+pub(crate) const BASE: i32 = 768;
+
+/// The scales of the first tile's rows for a group; those of the next tile are `stride` further on.
+#[derive(Clone, Copy)]
+pub(crate) struct TileScales<'a> {
     pub scales: &'a [[f32; TILE_ROWS]],
     pub stride: usize,
 }
 
 impl GroupTables {
-    /// Whether this is the way for so many tokens and groups of so many columns.
-    pub(super) fn pays(&self, precision: Precision, tokens: usize, group_cols: usize) -> bool {
+    /// Whether this beats the other ways for so many tokens.
+    pub(super) fn pays(&self, precision: Precision, tokens: usize) -> bool {
         let [int8, exact] = self.min_tokens;
-        let least = match precision {
-            Precision::Int8 => int8,
-            Precision::Exact => exact,
-        };
-        self.cols == group_cols && tokens >= least
+        tokens >= if precision == Precision::Int8 { int8 } else { exact }
     }
 
     /// Numbers of a row of digits, arranged.
@@ -90,10 +98,7 @@ impl TernaryMatrix {
         (epilogue, out): (Epilogue, &mut [f32]),
     ) {
         let x = groups.x;
-        let digits = match x.precision() {
-            Precision::Int8 => 1,
-            Precision::Exact => 2,
-        };
+        let digits = if x.precision() == Precision::Int8 { 1 } else { 2 };
         let per_quad = QUAD / digits;
         let codes_len = decode_all(self, tables.decode, (tables.cols, tables.tables), pool, scratch);
         let parts = Parts::new(self, pool, (QUADS * per_quad, ROWS), x.tokens());
@@ -106,39 +111,13 @@ impl TernaryMatrix {
             }
             // SAFETY: a worker runs one task at a time.
             let worker = unsafe { &mut workers.slice(worker, 1)[0] };
-            let quads = part.tokens.div_ceil(per_quad);
-            let (first_tile, tiles) = (part.rows.start / TILE_ROWS, part.rows.len() / TILE_ROWS);
-            worker.arranged.resize(QUAD * tables.arranged());
-            worker.tables.resize(QUAD * tables.tables * ENTRIES);
-            // `[quads][tiles][tokens of a quad][32 rows]`.
-            let of_quad = tiles * per_quad * TILE_ROWS;
-            worker.totals.clear();
-            worker.totals.resize(quads * of_quad, 0.0);
-            for (group, columns) in groups.columns().enumerate() {
-                let row = |row: usize| (group * parts.code_rows + row) * tables.tables;
-                let codes = &codes[row(part.rows.start)..row(part.rows.end)];
-                let (scales, stride) = groups.scales_of_tiles(first_tile, group);
-                for (quad, totals) in worker.totals.chunks_exact_mut(of_quad).enumerate() {
-                    let arranged = &mut worker.arranged[..QUAD * tables.arranged()];
-                    for (token, arranged) in arranged.chunks_exact_mut(digits * tables.arranged()).enumerate() {
-                        let token = quad * per_quad + token;
-                        if token >= part.tokens {
-                            arranged.fill(0);
-                            continue;
-                        }
-                        let rows = x.rows_of_token(part.first + token, columns.clone());
-                        // SAFETY: the CPU has the ISA of the kernel; as many columns and digits as it is made for.
-                        unsafe { (tables.arrange)(&rows[..x.precision().digits()], arranged) };
-                    }
-                    // SAFETY: as above; codes, tables, scales and totals are of the same rows and digits, and codes come from
-                    // `decode`.
-                    unsafe {
-                        let widened = (tables.tabulate)(arranged, &mut worker.tables);
-                        let of_quad = &worker.tables[..];
-                        (tables.add)(&LookedUp { codes, tables: of_quad, widened, digits, scales, stride }, totals);
-                    }
-                }
+            let task = Task { tables, groups, part: &part, digits, codes, code_rows: parts.code_rows };
+            if groups.are_scaled() {
+                task.scaled(worker);
+            } else {
+                task.unscaled(worker);
             }
+            let tiles = part.rows.len() / TILE_ROWS;
             for (at, totals) in worker.totals.chunks_exact_mut(TILE_ROWS).enumerate() {
                 let (quad, tile, token) = (at / (tiles * per_quad), at / per_quad % tiles, at % per_quad);
                 let token = quad * per_quad + token;
@@ -154,5 +133,89 @@ impl TernaryMatrix {
                 }
             }
         });
+    }
+}
+
+/// Some tokens and some rows of a product whose codes are ready.
+struct Task<'a> {
+    tables: &'a GroupTables,
+    groups: Groups<'a>,
+    part: &'a Part,
+    /// int16 digits of a value.
+    digits: usize,
+    codes: &'a [u8],
+    code_rows: usize,
+}
+
+impl Task<'_> {
+    /// The outputs before [`Groups::finish`], `[quads][tiles][tokens of a quad][32 rows]`.
+    fn scaled(&self, worker: &mut Worker) {
+        let of_quad = self.part.rows.len() * QUAD / self.digits;
+        let mut totals = std::mem::take(&mut worker.totals);
+        totals.clear();
+        totals.resize(self.quads() * of_quad, 0.0);
+        let first_tile = self.part.rows.start / TILE_ROWS;
+        self.look_up(worker, |group, quad, looked_up| {
+            let scales = self.groups.scales_of_tiles(first_tile, group);
+            let totals = &mut totals[quad * of_quad..(quad + 1) * of_quad];
+            // SAFETY: the CPU has the ISA of the kernel; codes, tables, scales and totals are of the same rows and digits, and codes
+            // come from `decode`.
+            unsafe { (self.tables.add_scaled)(looked_up, scales, totals) };
+        });
+        worker.totals = totals;
+    }
+
+    /// The same where a row of weights has one scale, of activations of two digits.
+    fn unscaled(&self, worker: &mut Worker) {
+        let of_quad = self.part.rows.len() * QUAD;
+        let mut sums = std::mem::take(&mut worker.sums);
+        sums.resize(sums.len().max(self.quads() * of_quad));
+        sums[..self.quads() * of_quad].fill(0);
+        self.look_up(worker, |_, quad, looked_up| {
+            let sums = &mut sums[quad * of_quad..(quad + 1) * of_quad];
+            // SAFETY: as in `scaled`.
+            unsafe { (self.tables.add)(looked_up, sums) };
+        });
+        worker.totals.clear();
+        for digits in sums[..self.quads() * of_quad].as_chunks::<TILE_ROWS>().0.as_chunks::<2>().0 {
+            // Exact, and then rounded once.
+            let dot = |row: usize| (f64::from(BASE) * f64::from(digits[0][row]) + f64::from(digits[1][row])) as f32;
+            worker.totals.extend((0..TILE_ROWS).map(dot));
+        }
+        worker.sums = sums;
+    }
+
+    fn quads(&self) -> usize {
+        (self.part.tokens * self.digits).div_ceil(QUAD)
+    }
+
+    /// Makes the tables of each group of columns and each quad, and hands them to `add(group, quad, looked_up)`.
+    fn look_up(&self, worker: &mut Worker, mut add: impl FnMut(usize, usize, &LookedUp<'_>)) {
+        let (tables, x, digits) = (self.tables, self.groups.x, self.digits);
+        let of_token = digits * tables.arranged();
+        worker.arranged.resize(worker.arranged.len().max(QUAD * tables.arranged()));
+        worker.tables.resize(worker.tables.len().max(QUAD * tables.tables * ENTRIES));
+        let arranged = &mut worker.arranged[..QUAD * tables.arranged()];
+        let of_quad = &mut worker.tables[..QUAD * tables.tables * ENTRIES];
+        for group in 0..x.cols().div_ceil(tables.cols) {
+            let columns = group * tables.cols..(group + 1) * tables.cols;
+            let row = |row: usize| (group * self.code_rows + row) * tables.tables;
+            let codes = &self.codes[row(self.part.rows.start)..row(self.part.rows.end)];
+            for quad in 0..self.quads() {
+                for (token, arranged) in arranged.chunks_exact_mut(of_token).enumerate() {
+                    let token = quad * QUAD / digits + token;
+                    if token >= self.part.tokens {
+                        arranged.fill(0);
+                        continue;
+                    }
+                    let rows = x.rows_of_token(self.part.first + token, columns.clone());
+                    // SAFETY: the CPU has the ISA of the kernel; as many columns and digits as it is made for.
+                    unsafe { (tables.arrange)(&rows[..x.precision().digits()], arranged) };
+                }
+                // SAFETY: as above, and tables of a quad.
+                let widened = unsafe { (tables.tabulate)(arranged, of_quad) };
+                add(group, quad, &LookedUp { codes, tables: of_quad, widened, digits });
+            }
+        }
     }
 }

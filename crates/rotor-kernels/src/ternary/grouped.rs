@@ -16,6 +16,7 @@
 
 use super::TILE_ROWS;
 use super::activations::{Activations, MAX_DIGITS, Precision};
+use super::group_tables::TileScales;
 use super::kernel::{Many, TernaryKernel, TileGroups};
 use super::lookup::CHUNK_COLS;
 use super::matrix::RowScales;
@@ -68,9 +69,18 @@ impl GroupScales {
         self.of_tile(row / TILE_ROWS)[col / self.cols][row % TILE_ROWS]
     }
 
+    /// Bytes in memory of so many scales for each row, which single tokens read beside the weights.
+    pub fn bytes_of(rows: usize, groups: usize) -> usize {
+        rows.next_multiple_of(TILE_ROWS) * groups * size_of::<f32>()
+    }
+
     /// Multiplies every scale.
     pub fn multiply(&mut self, factor: f32) {
         self.values.as_flattened_mut().iter_mut().for_each(|scale| *scale *= factor);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        GroupScales::bytes_of(self.rows, self.groups)
     }
 
     pub(super) fn fits(&self, rows: usize, cols: usize) -> bool {
@@ -102,17 +112,11 @@ pub(crate) const INT32_COLS: usize = 511;
 /// own. The reference, which is compiled anew for each ISA: every operation is exact or correctly rounded, so the bits are the
 /// same everywhere.
 #[inline(always)]
-pub(crate) fn add_group(
-    scales: Option<&[f32]>,
-    cols: usize,
-    [high, middle, low]: DigitSums<'_>,
-    totals: &mut [f32],
-) {
+pub(crate) fn add_group(scales: Option<&[f32]>, cols: usize, [high, middle, low]: DigitSums<'_>, totals: &mut [f32]) {
     let short = |[high, middle, low]: [i32; 3]| (high.wrapping_mul(65536) + middle.wrapping_mul(256) + low) as f32;
     // All of it is below 2^53.
-    let long = |[high, middle, low]: [i32; 3]| {
-        (f64::from(high) * 65536.0 + f64::from(middle) * 256.0 + f64::from(low)) as f32
-    };
+    let long =
+        |[high, middle, low]: [i32; 3]| (f64::from(high) * 65536.0 + f64::from(middle) * 256.0 + f64::from(low)) as f32;
     match (scales, low.is_empty()) {
         (Some(scales), true) => add_sums([high], scales, totals, |[sum], scale| sum as f32 * scale),
         (Some(scales), false) if cols <= INT32_COLS => {
@@ -192,10 +196,17 @@ impl<'a> Groups<'a> {
         }
     }
 
-    /// The scales of a tile's rows for a group, the first of those of further tiles, which are so many further on.
-    pub(super) fn scales_of_tiles(self, tile: usize, group: usize) -> (&'a [[f32; TILE_ROWS]], usize) {
+    /// Whether the columns of a group have scales of their own.
+    pub(super) fn are_scaled(self) -> bool {
+        matches!(self.scales, RowScales::Grouped(_))
+    }
+
+    /// The scales of a tile's rows, and those of further tiles, for a group.
+    pub(super) fn scales_of_tiles(self, tile: usize, group: usize) -> TileScales<'a> {
         match self.scales {
-            RowScales::Grouped(scales) => (&scales.values[tile * scales.groups + group..], scales.groups),
+            RowScales::Grouped(GroupScales { values, groups, .. }) => {
+                TileScales { scales: &values[tile * groups + group..], stride: *groups }
+            }
             RowScales::Uniform(_) | RowScales::PerRow(_) => unreachable!("groups without scales"),
         }
     }
@@ -225,7 +236,7 @@ impl<'a> Groups<'a> {
             }
         }
         // Scales of groups were multiplied group by group.
-        if !matches!(self.scales, RowScales::Grouped(_)) {
+        if !self.are_scaled() {
             match self.scales.of_rows(rows) {
                 RowScale::Same(scale) => totals.iter_mut().for_each(|total| *total *= scale),
                 RowScale::Each(scales) => totals.iter_mut().zip(scales).for_each(|(total, scale)| *total *= scale),

@@ -54,6 +54,8 @@ pub struct TernaryKernel {
     pub(crate) many: &'static [Many],
     /// Faster ways for many tokens and groups of some sizes.
     pub(crate) many_groups: &'static [GroupTables],
+    /// A faster way for many tokens of several digits where a row has one scale.
+    pub(crate) many_exact: Option<&'static GroupTables>,
 }
 
 /// `out[token][row]`, 32 rows, from a tile of `cols` columns (whole blocks of the layout) and as many activations.

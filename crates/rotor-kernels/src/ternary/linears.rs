@@ -99,7 +99,7 @@ pub fn linears(
                     by_tiles(kernels, pool, x, scratch, &mut [Product { first: linear, second: None, out }]);
                 }
                 Way::Lookup(lookup) => {
-                    matrix.linear_by_lookup(kernels, lookup, pool, x, scales, scratch, (epilogue, out));
+                    matrix.linear_by_lookup((kernels, lookup), pool, x, scales, scratch, (epilogue, out));
                 }
                 Way::GroupTables(tables, groups) => {
                     matrix.linear_by_group_tables(kernels, tables, pool, groups, &mut scratch.lookup, (epilogue, out));

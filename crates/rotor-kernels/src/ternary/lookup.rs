@@ -114,7 +114,7 @@ pub(super) struct Worker {
     /// One for each row and token.
     partial: Lines<i16>,
     /// As many.
-    sums: Lines<i32>,
+    pub(super) sums: Lines<i32>,
     /// Whether `sums` holds any.
     spilled: bool,
     /// `[T][TURN_ROWS]`.
@@ -262,7 +262,6 @@ impl TernaryMatrix {
             task(&lookup, worker, &part, &out);
         });
     }
-
 }
 
 /// Turns all weights into codes, in parallel, `code_bytes` of each row for `chunk_cols` columns; returns their length in the

@@ -52,6 +52,14 @@ impl RowScales {
         }
     }
 
+    /// Bytes in memory of scales that lie beside the weights, those of groups of columns.
+    pub fn group_bytes(&self) -> usize {
+        match self {
+            RowScales::Uniform(_) | RowScales::PerRow(_) => 0,
+            RowScales::Grouped(scales) => scales.bytes(),
+        }
+    }
+
     /// Whether these are scales for a matrix `[rows, cols]`.
     pub(super) fn fit(&self, rows: usize, cols: usize) -> bool {
         match self {
@@ -316,8 +324,12 @@ impl TernaryMatrix {
     /// How it is multiplied by these activations.
     pub(super) fn way<'a>(&self, x: &'a Activations, scales: &'a RowScales) -> Way<'a> {
         let groups = self.groups(x, scales);
-        let of_size = |tables: &&GroupTables| group_cols(scales).is_some_and(|cols| tables.pays(x.precision(), x.tokens(), cols));
-        match (groups, self.kernel.many_groups.iter().find(of_size), self.kernel.lookup(x.rows())) {
+        let tables = match group_cols(scales) {
+            Some(cols) => self.kernel.many_groups.iter().find(|tables| tables.cols == cols),
+            None => self.kernel.many_exact,
+        };
+        let tables = tables.filter(|tables| tables.pays(x.precision(), x.tokens()));
+        match (groups, tables, self.kernel.lookup(x.rows())) {
             (Some(groups), Some(tables), _) => Way::GroupTables(tables, groups),
             (_, _, Some(lookup)) => Way::Lookup(lookup),
             (_, _, None) => Way::Tiles,
@@ -326,8 +338,7 @@ impl TernaryMatrix {
 
     pub(super) fn linear_by_lookup(
         &self,
-        kernels: &Kernels,
-        lookup: &LookupKernels,
+        (kernels, lookup): (&Kernels, &LookupKernels),
         pool: &Pool,
         x: &Activations,
         scales: &RowScales,

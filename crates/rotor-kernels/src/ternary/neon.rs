@@ -45,6 +45,7 @@ pub(super) static PLANES: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Lookup(LookupKernels { min_tokens: 8, min_filled: 0, chunk: SUMS_81, decode, tiles: &[TOKENS_16] })],
     many_groups: &[],
+    many_exact: None,
 };
 
 const TOKENS_16: TokenTile =

@@ -52,6 +52,7 @@ static CODES: TernaryKernel = TernaryKernel {
         multiply: multiply_panel,
     })],
     many_groups: &[],
+    many_exact: None,
 };
 
 /// Rows of a vector.

@@ -23,7 +23,17 @@ static TRIOS: TernaryKernel =
     kernel(&layout::TRIOS, |tile, cols, tokens, out| by_trits(&layout::TRIOS, tile, cols, tokens, out));
 
 const fn kernel(layout: &'static Layout, few: FewTokens) -> TernaryKernel {
-    TernaryKernel { name: layout.name, layout, preparation: None, few_tokens: 4, few, few_groups: None, many: &[], many_groups: &[] }
+    TernaryKernel {
+        name: layout.name,
+        layout,
+        preparation: None,
+        few_tokens: 4,
+        few,
+        few_groups: None,
+        many: &[],
+        many_groups: &[],
+        many_exact: None,
+    }
 }
 
 fn sum(q: &[i8]) -> i32 {
