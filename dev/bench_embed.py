@@ -7,16 +7,16 @@ Usage: bench_embed.py ROTOR MODEL.gguf [--tokens 32,128,512] [--each 4096] [--ro
     target/release/rotor synth bitnet-embedding-270m /tmp/270m.gguf
     python3 dev/bench_embed.py target/release/rotor /tmp/270m.gguf
 
-MODEL is a BitNet embedding model, on Qwen 3 or Gemma 3. Its float twin is what transformers would run if it knew these models:
-its own Qwen3Model or Gemma3TextModel, every linear with the RMS norm that these models have in front of it and the ternary
-weights as floats; activations are not quantised, which only saves the twin work. The weights come from `rotor convert --type
-rotor`, so both have the same. That both compute the same function is checked first: vectors by `rotor embed --activations exact`
-against the twin's in float32.
+MODEL is a BitNet embedding model, on Qwen 3 or Gemma 3. Its float twin is what transformers would run if it knew
+these models: its own Qwen3Model or Gemma3TextModel, every linear with the RMS norm that these models have in front of
+it and the ternary weights as floats; activations are not quantised, which only saves the twin work. The weights come
+from `rotor convert --type rotor`, so both have the same. That both compute the same function is checked first:
+vectors by `rotor embed --activations exact` against the twin's in float32.
 
-All take turns, round by round; figures are medians. Texts of a length are random ids, as many as make `--each` tokens in all, the
-same for both, so that neither pads anything. rotor is one process a round, timed by itself from when its model is loaded (the time
-it reports with `-o`). The twin is timed over whole batches after one batch that warms up, at each batch size of `--batch`, in
-tokens; the fastest counts.
+All take turns, round by round; figures are medians. Texts of a length are random ids, as many as make `--each` tokens
+in all, the same for both, so that neither pads anything. rotor is one process a round, timed by itself from when its
+model is loaded (the time it reports with `-o`). The twin is timed over whole batches after one batch that warms up,
+at each batch size of `--batch`, in tokens; the fastest counts.
 """
 
 import argparse
@@ -94,7 +94,9 @@ class Planes:
         """`(bit0 - bit1) * scale`, `[rows, columns]`."""
         plus, minus = (self.file.get_tensor(f"{name}.bit{bit}") for bit in (0, 1))
         columns = self.dense(f"{name}_norm_in").numel()
-        trits = [np.unpackbits(plane, axis=1, bitorder="little")[:, :columns].astype(np.int8) for plane in (plus, minus)]
+        trits = [
+            np.unpackbits(plane, axis=1, bitorder="little")[:, :columns].astype(np.int8) for plane in (plus, minus)
+        ]
         scale = self.file.get_tensor(f"{name}.scale")
         return torch.from_numpy((trits[0] - trits[1]).astype(np.float32) * scale.reshape(-1, 1))
 
@@ -195,7 +197,9 @@ def check(rotor: Rotor, model: PreTrainedModel, vocab: int) -> None:
     texts = random_texts(vocab, 48, 4)
     found, wanted = rotor.embed(texts, "--activations", "exact")[0], twin_vectors(model, texts).numpy()
     off = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    print(f"the twin in float32 and rotor with exact activations differ by {off:.1e} of the largest component", flush=True)
+    print(
+        f"the twin in float32 and rotor with exact activations differ by {off:.1e} of the largest component", flush=True
+    )
     if off > 1e-3:
         raise SystemExit("they are not the same model")
     cosines = (rotor.embed(texts)[0] * wanted).sum(axis=1)
@@ -216,7 +220,9 @@ def rows(arguments: argparse.Namespace) -> Iterator[str]:
         check(rotor, twin, vocab)
         yield "| tokens | rotor | " + " | ".join(f"twin, {dtype} | ratio" for dtype in dtypes) + " |"
         yield "|---|---|" + "---|---|" * len(dtypes)
-        twins = {dtype: twin if dtype == "float32" else float_twin(planes).to(getattr(torch, dtype)) for dtype in dtypes}
+        twins = {
+            dtype: twin if dtype == "float32" else float_twin(planes).to(getattr(torch, dtype)) for dtype in dtypes
+        }
         for tokens in map(int, arguments.tokens.split(",")):
             texts = random_texts(vocab, tokens, max(arguments.each // tokens, 1))
             sizes = {max(batch // tokens, 1) for batch in batches}

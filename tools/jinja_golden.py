@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes crates/rotor-engine/tests/data/jinja.json: what Jinja2 and Python make of the templates and dates below, and of the
-conversations below in the templates of crates/rotor-engine/tests/data/templates, which use what those of the weight-only families use.
+"""Writes crates/rotor-engine/tests/data/jinja.json: what Jinja2 and Python make of the templates and dates below, and
+of the conversations below in the templates of crates/rotor-engine/tests/data/templates, which use what those of the
+weight-only families use.
 
 Chat templates are written for Jinja2 as transformers sets it up (a sandbox, trim_blocks, lstrip_blocks, loop controls, a
 tojson of its own). rotor renders them with another engine; its test holds every template here against this file. A template
@@ -702,7 +703,7 @@ CONVERSATIONS = [
 
 
 def families(env: ImmutableSandboxedEnvironment) -> dict[str, list[str | None]]:
-    """For each template what becomes of every conversation, none where it raises; those with tools only where it has a place for them."""
+    """For each template what becomes of every conversation, none where it raises; of those with tools, where it takes them."""
     found: dict[str, list[str | None]] = {}
     for path in sorted((DATA / "templates").glob("*.jinja")):
         template = path.read_text(encoding="utf-8")

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(texts(" [\"one\\nline\", \"two\"]\n").unwrap(), [words("one\nline"), words("two")]);
         assert_eq!(texts("[[1, 20], \"two\"]").unwrap(), [Text::Ids(vec![1, 20]), words("two")]);
         assert!(texts("[[1], []]").unwrap_err().0.contains("text 2 is empty"));
-        assert_eq!(texts("[not json]\n").unwrap(), ["[not json]"]);
+        assert_eq!(texts("[not json]\n").unwrap(), [words("[not json]")]);
         assert!(texts("one\n\ntwo").unwrap_err().0.contains("text 2 is empty"));
         assert!(texts("").is_err() && texts("[]").is_err());
     }
