@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes crates/rotor-engine/tests/data/jinja.json: what Jinja2 and Python make of the templates and dates below.
+"""Writes crates/rotor-engine/tests/data/jinja.json: what Jinja2 and Python make of the templates and dates below, and
+of the conversations below in the templates of crates/rotor-engine/tests/data/templates, which use what those of the
+weight-only families use.
 
 Chat templates are written for Jinja2 as transformers sets it up (a sandbox, trim_blocks, lstrip_blocks, loop controls, a
 tojson of its own). rotor renders them with another engine; its test holds every template here against this file. A template
@@ -669,6 +671,47 @@ FORMATS = [f"%{c}" for c in "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%"] + [
 
 SECONDS = [0, 951782400, 1_709_210_096, 1_735_689_599, 1_767_225_600, 1_798_761_599, 4_102_444_799]
 
+DATA = Path(__file__).parent.parent / "crates/rotor-engine/tests/data"
+
+SYSTEM = {"role": "system", "content": "Be brief. "}
+USER = {"role": "user", "content": " Hi\n"}
+THOUGHT = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello"}
+AGAIN = {"role": "user", "content": "2 < 3?"}
+CALLS = {
+    "role": "assistant",
+    "content": "Let me see.",
+    "reasoning_content": "hm",
+    "tool_calls": [
+        {"type": "function", "function": {"name": "get", "arguments": {"z": 1, "a": "é<\"'", "l": [1, {"x": None}]}}},
+        {"type": "function", "function": {"name": "put", "arguments": {}}},
+    ],
+}
+TOOL = {"type": "function", "function": {"name": "get", "parameters": {"type": "object", "properties": {}}}}
+ANSWERS = [{"role": "tool", "content": "42"}, {"role": "tool", "content": "<none>"}]
+
+# What a chat template gets beside `tools` and `documents`, which are none unless given.
+CONVERSATIONS = [
+    {"messages": [SYSTEM, USER], "add_generation_prompt": True},
+    {"messages": [USER], "add_generation_prompt": True, "enable_thinking": False},
+    {"messages": [SYSTEM, USER, THOUGHT, AGAIN], "add_generation_prompt": True, "enable_thinking": True},
+    {"messages": [USER, THOUGHT], "add_generation_prompt": False},
+    {"messages": [USER, SYSTEM], "add_generation_prompt": True},
+    {"messages": [USER, AGAIN], "add_generation_prompt": True, "reasoning_effort": "medium"},
+    {"messages": [SYSTEM, USER, CALLS, *ANSWERS], "add_generation_prompt": True, "tools": [TOOL, TOOL]},
+    {"messages": [USER, CALLS, *ANSWERS, AGAIN], "add_generation_prompt": True, "tools": [TOOL]},
+]
+
+
+def families(env: ImmutableSandboxedEnvironment) -> dict[str, list[str | None]]:
+    """For each template what becomes of every conversation, none where it raises; of those with tools, where it takes them."""
+    found: dict[str, list[str | None]] = {}
+    for path in sorted((DATA / "templates").glob("*.jinja")):
+        template = path.read_text(encoding="utf-8")
+        tokens = {"bos_token": "<s>", "eos_token": "</s>", "tools": None, "documents": None}
+        cases = [case for case in CONVERSATIONS if "tools" in template or "tools" not in case]
+        found[path.stem] = [outcome(env, template, tokens | case).get("text") for case in cases]
+    return found
+
 
 def environment() -> ImmutableSandboxedEnvironment:
     """Jinja2 as transformers sets it up for chat templates."""
@@ -697,10 +740,10 @@ def environment() -> ImmutableSandboxedEnvironment:
     return env
 
 
-def outcome(env: ImmutableSandboxedEnvironment, template: str) -> dict:
+def outcome(env: ImmutableSandboxedEnvironment, template: str, context: dict = CONTEXT) -> dict:
     """What the template becomes, or the kind of exception it ends in."""
     try:
-        return {"template": template, "text": env.from_string(template).render(**CONTEXT)}
+        return {"template": template, "text": env.from_string(template).render(**context)}
     except Exception as error:  # Whatever it is, rotor has to refuse the template too.
         return {"template": template, "raises": type(error).__name__}
 
@@ -719,8 +762,10 @@ def main() -> None:
         "templates": [outcome(env, template) for template in templates],
         "formats": FORMATS,
         "dates": dates,
+        "conversations": CONVERSATIONS,
+        "families": families(env),
     }
-    path = Path(__file__).parent.parent / "crates/rotor-engine/tests/data/jinja.json"
+    path = DATA / "jinja.json"
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in golden.pop("templates"))
     head = json.dumps(golden, ensure_ascii=False)
     path.write_text(f'{head[:-1]},\n"templates": [\n{lines}\n]}}\n', encoding="utf-8")

@@ -16,11 +16,13 @@ use rotor::write::AtomicFile;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Turn texts into vectors of length 1, for search and comparison.
 ///
-/// Each line of the input is a text, or the input is a JSON list of texts. A vector is made of the hidden states after the final
-/// norm; the cosine of two texts is the dot product of their vectors. Prints one JSON list a line, or writes a file.
+/// Each line of the input is a text, or the input is a JSON list whose members are texts or lists of token ids. A vector is made of
+/// the hidden states after the final norm; the cosine of two texts is the dot product of their vectors. Prints one JSON list a line,
+/// or writes a file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -75,6 +77,24 @@ impl Args {
     }
 }
 
+/// One text to embed.
+#[derive(Debug, PartialEq, serde::Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Words(String),
+    /// Token ids as they are: nothing is put in front of them.
+    Ids(Vec<u32>),
+}
+
+impl Text {
+    fn is_empty(&self) -> bool {
+        match self {
+            Text::Words(text) => text.is_empty(),
+            Text::Ids(ids) => ids.is_empty(),
+        }
+    }
+}
+
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -86,17 +106,16 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let kind = args.output.as_deref().map(kind_of).transpose()?;
     let texts = match &args.ids {
         Some(ids) if ids.0.is_empty() => return Err(UsageError("--ids needs at least one token id".into()).into()),
-        Some(_) => Vec::new(),
+        Some(ids) => vec![Text::Ids(ids.0.clone())],
         None => texts(&read_text(args.file(), MAX_TEXT_BYTES)?)?,
     };
     let source = load::open(args.model.path(), &args.load.options(DenseActivations::default(), Read::All)?)?;
     refuse_overwriting(args, &source)?;
     let engine = load::load(&source, args.threads.threads())?;
     drop(source);
-    let ids = match &args.ids {
-        Some(ids) => vec![ids.0.clone()],
-        None => encode(args, &engine, &texts)?,
-    };
+    let began = Instant::now();
+    let ids = encode(args, &engine, texts)?;
+    let tokens: usize = ids.iter().map(Vec::len).sum();
     load::warn_of_context(&engine, ids.iter().map(Vec::len).max().unwrap_or(0));
     let (bar, total) = (Bar::steps("embedding"), ids.len() as u64);
     let vectors = engine.embed(ids, args.pooling.pooling(&engine), &mut |done| {
@@ -104,8 +123,12 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         ControlFlow::Continue(())
     })?;
     drop(bar);
+    let took = began.elapsed();
     match (&args.output, kind) {
-        (Some(output), Some(kind)) => write(output, kind, &vectors, engine.model().config().hidden_size)?,
+        (Some(output), Some(kind)) => {
+            write(output, kind, &vectors, engine.model().config().hidden_size)?;
+            message(format_args!("{tokens} tokens in {:.3} s", took.as_secs_f64()));
+        }
         _ => print(&lines(&vectors)?.join(""))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -131,26 +154,29 @@ fn refuse_overwriting(args: &Args, source: &Source) -> anyhow::Result<()> {
 }
 
 /// The texts of an input: those of a JSON list where the whole input is one, else its lines.
-fn texts(input: &str) -> Result<Vec<String>, UsageError> {
+fn texts(input: &str) -> Result<Vec<Text>, UsageError> {
     let list = Some(input).filter(|input| input.trim_start().starts_with('['));
-    let texts: Vec<String> = match list.and_then(|input| serde_json::from_str(input).ok()) {
+    let texts: Vec<Text> = match list.and_then(|input| serde_json::from_str(input).ok()) {
         Some(texts) => texts,
-        None => input.lines().map(str::to_owned).collect(),
+        None => input.lines().map(|line| Text::Words(line.to_owned())).collect(),
     };
-    match texts.iter().position(|text| text.is_empty()) {
+    match texts.iter().position(Text::is_empty) {
         _ if texts.is_empty() => Err(UsageError("there is no text: give one a line, or a JSON list".into())),
         Some(at) => Err(UsageError(format!("text {} is empty, and has no vector", at + 1))),
         None => Ok(texts),
     }
 }
 
-fn encode(args: &Args, engine: &Engine, texts: &[String]) -> anyhow::Result<Vec<Vec<u32>>> {
+fn encode(args: &Args, engine: &Engine, texts: Vec<Text>) -> anyhow::Result<Vec<Vec<u32>>> {
     let prefix = match (&args.task, &args.prefix) {
         (Some(task), _) => format!("Instruct: {task}\nQuery: "),
         (None, Some(prefix)) => prefix.clone(),
         (None, None) => String::new(),
     };
-    let ids = texts.iter().map(|text| engine.encode_prompt(&format!("{prefix}{text}")));
+    let ids = texts.into_iter().map(|text| match text {
+        Text::Words(text) => engine.encode_prompt(&format!("{prefix}{text}")),
+        Text::Ids(ids) => Ok(ids),
+    });
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
@@ -178,9 +204,12 @@ mod tests {
 
     #[test]
     fn an_input_is_lines_or_a_json_list() {
-        assert_eq!(texts("one\ntwo\n").unwrap(), ["one", "two"]);
-        assert_eq!(texts(" [\"one\\nline\", \"two\"]\n").unwrap(), ["one\nline", "two"]);
-        assert_eq!(texts("[not json]\n").unwrap(), ["[not json]"]);
+        let words = |text: &str| Text::Words(text.to_owned());
+        assert_eq!(texts("one\ntwo\n").unwrap(), [words("one"), words("two")]);
+        assert_eq!(texts(" [\"one\\nline\", \"two\"]\n").unwrap(), [words("one\nline"), words("two")]);
+        assert_eq!(texts("[[1, 20], \"two\"]").unwrap(), [Text::Ids(vec![1, 20]), words("two")]);
+        assert!(texts("[[1], []]").unwrap_err().0.contains("text 2 is empty"));
+        assert_eq!(texts("[not json]\n").unwrap(), [words("[not json]")]);
         assert!(texts("one\n\ntwo").unwrap_err().0.contains("text 2 is empty"));
         assert!(texts("").is_err() && texts("[]").is_err());
     }

@@ -226,6 +226,24 @@ fn a_gguf_of_any_kind_is_shown_and_called_what_it_is() {
 }
 
 #[test]
+fn longrope_without_its_tensors_runs_to_the_original_context_and_no_further() {
+    let (folder, sound) = (tempfile::tempdir().unwrap(), Gguf::of(&tiny()));
+    let path = sound
+        .text("bitnet-b1.58.rope.scaling.type", "longrope")
+        .set("bitnet-b1.58.rope.scaling.original_context_length", Value::U32(32))
+        .write(folder.path(), "m.gguf");
+    let (model, out) = (path_text(&path), folder.path().join("l.safetensors"));
+    let logits = |count: usize| rotor(["logits", model, "--ids", &vec!["1"; count].join(","), "-o", path_text(&out)]);
+    let within = logits(32);
+    assert!(within.code == 0 && within.stderr.contains("it runs to 32 tokens, no further"), "{within:?}");
+    for run in [logits(33), rotor(["embed", model, "--ids", &vec!["1"; 33].join(",")])] {
+        assert_eq!(run.code, 1, "{run:?}");
+        let told = "33 tokens are more than 32: RoPE scaling is longrope, and the file lacks its factors for more";
+        assert!(run.error().contains(told), "{run:?}");
+    }
+}
+
+#[test]
 fn a_file_of_another_version_or_byte_order() {
     let (folder, whole) = (tempfile::tempdir().unwrap(), fs::read(tiny()).unwrap());
     let path = folder.path().join("m.gguf");

@@ -382,37 +382,48 @@ pub(crate) const SWITCHED_OFF: [(&str, &str); 12] = [
     ("vision_config", "images have no place in the graph; a text model alone is run"),
 ];
 
-/// Architectures that exist and do not run here, by the beginning or the end of their names, and what they are.
-const NOT_RUN: [(&str, &str); 19] = [
-    ("qwen35", "a hybrid of attention and gated delta nets, which are not run yet"),
-    ("qwen3_5", "a hybrid of attention and gated delta nets, which are not run yet"),
-    ("Qwen3_5", "a hybrid of attention and gated delta nets, which are not run yet"),
-    ("qwen3next", "a hybrid of attention and gated delta nets, which are not run yet"),
+const HYBRID: &str = "a hybrid of attention and gated delta nets, which are not run yet";
+const EXPERTS: &str = "a mixture of experts; every layer is dense here";
+const DRAFTER: &str = "a drafter for another model's text, no model of its own";
+const PROJECTOR: &str =
+    "a vision projector, the part of a multimodal model that reads images; name the language model's file";
+const ACTIONS: &str = "a model of images and robot actions, of which only the text part would run";
+
+/// Architectures that exist and do not run here, by the beginning of their names in small letters, and what they are.
+const NOT_RUN: [(&str, &str); 14] = [
+    ("qwen35", HYBRID),
+    ("qwen3_5", HYBRID),
+    ("qwen3next", HYBRID),
     ("prism_hadamard", "weights behind Hadamard transforms, which are not run yet"),
-    ("hyv4", "a mixture of experts; every layer is dense here"),
-    ("HYV4", "a mixture of experts; every layer is dense here"),
-    ("maple", "a mixture of experts; every layer is dense here"),
-    ("dflash", "a drafter for another model's text, no model of its own"),
-    ("dspark", "a drafter for another model's text, no model of its own"),
-    ("eagle", "a drafter for another model's text, no model of its own"),
-    ("Eagle", "a drafter for another model's text, no model of its own"),
-    ("clip", "a vision projector, the part of a multimodal model that reads images; name the language model's file"),
-    ("mmproj", "a vision projector, the part of a multimodal model that reads images; name the language model's file"),
+    ("hyv4", EXPERTS),
+    ("hy_v4", EXPERTS),
+    ("maple", EXPERTS),
+    ("dspark", DRAFTER),
+    ("clip", PROJECTOR),
+    ("mmproj", PROJECTOR),
     ("controlvector", "a control vector, which changes another model and is none of its own"),
     ("imatrix", "an importance matrix: statistics for quantising another model, and no weights"),
-    ("bitvla", "a model of images and robot actions, of which only the text part would run"),
-    ("BitVLA", "a model of images and robot actions, of which only the text part would run"),
+    ("bitvla", ACTIONS),
     ("whisper", "a speech model; rotor runs models of text"),
+];
+
+/// As [`NOT_RUN`], by words anywhere in their names.
+const NOT_RUN_KINDS: [(&str, &str); 6] = [
+    ("moe", EXPERTS),
+    ("mixtral", EXPERTS),
+    ("eagle", DRAFTER),
+    ("dflash", DRAFTER),
+    ("draft", DRAFTER),
+    ("forconditionalgeneration", "a model with an encoder of images, sound or text; decoders of text alone are run"),
 ];
 
 /// The error for a name that no row has.
 pub(crate) fn refusal(name: &str) -> FormatError {
     let lower = name.to_ascii_lowercase();
-    let known_kind = NOT_RUN.iter().find(|(start, _)| name.starts_with(start)).map(|(_, what)| *what);
-    let is_moe = lower.ends_with("moe") || lower.contains("moefor") || lower.contains("mixtral");
-    let what = known_kind.or(is_moe.then_some("a mixture of experts; every layer is dense here"));
+    let known_kind = NOT_RUN.iter().find(|(start, _)| lower.starts_with(start));
+    let what = known_kind.or_else(|| NOT_RUN_KINDS.iter().find(|(word, _)| lower.contains(word)));
     let known = Architecture::known();
-    let why = what.map_or_else(|| known.clone(), |what| format!("it is {what} ({known})"));
+    let why = what.map_or_else(|| known.clone(), |(_, what)| format!("it is {what} ({known})"));
     FormatError::unsupported(format!("architecture {name:?}"), why)
 }
 
@@ -438,6 +449,26 @@ mod tests {
             assert!(types.iter().all(|name| Architecture::from_model_type(name) == Some(info.architecture)));
         }
         assert!(Architecture::known().starts_with("known are bitnet-b1.58, bitnet-25, bitnet, llama, qwen3"));
+    }
+
+    #[test]
+    fn what_does_not_run_is_called_what_it_is() {
+        for (name, what) in [
+            ("qwen35moe", HYBRID),
+            ("Qwen3_5ForCausalLM", HYBRID),
+            ("HYV4ForCausalLM", EXPERTS),
+            ("hy_v4", EXPERTS),
+            ("HunYuanMoEV1ForCausalLM", EXPERTS),
+            ("qwen3moe", EXPERTS),
+            ("LlamaForCausalLMEagle3", DRAFTER),
+            ("DFlashDraftModel", DRAFTER),
+            ("dflash", DRAFTER),
+            ("BitVLAForActionPrediction", ACTIONS),
+            ("Qwen3VLForConditionalGeneration", "a model with an encoder"),
+        ] {
+            let error = refusal(name).to_string();
+            assert!(error.starts_with(&format!("architecture {name:?} is not supported: it is {what}")), "{error}");
+        }
     }
 
     #[test]

@@ -151,7 +151,9 @@ impl Intake {
     /// If there are no tokens, or too many for the context or for the memory, or ids outside the vocabulary.
     pub fn check_embedding(&self, request: EmbedRequest) -> Result<Incoming, GenerateError> {
         self.check_ids(&request.tokens)?;
-        let sequence = Sequence::embed(request, SequenceCache::in_pool(&self.pool, self.context))?;
+        // A rotation may depend on the room that there is: this text's must not depend on others.
+        let room = self.context.min(request.tokens.len());
+        let sequence = Sequence::embed(request, SequenceCache::in_pool(&self.pool, room))?;
         self.check_memory(&sequence)?;
         Ok(Incoming { sequence, forks: 0 })
     }

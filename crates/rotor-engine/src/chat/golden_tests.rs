@@ -1,7 +1,7 @@
 //! Templates and dates held against Jinja2 and Python, as `tools/jinja_golden.py` wrote them down.
 
 use super::environment::environment;
-use super::{source, strftime};
+use super::{ChatTemplate, Conversation, source, strftime};
 use minijinja::Value;
 use minijinja::value::Serde;
 use serde_json::Value as Json;
@@ -74,6 +74,35 @@ fn templates_become_what_jinja2_makes_of_them() {
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A conversation as `tools/jinja_golden.py` writes it: what has no field of its own is an argument of the template.
+fn conversation(case: &Json) -> Conversation {
+    let mut arguments = case.as_object().unwrap().clone();
+    let mut list = |name: &str| arguments.remove(name).map_or_else(Vec::new, |list| list.as_array().unwrap().clone());
+    let (messages, tools) = (list("messages"), list("tools"));
+    let add_generation_prompt = arguments.remove("add_generation_prompt") == Some(Json::Bool(true));
+    let template_arguments = arguments.into_iter().collect();
+    Conversation { messages, tools, add_generation_prompt, template_arguments, ..Conversation::default() }
+}
+
+/// Whole templates that use what those of the weight-only families use: Qwen 3's with tools and thinking (Bonsai), one with macros
+/// and calls in tags (Bonsai 27B), one that takes an effort (Bonsai 2), ChatML (BitCPM), Hunyuan's (Hy-MT).
+#[test]
+fn the_templates_of_the_families_become_what_jinja2_makes_of_them() {
+    let golden = golden();
+    let conversations: Vec<Conversation> =
+        golden["conversations"].as_array().unwrap().iter().map(conversation).collect();
+    let families = golden["families"].as_object().unwrap();
+    assert_eq!(families.keys().collect::<Vec<_>>(), ["bitcpm", "bonsai-2", "bonsai-27b", "bonsai", "hy-mt"]);
+    for (family, expected) in families {
+        let path = format!("{}/tests/data/templates/{family}.jinja", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let template = ChatTemplate::new(&text, Some("<s>"), Some("</s>")).unwrap();
+        let taken = conversations.iter().filter(|case| case.tools.is_empty() || template.takes_tools());
+        let found: Vec<Json> = taken.map(|case| template.render(case).map_or(Json::Null, Json::String)).collect();
+        assert_eq!(&Json::Array(found), expected, "{family}");
+    }
 }
 
 #[test]

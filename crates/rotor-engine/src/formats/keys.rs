@@ -57,6 +57,7 @@ const CONFIG_READ: &[&str] = &[
     "_name_or_path",
     "architectures",
     "bos_token_id",
+    "eod_token_id",
     "eos_token_id",
     "model_type",
     "quantization",

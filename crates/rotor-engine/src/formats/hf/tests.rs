@@ -448,6 +448,7 @@ fn a_folder_that_is_no_model_says_what_is_missing() {
 fn tokenizer_files_are_found_beside_the_weights() {
     let folder = with_config("bitnet-packed", |config| {
         config.insert("eos_token_id".into(), json!(2));
+        config.insert("eod_token_id".into(), json!(9));
         config.insert("bos_token_id".into(), Value::Null);
     });
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -463,7 +464,7 @@ fn tokenizer_files_are_found_beside_the_weights() {
         other => panic!("{other:?}"),
     };
     assert_eq!((files().tokenizer.as_slice(), files().tokenizer_config.is_some()), (&b"{}"[..], true));
-    assert_eq!((files().eos_token_ids, files().bos_token_id), (vec![7, 2], Some(5)));
+    assert_eq!((files().eos_token_ids, files().bos_token_id), (vec![7, 2, 9], Some(5)));
     assert_eq!(source.chat_template().unwrap().as_deref(), Some("D"));
     write("tokenizer_config.json", r#"{"chat_template": "T"}"#);
     assert_eq!(source.chat_template().unwrap().as_deref(), Some("T"));
@@ -474,7 +475,7 @@ fn tokenizer_files_are_found_beside_the_weights() {
     assert!(error.contains("chat_template.jinja: expected UTF-8, found an invalid byte at 2"), "{error}");
     write("generation_config.json", r#"{"eos_token_id": [-1, 3]}"#);
     let warning = "eos_token_id in generation_config.json is -1, which is no token id: it is left out";
-    assert_eq!((files().eos_token_ids, files().warnings), (vec![3, 2], vec![warning.to_owned()]));
+    assert_eq!((files().eos_token_ids, files().warnings), (vec![3, 2, 9], vec![warning.to_owned()]));
 }
 
 /// A file from a header's text and data of `len` bytes.

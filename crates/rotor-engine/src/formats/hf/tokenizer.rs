@@ -17,7 +17,9 @@ pub(in super::super) fn tokenizer(folder: &Folder) -> Result<Option<TokenizerSou
     let config = Object::new(&folder.config, CONFIG);
     let mut warnings = Vec::new();
     let mut eos_token_ids = generation.ids("eos_token_id", &mut warnings);
-    for id in config.ids("eos_token_id", &mut warnings) {
+    // Hunyuan names the end of a document beside that of a turn.
+    let ends = ["eos_token_id", "eod_token_id"].map(|key| config.ids(key, &mut warnings));
+    for id in ends.into_iter().flatten() {
         if !eos_token_ids.contains(&id) {
             eos_token_ids.push(id);
         }
