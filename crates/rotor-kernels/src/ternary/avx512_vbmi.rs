@@ -34,7 +34,7 @@ static TRIOS: TernaryKernel = TernaryKernel {
     few_groups: None,
     many: &[Many::Panel(panel(unpack))],
     many_groups: &[],
-    many_exact: None,
+    many_exact: Some(&avx512_groups::TRIOS),
 };
 
 static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
@@ -46,7 +46,6 @@ static TRIOS_LOOKUP: TernaryKernel = TernaryKernel {
 static TRIOS_PERMUTE: TernaryKernel = TernaryKernel {
     name: "trios-permute",
     many: &[Many::Panel(panel(unpack)), Many::Lookup(avx512_permute::TRIOS)],
-    many_exact: Some(&avx512_groups::TRIOS),
     ..TRIOS
 };
 
