@@ -209,8 +209,8 @@ wheel_here() {
     environment/bin/python -c "$python_example"
 }
 
-# Unpacks a wheel and the oldest numpy that it takes into a folder: unpack WHEEL FOLDER PLATFORM. (Of a later one Debian's Wine lacks
-# functions.)
+# Unpacks a wheel and the oldest numpy that it takes into a folder: unpack WHEEL FOLDER PLATFORM. Later ones ask for functions that
+# Debian's Wine lacks.
 unpack() {
     "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --target "$2" \
         --python-version 3.11 --implementation cp --platform "$3" --platform "$(wheel_name "$1")" "$1" 'numpy==1.24.4' 2>&1 |
