@@ -135,27 +135,30 @@ archive() {
 # The flags of rustc, the same for the command and the wheel of a target, so that the crates both are made of are compiled once.
 flags_of() {
     case $1 in
-        # Zig brings the start files and the C library. A wheel is linked to it dynamically: Python has loaded it already.
-        *musl) echo "$rustflags -Ctarget-feature=-crt-static -Clink-self-contained=no" ;;
+        # Zig brings the start files and the C library.
+        *musl) echo "$rustflags -Clink-self-contained=no" ;;
         # mingw's linker writes the time into the file unless told not to.
         "$windows") echo "$rustflags -Clink-arg=-Wl,--no-insert-timestamp" ;;
         *) echo "$rustflags" ;;
     esac
 }
 
-# Runs a command that builds for a target: release_environment TARGET COMMAND...
-release_environment() {
-    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$(flags_of "$1") CARGO_TARGET_DIR=$release_target "${@:2}"
-}
+# Runs a command that builds with the given flags of rustc: with_flags FLAGS COMMAND...
+with_flags() { RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$1 CARGO_TARGET_DIR=$release_target "${@:2}"; }
 
 build_binary() {
-    local target=$1 cargo=(cargo zigbuild) last=()
+    local target=$1 flags cargo=(cargo zigbuild) last=()
+    flags=$(flags_of "$target")
     case $target in
         "$windows") cargo=(cargo build) ;;
-        # What is said last holds: the command is linked statically.
-        *musl) cargo=(cargo-zigbuild rustc --bin rotor) last=(-- -Ctarget-feature=+crt-static) ;;
+        *musl)
+            # A wheel is linked to musl dynamically, because Python has loaded it already: maturin adds this flag at the end. The
+            # command is linked statically; of two such flags the last one holds.
+            flags+=" -C target-feature=-crt-static"
+            cargo=(cargo-zigbuild rustc --bin rotor) last=(-- -Ctarget-feature=+crt-static)
+            ;;
     esac
-    release_environment "$target" "${cargo[@]}" --locked -Zbuild-std=std,panic_unwind --target "$target" --package rotor-cli \
+    with_flags "$flags" "${cargo[@]}" --locked -Zbuild-std=std,panic_unwind --target "$target" --package rotor-cli \
         "${release_options[@]}" "${last[@]}"
 }
 
@@ -168,7 +171,7 @@ wheel() {
         *linux-musl) options=(--compatibility musllinux_1_2 --zig) ;;
         *apple-darwin) options=(--zig) ;;
     esac
-    release_environment "$target" maturin build --locked -Zbuild-std=std,panic_unwind --target "$target" \
+    with_flags "$(flags_of "$target")" maturin build --locked -Zbuild-std=std,panic_unwind --target "$target" \
         "${release_options[@]}" "${options[@]}" --out "$dist"
 }
 
