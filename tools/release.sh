@@ -82,8 +82,19 @@ tools() {
     rustflags+=" --remap-path-prefix=/usr/lib/rustlib/src/rust=rust"
 }
 
-# Ends the step where a target's linker cannot be had. Zig, which links for all others, has been installed by then.
-needs_linker() { [ "$1" != $windows ] || have_mingw || not_possible "it needs gcc-mingw-w64-x86-64 (a Debian package)"; }
+# Ends the step where what links for a target cannot be had. Zig, which links for all but Windows, has been installed by then.
+needs_linker() {
+    case $1 in
+        "$windows") have_mingw || not_possible "it needs gcc-mingw-w64-x86-64 (a Debian package)" ;;
+        *apple-darwin) have_objcopy || not_possible "it needs llvm-objcopy (Debian package llvm)" ;;
+    esac
+}
+
+# rustc strips what it has linked for macOS by a program of this name, which rustup ships and Debian does not.
+have_objcopy() {
+    command -v llvm-objcopy >/dev/null || debian_install llvm || return 1
+    ln -sf "$(command -v llvm-objcopy)" "$cache/release/bin/rust-objcopy"
+}
 
 # The target that cargo is asked for.
 target_of() {
