@@ -6,8 +6,8 @@
 #        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
 #
 # ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to tell of a vulnerability. Needs root for Debian's
-# packages, or those packages; Python 3; and the package registries. Two runs from the same commit with the same tools give the
-# same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the order of their names.
+# packages, or those packages; Python 3; and the package registries. Two runs from the same commit with the same tools are meant to
+# give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in order of name.
 #
 # At the end the script lists dist/ and says of each step whether it was built, could not be done here (and why), or failed. It
 # ends with 1 if a step failed.
