@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Other systems than this one: a type check for macOS, the text of the built-in model on WebAssembly (under Node), and Windows'
-# unit tests and the command's first steps (under Wine). A warning about our own code is an error on each. What cannot be had here is skipped,
-# by name. Every test of the workspace on Windows is tools/nightly_windows.sh.
+# Checks systems other than this one: types on macOS, the text of the built-in model on WebAssembly (under Node), and on Windows
+# (under Wine) the unit tests and the command's first steps. A warning about our own code is an error on each. What cannot be had
+# here is skipped, by name. tools/nightly_windows.sh runs every test of the workspace on Windows.
 #
 # Usage: tools/ci_targets.sh [macos] [webassembly] [windows]
 #        Without any, all of them.

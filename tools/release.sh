@@ -5,10 +5,12 @@
 # Usage: tools/release.sh [--no-wheels] [NAME...]
 #        NAME: linux-amd64 linux-arm64 windows-amd64 macos-arm64 macos-amd64; without any, all of them.
 #
-# ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to tell of a vulnerability. Needs root for Debian's packages,
-# or those packages; Python 3; and the package registries. Two runs from the same commit with the same
-# tools are meant to give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in the
-# order of their names.
+# ROTOR_RELEASE_URL says where the archives will be, ROTOR_CONTACT whom to tell of a vulnerability. Needs root for Debian's
+# packages, or those packages; Python 3; and the package registries. Two runs from the same commit with the same tools are meant to
+# give the same bytes: paths are taken out of the binaries, times are the commit's, and files are packed in order of name.
+#
+# At the end the script lists dist/ and says of each step whether it was built, could not be done here (and why), or failed. It
+# ends with 1 if a step failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/targets.sh
@@ -24,6 +26,7 @@ trap 'rm -rf "$work"' EXIT
 python="$cache/release/bin/python"
 release_target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release-builds
 declare -A outcome
+impossible=75
 
 main() {
     local wheels=yes names=()
@@ -48,7 +51,7 @@ main() {
     report
 }
 
-# Runs a step, and goes on to the next where it fails: what could not be built is said at the end.
+# Runs a step and notes its outcome for the report; the next step runs whatever it was.
 try() {
     local what=$1
     shift
@@ -58,19 +61,39 @@ try() {
     (set -e; "$@")
     local code=$?
     set -e
-    if [ $code -eq 0 ]; then outcome[$what]=built; else outcome[$what]=FAILED; fi
+    case $code in
+        0) outcome[$what]=built ;;
+        "$impossible") outcome[$what]="not possible here: $(cat "$work/reason")" ;;
+        *) outcome[$what]=FAILED ;;
+    esac
 }
+
+# Ends a step that this machine lacks something for.
+not_possible() { echo "$1" | tee "$work/reason" && exit $impossible; }
 
 # Zig links for other systems and other releases of glibc than this one's; maturin makes wheels.
 tools() {
     have_standard_library_sources || { echo "needs rustc-web and rust-web-src (Debian packages)" >&2 && exit 1; }
-    have_mingw || true
     [ -x "$python" ] || python3 -m venv "$cache/release"
     "$python" -m pip install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.1 maturin==1.16.0
     PATH="$cache/release/bin:$PATH"
     # No path of this machine ends up in a binary. Those of our own sources are relative to begin with.
     rustflags="--remap-path-prefix=$release_target=target --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     rustflags+=" --remap-path-prefix=/usr/lib/rustlib/src/rust=rust"
+}
+
+# Ends the step where what links for a target cannot be had. Zig, which links for all but Windows, has been installed by then.
+needs_linker() {
+    case $1 in
+        "$windows") have_mingw || not_possible "it needs gcc-mingw-w64-x86-64 (a Debian package)" ;;
+        *apple-darwin) have_objcopy || not_possible "it needs llvm-objcopy (Debian package llvm)" ;;
+    esac
+}
+
+# rustc strips what it has linked for macOS by a program of this name, which rustup ships and Debian does not.
+have_objcopy() {
+    command -v llvm-objcopy >/dev/null || debian_install llvm || return 1
+    ln -sf "$(command -v llvm-objcopy)" "$cache/release/bin/rust-objcopy"
 }
 
 # The target that cargo is asked for.
@@ -100,6 +123,7 @@ release_options=(--release --config 'profile.release.strip="symbols"')
 archive() {
     local name=$1 target folder
     target=$(target_of "$name")
+    needs_linker "$target"
     build_binary "$target"
     folder="$work/$name/rotor-$version"
     mkdir -p "$folder/completions"
@@ -122,36 +146,44 @@ archive() {
 # The flags of rustc, the same for the command and the wheel of a target, so that the crates both are made of are compiled once.
 flags_of() {
     case $1 in
-        # Zig brings the start files and the C library. A wheel is linked to it dynamically: Python has loaded it already.
-        *musl) echo "$rustflags -Ctarget-feature=-crt-static -Clink-self-contained=no" ;;
+        # Zig brings the start files and the C library.
+        *musl) echo "$rustflags -Clink-self-contained=no" ;;
         # mingw's linker writes the time into the file unless told not to.
         "$windows") echo "$rustflags -Clink-arg=-Wl,--no-insert-timestamp" ;;
         *) echo "$rustflags" ;;
     esac
 }
 
+# Runs a command that builds with the given flags of rustc: with_flags FLAGS COMMAND...
+with_flags() { RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$1 CARGO_TARGET_DIR=$release_target "${@:2}"; }
+
 build_binary() {
-    local target=$1 cargo=(cargo zigbuild) last=()
+    local target=$1 flags cargo=(cargo zigbuild) last=()
+    flags=$(flags_of "$target")
     case $target in
         "$windows") cargo=(cargo build) ;;
-        # What is said last holds: the command is linked statically.
-        *musl) cargo=(cargo-zigbuild rustc --bin rotor) last=(-- -Ctarget-feature=+crt-static) ;;
+        *musl)
+            # A wheel is linked to musl dynamically, because Python has loaded it already: maturin adds this flag at the end. The
+            # command is linked statically; of two such flags the last one holds.
+            flags+=" -C target-feature=-crt-static"
+            cargo=(cargo-zigbuild rustc --bin rotor) last=(-- -Ctarget-feature=+crt-static)
+            ;;
     esac
-    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$(flags_of "$target") CARGO_TARGET_DIR=$release_target \
-        "${cargo[@]}" --locked -Zbuild-std=std,panic_unwind --target "$target" --package rotor-cli "${release_options[@]}" "${last[@]}"
+    with_flags "$flags" "${cargo[@]}" --locked -Zbuild-std=std,panic_unwind --target "$target" --package rotor-cli \
+        "${release_options[@]}" "${last[@]}"
 }
 
 # One wheel for every Python from 3.10 on.
 wheel() {
     local target=$1 options=()
+    needs_linker "$target"
     case $target in
         *linux-gnu) options=(--compatibility manylinux_2_28 --zig) ;;
         *linux-musl) options=(--compatibility musllinux_1_2 --zig) ;;
         *apple-darwin) options=(--zig) ;;
     esac
-    RUSTC="$debian_rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=$(flags_of "$target") CARGO_TARGET_DIR=$release_target \
-        maturin build --locked --target "$target" "${release_options[@]}" -Zbuild-std=std,panic_unwind \
-        "${options[@]}" --out "$dist"
+    with_flags "$(flags_of "$target")" maturin build --locked -Zbuild-std=std,panic_unwind --target "$target" \
+        "${release_options[@]}" "${options[@]}" --out "$dist"
 }
 
 source_distribution() { maturin sdist --out "$dist"; }
@@ -213,7 +245,7 @@ report() {
     (cd "$dist" && find . -maxdepth 1 -type f -printf '%s %f\n' | sort -k 2 | awk '{ printf "%12d  %s\n", $1, $2 }')
     printf '\n'
     local what
-    for what in "${!outcome[@]}"; do printf '%-45s %s\n' "$what" "${outcome[$what]}"; done | sort
+    for what in "${!outcome[@]}"; do printf '%-40s %s\n' "$what" "${outcome[$what]}"; done | sort
     [[ " ${outcome[*]} " != *" FAILED "* ]]
 }
 

