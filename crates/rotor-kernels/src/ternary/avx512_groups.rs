@@ -163,7 +163,15 @@ fn each_tile<const STEPS: usize>(looked_up: &LookedUp<'_>, mut take: impl FnMut(
         return;
     }
     let (fours, rest) = tiles.as_chunks::<TILES>();
-    for tiles in fours {
+    let (next, quad, quads) = looked_up.ahead;
+    let mut next = next.as_chunks::<LINE>().0.chunks_exact(TILES * STEPS);
+    for (at, tiles) in fours.iter().enumerate() {
+        let ahead = next.next().unwrap_or(&[]);
+        if at % quads == quad {
+            for line in ahead {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
+        }
         for sums in word_sums(tiles, steps) {
             take(sums.map(|sums| widen(sums)));
         }

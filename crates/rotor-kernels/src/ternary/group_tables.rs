@@ -60,6 +60,9 @@ pub(crate) struct LookedUp<'a> {
     pub widened: u64,
     /// int16 digits of a value: 1 or 2, `value = BASE * high + low`.
     pub digits: usize,
+    /// The codes of the next group from the same rows on, empty behind the last one; this quad's number, and of how many: each asks
+    /// for its share of them.
+    pub ahead: (&'a [u8], usize, usize),
 }
 
 /// What the high of two digits stands for. Of values whose mean size is 131072 the high digits are 171 in the mean and the low ones
@@ -201,6 +204,7 @@ impl Task<'_> {
             let columns = group * tables.cols..(group + 1) * tables.cols;
             let row = |row: usize| (group * self.code_rows + row) * tables.tables;
             let codes = &self.codes[row(self.part.rows.start)..row(self.part.rows.end)];
+            let next = self.codes.get(row(self.code_rows + self.part.rows.start)..).unwrap_or(&[]);
             for quad in 0..self.quads() {
                 for (token, arranged) in arranged.chunks_exact_mut(of_token).enumerate() {
                     let token = quad * QUAD / digits + token;
@@ -214,7 +218,8 @@ impl Task<'_> {
                 }
                 // SAFETY: as above, and tables of a quad.
                 let widened = unsafe { (tables.tabulate)(arranged, of_quad) };
-                add(group, quad, &LookedUp { codes, tables: of_quad, widened, digits });
+                let ahead = (next, quad, self.quads());
+                add(group, quad, &LookedUp { codes, tables: of_quad, widened, digits, ahead });
             }
         }
     }
