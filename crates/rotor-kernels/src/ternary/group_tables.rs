@@ -23,9 +23,9 @@ pub(crate) const QUAD: usize = 4;
 /// int16 of a table: 27 entries, and what fills a vector.
 pub(crate) const ENTRIES: usize = 32;
 /// Quads of a task, whose codes come from further away than the L2 cache once.
-const QUADS: usize = 4;
+const QUADS: usize = 16;
 /// The most rows of a task: a group's codes and all sums stay in the L2 cache.
-const ROWS: usize = 4096;
+const ROWS: usize = 2048;
 
 /// The kernels of one ISA for groups of one size.
 pub(crate) struct GroupTables {
