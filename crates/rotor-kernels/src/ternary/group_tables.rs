@@ -51,6 +51,7 @@ pub(crate) struct GroupTables {
 }
 
 /// A group of columns of some tiles of rows, and a quad.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has kernels for it"))]
 pub(crate) struct LookedUp<'a> {
     /// Of each tile, `[tables / 2]` cache lines: an int16 for each row, with the codes of two tables.
     pub codes: &'a [u8],
@@ -71,6 +72,7 @@ pub(crate) const BASE: i32 = 768;
 
 /// The scales of the first tile's rows for a group; those of the next tile are `stride` further on.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has kernels for it"))]
 pub(crate) struct TileScales<'a> {
     pub scales: &'a [[f32; TILE_ROWS]],
     pub stride: usize,

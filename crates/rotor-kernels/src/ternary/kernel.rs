@@ -67,6 +67,7 @@ pub(crate) type FewGroups =
     unsafe fn(tile: &[u8], groups: &TileGroups<'_>, rows: &[Token<'_>], totals: &mut [[f32; 32]]);
 
 /// The groups of a tile's columns.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has kernels for it"))]
 pub(crate) struct TileGroups<'a> {
     /// Columns of a group.
     pub cols: usize,
@@ -81,6 +82,7 @@ pub(crate) struct TileGroups<'a> {
 
 impl<'a> TileGroups<'a> {
     /// The sums of the rows' activations in a group.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has kernels for it"))]
     pub(super) fn sums<const N: usize>(&self, group: usize) -> &'a [i32; N] {
         self.sums[group * self.stride..].first_chunk().expect("sums of as many rows")
     }
