@@ -122,7 +122,7 @@ fn exact_groups_hold_at_the_bounds() {
         let values: Vec<f32> = (0..rows * groups).map(|_| rng.f32() + 0.1).collect();
         let scales = RowScales::Grouped(GroupScales::new(rows, group_cols, &values).unwrap());
         for trits in [vec![1; rows * cols], vec![-1; rows * cols], random_trits(&mut rng, rows * cols)] {
-            let mut x: Vec<f32> = (0..7 * cols).map(|_| rng.f32() * 1e-3).collect();
+            let mut x: Vec<f32> = (0..9 * cols).map(|_| rng.f32() * 1e-3).collect();
             for (token, x) in x.chunks_exact_mut(cols).enumerate() {
                 let sign = if token % 2 == 0 { 1.0 } else { -1.0 };
                 x[token * group_cols..(token + 1) * group_cols].fill(1e4 * sign);

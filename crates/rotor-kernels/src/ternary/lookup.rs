@@ -100,6 +100,7 @@ pub(crate) struct TokenTile {
     pub turn: unsafe fn(partial: &[i16], sums: Option<&[i32]>, by_token: &mut [i32]),
 }
 
+/// See [`LookupKernels::decode`].
 pub(crate) type DecodeTiles =
     unsafe fn(tiles: &[u8], cols: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize);
 
