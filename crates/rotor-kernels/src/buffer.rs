@@ -7,28 +7,11 @@
 
 #[cfg(not(all(feature = "mmap", unix)))]
 use crate::lines::Lines as Memory;
+use crate::plain::Plain;
 #[cfg(all(feature = "mmap", unix))]
 use memmap2::MmapMut as Memory;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-
-/// Number types of which every bit pattern, zero included, is a value.
-pub trait Plain: Copy + sealed::Sealed {}
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for i8 {}
-    impl Sealed for u8 {}
-    impl Sealed for i16 {}
-    impl Sealed for u16 {}
-    impl Sealed for i32 {}
-    impl Sealed for f32 {}
-}
-impl Plain for i8 {}
-impl Plain for u8 {}
-impl Plain for i16 {}
-impl Plain for u16 {}
-impl Plain for i32 {}
-impl Plain for f32 {}
 
 /// Zeroed memory for `len` numbers that begins at a page or, without a mapping, at a cache line.
 pub struct Buffer<T> {
@@ -65,7 +48,8 @@ fn zeroed_bytes(bytes: usize) -> std::io::Result<Memory> {
 impl<T: Plain> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: the memory begins at a page or a cache line and holds at least `len` elements, of which any bits are a value (`Plain`).
+        // SAFETY: the memory begins at a page or a cache line and holds at least `len` elements, of which any bits are a value
+        // (`Plain`).
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
     }
 }

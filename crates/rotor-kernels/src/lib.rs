@@ -26,6 +26,7 @@ mod lines;
 pub mod matrix;
 pub mod measure;
 mod noise;
+mod plain;
 pub mod planes;
 mod pool;
 pub mod quantized;
@@ -33,12 +34,13 @@ mod self_test;
 pub mod sketch;
 pub mod ternary;
 
-pub use buffer::{Buffer, Plain};
+pub use buffer::Buffer;
 pub use cpu::{cpu_features, cpu_name};
 pub use dense::DenseType;
 pub use dispatch::Kernels;
 pub use epilogue::Epilogue;
 pub use isa::{Isa, IsaError};
+pub use plain::Plain;
 pub use pool::Pool;
 pub use self_test::{SelfTest, SelfTestError};
 

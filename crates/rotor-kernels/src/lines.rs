@@ -1,6 +1,6 @@
 //! Growing memory that begins at a cache line, for what kernels load a line at a time.
 
-use crate::buffer::Plain;
+use crate::plain::Plain;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
