@@ -80,6 +80,8 @@ tools() {
     # No path of this machine ends up in a binary. Those of our own sources are relative to begin with.
     rustflags="--remap-path-prefix=$release_target=target --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     rustflags+=" --remap-path-prefix=/usr/lib/rustlib/src/rust=rust"
+    # The oldest macOS that rustc builds for on ARM; Zig would ask for its own default, 15.
+    export MACOSX_DEPLOYMENT_TARGET=11.0
 }
 
 # Ends the step where what links for a target cannot be had. Zig, which links for all but Windows, has been installed by then.
