@@ -3,13 +3,15 @@
 //! Where a feed-forward network's gate is a squared ReLU, many of its activations are exactly zero: rows of the linear that the
 //! gate multiplies need not be read where the gate lets nothing through, nor columns of the linear behind it where the int8
 //! activation is zero. The logits stay the same ([`rotor_kernels::ternary::gate_up`] says why). Such linears are packed as
-//! fives. That makes single tokens faster, and prompts and several tokens together slower, so it is done where it is asked for
-//! ([`Read::Least`]).
+//! fives.
 
 use crate::config::Activation;
 use crate::formats::{Part, Read, Role, Source};
 use crate::forms::{Scales, TernaryTensor};
 use rotor_kernels::ternary::{Choice, FivesMatrix, GROUP_ALIGN, Precision, Skips, TernaryKernel};
+
+/// Of a matrix of fewer weights nothing is worth leaving out: a core's own cache holds it.
+const WORTH_SKIPPING: usize = 1 << 22;
 
 /// How a ternary matrix is packed.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,11 @@ impl Packing {
     pub(crate) fn of(source: &Source, role: Role, tensor: &TernaryTensor<'_>, choice: &Choice) -> Packing {
         let shape = (tensor.rows, tensor.cols);
         let fives = skips(source, role).filter(|_| !matches!(tensor.scales, Scales::Groups { .. })).and_then(|skips| {
-            let is_wanted = source.load_options().read == Read::Least;
+            let is_wanted = match source.load_options().read {
+                Read::Auto => choice.takes_fives(shape, skips) && tensor.rows * tensor.cols >= WORTH_SKIPPING,
+                Read::All => false,
+                Read::Least => true,
+            };
             Some(Packing::Fives(skips, choice.fives_for(shape, skips).filter(|_| is_wanted)?))
         });
         fives.unwrap_or_else(|| Packing::whole(tensor, choice))

@@ -205,8 +205,13 @@ impl Pool {
     /// The first ranges are long, so that a thread reads one stretch of memory from end to end; later ones are ever shorter,
     /// so that all threads finish together.
     pub fn run_ranges(&self, items: usize, f: impl Fn(usize, Range<usize>) + Sync) {
-        let shares = Shares { items, threads: self.threads() };
+        let shares = self.shares(items);
         self.run(shares.count(), |worker, task| f(worker, shares.get(task)));
+    }
+
+    /// The ranges that [`Pool::run_ranges`] hands out.
+    pub(crate) fn shares(&self, items: usize) -> Shares {
+        Shares { items, threads: self.threads() }
     }
 
     fn publish(&self, job: Job, tasks: usize) {
@@ -278,7 +283,7 @@ impl Drop for Pool {
 /// Ranges of decreasing length, together `0..items`, in batches of one for each thread that share out half of what is left
 /// (factoring; Hummel, Schonberg and Flynn, 1992).
 #[derive(Clone, Copy)]
-struct Shares {
+pub(crate) struct Shares {
     items: usize,
     threads: usize,
 }
@@ -297,12 +302,12 @@ impl Shares {
         })
     }
 
-    fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         self.batches().map(|(_, _, ranges)| ranges).sum()
     }
 
     /// The range with this number, below `count`.
-    fn get(self, mut number: usize) -> Range<usize> {
+    pub(crate) fn get(self, mut number: usize) -> Range<usize> {
         for (first, len, ranges) in self.batches() {
             if number < ranges {
                 return first + number * len..first + (number + 1) * len;

@@ -46,12 +46,12 @@ pub enum DenseActivations {
 /// How much of a model is read for a token. The tokens are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Read {
-    /// Of the head what the choice of a token can depend on, where that is faster; a sketch of it tells (see [`crate::head`]).
+    /// Of a large head what the choice of a token can depend on (see [`crate::head`]), and of large linears around a gate that is a
+    /// squared ReLU only rows and columns that meet no zeros.
     #[default]
     Auto,
     /// All of it.
     All,
-    /// Of the head the same, also where that is not faster; and of linears around a gate that is a squared ReLU only rows and
-    /// columns that meet no zeros: faster for single tokens, slower for prompts and several tokens together.
+    /// As little as can be, of small matrices too, where it is not faster.
     Least,
 }

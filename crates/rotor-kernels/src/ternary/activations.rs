@@ -15,6 +15,7 @@
 
 use super::kernel::{Arrangement, MAX_FEW, PanelTokens, Preparation, TernaryKernel, Token};
 use super::layout::TRIOS_COLS;
+use super::lookup::QuantizedRows;
 use super::padded_cols;
 use crate::dispatch::Kernels;
 use crate::isa::Isa;
@@ -313,8 +314,10 @@ impl Activations {
         self.sums[row]
     }
 
-    pub(super) fn stride(&self) -> usize {
-        self.stride
+    /// All rows.
+    pub(super) fn quantized_rows(&self) -> QuantizedRows<'_> {
+        let (values, stride) = (&self.quantized[..], self.stride);
+        QuantizedRows { values, stride, count: self.rows(), digits: self.precision.digits() }
     }
 
     pub(super) fn quantized_from(&self, row: usize) -> &[i8] {

@@ -58,8 +58,11 @@ const MIN_SMALL: u32 = 2;
 /// int16 that [`arrange`] makes of a token's 96 columns: for each `v` four pairs of bytes, then four more.
 const ARRANGED: usize = 64;
 
+/// Bytes of a row's codes in a chunk.
+pub(super) const ROW_CODES: usize = STEPS * LINE / TILE_ROWS;
+
 /// Behind the tables a number for each token: of a quad the first has a bit for each window whose tables are of int8.
-const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: STEPS * LINE / TILE_ROWS, sums: TABLES * LANES + 1 };
+const CHUNK: Chunk = Chunk { cols: TRIOS_COLS, codes: ROW_CODES, sums: TABLES * LANES + 1 };
 
 /// The tables of a step for four tokens: of int16 `[2 tables][4 tokens]`, of int8 `[4 tokens]`, each with both tables.
 type Step = [[i16; LANES]; 2 * QUAD];
@@ -148,7 +151,7 @@ fn ask_ahead(line: &[u8; LINE]) {
 /// The indices of each 16 rows, garbage above bit 4 of a byte, as the lines that the module head draws.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn write_codes<const INDICES: usize>([first, second]: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
+pub(super) fn write_codes<const INDICES: usize>([first, second]: [[__m512i; INDICES]; 2], codes: &mut [u8]) {
     let (mask, second_table) = (_mm512_set1_epi8(31), _mm512_set1_epi16(1 << 13));
     let marked = |index| _mm512_or_si512(_mm512_and_si512(index, mask), second_table);
     let lower = load_words(&EVEN);

@@ -49,7 +49,7 @@ static TRIOS_PERMUTE: TernaryKernel = TernaryKernel {
     ..TRIOS
 };
 
-static CODES_PERMUTE: TernaryKernel = TernaryKernel {
+pub(super) static CODES_PERMUTE: TernaryKernel = TernaryKernel {
     name: "codes-permute",
     many: &[Many::Panel(panel(avx512_vnni::unpack)), Many::Lookup(avx512_permute::CODES)],
     many_exact: Some(&avx512_groups::CODES),

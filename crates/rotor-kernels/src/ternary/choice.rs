@@ -137,6 +137,13 @@ impl Choice {
         let way = name.split_once('-').map_or(String::new(), |(_, way)| format!("-{way}"));
         self.kernels.ternary_kernel(&format!("codes{way}")).or_else(|| self.kernels.ternary_kernel("codes"))
     }
+
+    /// Whether many tokens are multiplied by fives without a detour, and so about as fast as by what this matrix would be else.
+    pub fn takes_fives(&self, shape: (usize, usize), skips: Skips) -> bool {
+        let tables = self.kernels.ternary.fives.and_then(|fives| fives.tables);
+        let (dense, tables) = (self.fives_for(shape, skips), tables.map(|tables| tables.kernel));
+        dense.zip(tables).is_some_and(|(dense, tables)| std::ptr::eq(dense, tables))
+    }
 }
 
 /// The first kernel of the layout that takes the least time for as many rows of `cols` weights as `tiles` holds, all of them

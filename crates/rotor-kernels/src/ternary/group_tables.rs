@@ -12,7 +12,7 @@
 use super::TILE_ROWS;
 use super::activations::Precision;
 use super::grouped::Groups;
-use super::lookup::{DecodeTiles, LookupScratch, Part, Parts, Worker, decode_all};
+use super::lookup::{CodedTiles, DecodeTiles, LookupScratch, Part, Parts, Worker, decode_all};
 use super::matrix::TernaryMatrix;
 use crate::dispatch::Kernels;
 use crate::epilogue::Epilogue;
@@ -105,8 +105,9 @@ impl TernaryMatrix {
         let x = groups.x;
         let digits = if x.precision() == Precision::Int8 { 1 } else { 2 };
         let per_quad = QUAD / digits;
-        let codes_len = decode_all(self, tables.decode, (tables.cols, tables.tables), pool, scratch);
-        let parts = Parts::new(self, pool, (QUADS * per_quad, ROWS), x.tokens());
+        let weights = CodedTiles { matrix: self, decode: tables.decode };
+        let codes_len = decode_all(&weights, (tables.cols, tables.tables), pool, scratch);
+        let parts = Parts::new(self.rows(), pool, (QUADS * per_quad, ROWS), x.tokens());
         let (codes, workers) = (&scratch.codes[..codes_len], SharedMut::new(&mut scratch.workers));
         let out = SharedMut::new(out);
         pool.run(parts.tasks(x.tokens()), |worker, number| {

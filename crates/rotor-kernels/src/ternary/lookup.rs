@@ -14,9 +14,9 @@
 //! it alone: of 32 columns `32 * 128 = 4096`, of 96 columns 12288; the worst input spills every seventh or second chunk, most
 //! inputs hardly ever.
 
+use super::TILE_ROWS;
 use super::grouped::Groups;
 use super::matrix::{Scratch, Sums, TernaryMatrix};
-use super::{Activations, TILE_ROWS};
 use crate::dispatch::Kernels;
 use crate::epilogue::Epilogue;
 use crate::lines::Lines;
@@ -148,6 +148,59 @@ impl Worker {
     }
 }
 
+/// Weights that can be turned into codes.
+pub(super) trait Coded: Sync {
+    /// Rows.
+    fn rows(&self) -> usize;
+
+    /// Columns, in the order of the codes.
+    fn cols(&self) -> usize;
+
+    /// In how many parts rows are turned into codes.
+    fn parts(&self) -> usize;
+
+    /// Writes the codes of a part's rows, as [`LookupKernels::decode`] says.
+    fn decode(&self, part: usize, codes: &SharedMut<'_, u8>, code_rows: usize);
+}
+
+/// Tiles, and what turns them into codes.
+pub(super) struct CodedTiles<'a> {
+    pub(super) matrix: &'a TernaryMatrix,
+    pub(super) decode: DecodeTiles,
+}
+
+impl Coded for CodedTiles<'_> {
+    fn rows(&self) -> usize {
+        self.matrix.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.matrix.cols()
+    }
+
+    fn parts(&self) -> usize {
+        self.matrix.tile_count().div_ceil(RUN)
+    }
+
+    fn decode(&self, part: usize, codes: &SharedMut<'_, u8>, code_rows: usize) {
+        let tiles = part * RUN..((part + 1) * RUN).min(self.matrix.tile_count());
+        let (packed, first_row) = (self.matrix.tiles(tiles.clone()), tiles.start * TILE_ROWS);
+        // SAFETY: every part writes the codes of its own rows only. The kernel comes from a `Kernels` value, whose ISA the CPU has.
+        unsafe { (self.decode)(packed, self.matrix.cols(), codes, code_rows, first_row) };
+    }
+}
+
+/// Rows of int8 values that are multiplied, those of a token's digits together.
+#[derive(Clone, Copy)]
+pub(super) struct QuantizedRows<'a> {
+    pub(super) values: &'a [i8],
+    /// From one row to the next, no less than the columns in whole chunks.
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    /// Rows of a token.
+    pub(super) digits: usize,
+}
+
 /// A product by lookup whose codes are ready.
 struct Lookup<'a> {
     tile: &'static TokenTile,
@@ -157,34 +210,34 @@ struct Lookup<'a> {
     columns: usize,
 }
 
-impl TernaryMatrix {
-    /// Decodes the weights to codes once, then runs one task per tile of tokens and part of the rows.
-    pub(super) fn multiply_by_lookup<T: Send>(
-        &self,
-        kernels: &LookupKernels,
-        pool: &Pool,
-        x: &Activations,
-        scratch: &mut Scratch,
-        out: &mut [T],
-        finish: impl Fn(Sums<'_>, &mut [T]) + Sync,
-    ) {
-        self.by_lookup(kernels, pool, x, scratch, out, |lookup, worker, part, out| {
-            lookup.add_up(0..lookup.columns / lookup.chunk.cols, part.rows.clone(), worker);
-            for first in part.live.clone().step_by(TURN_ROWS) {
-                let rows = first..(first + TURN_ROWS).min(part.live.end);
-                let padded = rows.len().next_multiple_of(TILE_ROWS);
-                lookup.turn(worker, first - part.rows.start, padded);
-                for (token, sums) in worker.by_token.chunks_exact(padded).take(part.tokens).enumerate() {
-                    let token = part.first + token;
-                    // SAFETY: each task owns its tokens' part of the rows.
-                    let out = unsafe { out.slice(token * self.rows() + rows.start, rows.len()) };
-                    finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
-                }
+/// Decodes the weights to codes once, then runs one task per tile of tokens and part of the rows.
+pub(super) fn multiply_by_lookup<T: Send>(
+    weights: &impl Coded,
+    kernels: &LookupKernels,
+    pool: &Pool,
+    x: QuantizedRows<'_>,
+    scratch: &mut LookupScratch,
+    out: &mut [T],
+    finish: impl Fn(Sums<'_>, &mut [T]) + Sync,
+) {
+    by_lookup(weights, kernels, pool, x, scratch, out, |lookup, worker, part, out| {
+        lookup.add_up(0..lookup.columns / lookup.chunk.cols, part.rows.clone(), worker);
+        for first in part.live.clone().step_by(TURN_ROWS) {
+            let rows = first..(first + TURN_ROWS).min(part.live.end);
+            let padded = rows.len().next_multiple_of(TILE_ROWS);
+            lookup.turn(worker, first - part.rows.start, padded);
+            for (token, sums) in worker.by_token.chunks_exact(padded).take(part.tokens).enumerate() {
+                let token = part.first + token;
+                // SAFETY: each task owns its tokens' part of the rows.
+                let out = unsafe { out.slice(token * weights.rows() + rows.start, rows.len()) };
+                finish(Sums { token, row: rows.start, sums: &sums[..rows.len()] }, out);
             }
-        });
-    }
+        }
+    });
+}
 
-    /// As [`TernaryMatrix::multiply_by_lookup`], group by group.
+impl TernaryMatrix {
+    /// As [`multiply_by_lookup`], group by group.
     pub(super) fn multiply_groups_by_lookup(
         &self,
         kernels: &Kernels,
@@ -196,7 +249,8 @@ impl TernaryMatrix {
     ) {
         let x = groups.x;
         let digits = x.precision().digits();
-        self.by_lookup(lookup, pool, x, scratch, out, |lookup, worker, part, out| {
+        let weights = CodedTiles { matrix: self, decode: lookup.decode };
+        by_lookup(&weights, lookup, pool, x.quantized_rows(), &mut scratch.lookup, out, |lookup, worker, part, out| {
             let rows = part.rows.len();
             // Parts are whole tokens, so that no token's digits are parted.
             let tokens = part.first / digits..(part.first + part.tokens) / digits;
@@ -228,64 +282,54 @@ impl TernaryMatrix {
             }
         });
     }
+}
 
-    fn by_lookup<T: Send>(
-        &self,
-        kernels: &LookupKernels,
-        pool: &Pool,
-        x: &Activations,
-        scratch: &mut Scratch,
-        out: &mut [T],
-        task: impl Fn(&Lookup<'_>, &mut Worker, &Part, &SharedMut<'_, T>) + Sync,
-    ) {
-        let scratch = &mut scratch.lookup;
-        let codes_len = decode_all(self, kernels.decode, (kernels.chunk.cols, kernels.chunk.codes), pool, scratch);
-        let digits = x.precision().digits();
-        let tile_tokens = kernels.most_tokens() / digits * digits;
-        let parts = Parts::new(self, pool, (tile_tokens, TASK_SUMS / tile_tokens), x.rows());
-        let columns = self.cols().next_multiple_of(kernels.chunk.cols);
-        let codes = &scratch.codes[..codes_len];
-        let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
-        pool.run(parts.tasks(x.rows()), |worker, number| {
-            let part = parts.part(number, x.rows(), self.rows());
-            // Parts are whole tiles, so the last ones may be empty.
-            if part.live.is_empty() {
-                return;
-            }
-            // SAFETY: a worker runs one task at a time.
-            let worker = unsafe { &mut workers.slice(worker, 1)[0] };
-            let tile = kernels.tile(part.tokens);
-            worker.reserve(kernels.chunk, columns, part.rows.len(), tile.tokens);
-            // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the buffer holds all columns, and
-            // activations are padded to no fewer.
-            unsafe { (tile.arrange)(x.quantized_from(part.first), x.stride(), part.tokens, &mut worker.arranged) };
-            let lookup = Lookup { tile, chunk: kernels.chunk, codes, code_rows: parts.code_rows, columns };
-            task(&lookup, worker, &part, &out);
-        });
-    }
+fn by_lookup<T: Send>(
+    weights: &impl Coded,
+    kernels: &LookupKernels,
+    pool: &Pool,
+    x: QuantizedRows<'_>,
+    scratch: &mut LookupScratch,
+    out: &mut [T],
+    task: impl Fn(&Lookup<'_>, &mut Worker, &Part, &SharedMut<'_, T>) + Sync,
+) {
+    let codes_len = decode_all(weights, (kernels.chunk.cols, kernels.chunk.codes), pool, scratch);
+    let tile_tokens = kernels.most_tokens() / x.digits * x.digits;
+    let parts = Parts::new(weights.rows(), pool, (tile_tokens, TASK_SUMS / tile_tokens), x.count);
+    let columns = weights.cols().next_multiple_of(kernels.chunk.cols);
+    let codes = &scratch.codes[..codes_len];
+    let (workers, out) = (SharedMut::new(&mut scratch.workers), SharedMut::new(out));
+    pool.run(parts.tasks(x.count), |worker, number| {
+        let part = parts.part(number, x.count, weights.rows());
+        // Parts are whole tiles, so the last ones may be empty.
+        if part.live.is_empty() {
+            return;
+        }
+        // SAFETY: a worker runs one task at a time.
+        let worker = unsafe { &mut workers.slice(worker, 1)[0] };
+        let tile = kernels.tile(part.tokens);
+        worker.reserve(kernels.chunk, columns, part.rows.len(), tile.tokens);
+        // SAFETY: these kernels come from a `Kernels` value, whose ISA the CPU has; the buffer holds all columns, and
+        // activations are padded to no fewer.
+        unsafe { (tile.arrange)(&x.values[part.first * x.stride..], x.stride, part.tokens, &mut worker.arranged) };
+        let lookup = Lookup { tile, chunk: kernels.chunk, codes, code_rows: parts.code_rows, columns };
+        task(&lookup, worker, &part, &out);
+    });
 }
 
 /// Turns all weights into codes, in parallel, `code_bytes` of each row for `chunk_cols` columns; returns their length in the
 /// scratch memory.
 pub(super) fn decode_all(
-    matrix: &TernaryMatrix,
-    decode: DecodeTiles,
+    weights: &impl Coded,
     (chunk_cols, code_bytes): (usize, usize),
     pool: &Pool,
     scratch: &mut LookupScratch,
 ) -> usize {
-    let tile_count = matrix.tile_count();
-    let code_rows = tile_count * TILE_ROWS;
-    let codes_len = matrix.cols().div_ceil(chunk_cols) * code_rows * code_bytes;
+    let code_rows = weights.rows().next_multiple_of(TILE_ROWS);
+    let codes_len = weights.cols().div_ceil(chunk_cols) * code_rows * code_bytes;
     scratch.reserve(pool.threads(), codes_len);
     let codes = SharedMut::new(&mut scratch.codes[..codes_len]);
-    pool.run(tile_count.div_ceil(RUN), |_, task| {
-        let tiles = task * RUN..((task + 1) * RUN).min(tile_count);
-        let (packed, first_row) = (matrix.tiles(tiles.clone()), tiles.start * TILE_ROWS);
-        // SAFETY: every task writes the codes of its own rows only. The kernel comes from a `Kernels` value, whose ISA the CPU
-        // has.
-        unsafe { decode(packed, matrix.cols(), &codes, code_rows, first_row) };
-    });
+    pool.run(weights.parts(), |_, part| weights.decode(part, &codes, code_rows));
     codes_len
 }
 
@@ -346,17 +390,13 @@ pub(super) struct Part {
 }
 
 impl Parts {
-    pub(super) fn new(
-        matrix: &TernaryMatrix,
-        pool: &Pool,
-        (tile_tokens, most_rows): (usize, usize),
-        tokens: usize,
-    ) -> Parts {
+    pub(super) fn new(rows: usize, pool: &Pool, (tile_tokens, most_rows): (usize, usize), tokens: usize) -> Parts {
         let token_tiles = tokens.div_ceil(tile_tokens);
-        let code_rows = matrix.tile_count() * TILE_ROWS;
+        let tile_count = rows.div_ceil(TILE_ROWS);
+        let code_rows = tile_count * TILE_ROWS;
         let wanted = pool.threads().div_ceil(token_tiles).max(code_rows.div_ceil(most_rows));
-        let row_parts = wanted.min(matrix.tile_count());
-        let part_rows = matrix.tile_count().div_ceil(row_parts) * TILE_ROWS;
+        let row_parts = wanted.min(tile_count);
+        let part_rows = tile_count.div_ceil(row_parts) * TILE_ROWS;
         Parts { tokens: tile_tokens, row_parts, part_rows, code_rows }
     }
 

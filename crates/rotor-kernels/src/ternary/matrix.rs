@@ -7,7 +7,7 @@ use super::grouped::{GroupScales, Groups, group_cols};
 use super::kernel::TernaryKernel;
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
-use super::lookup::{LookupKernels, LookupScratch};
+use super::lookup::{CodedTiles, LookupKernels, LookupScratch, multiply_by_lookup};
 use super::tiles::{PassMemory, Tiles, Weights};
 use super::{Activations, Precision, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::Buffer;
@@ -282,7 +282,11 @@ impl TernaryMatrix {
         self.check(kernels, x, out.len());
         assert!(x.precision() == Precision::Int8, "int8 activations");
         if let Some(lookup) = self.kernel.lookup(x.rows()) {
-            return self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| out.copy_from_slice(sums.sums));
+            let weights = CodedTiles { matrix: self, decode: lookup.decode };
+            let (x, scratch) = (x.quantized_rows(), &mut scratch.lookup);
+            return multiply_by_lookup(&weights, lookup, pool, x, scratch, out, |sums, out| {
+                out.copy_from_slice(sums.sums)
+            });
         }
         x.prepare(self.kernel, None, pool);
         let out = SharedMut::new(out);
@@ -347,10 +351,14 @@ impl TernaryMatrix {
     ) {
         match self.groups(x, scales) {
             Some(groups) => self.multiply_groups_by_lookup(kernels, lookup, pool, groups, scratch, (epilogue, out)),
-            None => self.multiply_by_lookup(lookup, pool, x, scratch, out, |sums, out| {
-                let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
-                kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
-            }),
+            None => {
+                let weights = CodedTiles { matrix: self, decode: lookup.decode };
+                let (rows, scratch) = (x.quantized_rows(), &mut scratch.lookup);
+                multiply_by_lookup(&weights, lookup, pool, rows, scratch, out, |sums, out| {
+                    let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
+                    kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
+                });
+            }
         }
     }
 

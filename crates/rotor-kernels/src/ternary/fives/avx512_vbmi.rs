@@ -7,12 +7,19 @@
 //! Bounds. A field adds at most `4 * 2 * 64 * 128 = 2^16` to a lane for each line of a row, and `2 * 64 * 128 = 2^14` to a row for
 //! each column: [`super::MAX_SIDE`] lines or columns fit int32.
 
-use super::{Active, BLOCK_ROWS, DIGITS, FivesKernels, LINE, LINE_WEIGHTS};
+use super::{Active, BLOCK_ROWS, DIGITS, FivesKernels, LINE, LINE_WEIGHTS, MAX_TOKENS};
 use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: FivesKernels = FivesKernels { rows, columns, active, codes_of_rows, codes_of_columns };
+pub(crate) static KERNELS: FivesKernels = FivesKernels {
+    rows,
+    columns,
+    active,
+    codes_of_rows,
+    codes_of_columns,
+    tables: Some(&super::avx512_permute::TABLES),
+};
 
 /// How far ahead rows are fetched, in bytes.
 const ROWS_AHEAD: usize = 8192;
@@ -42,7 +49,7 @@ static TABLES: [[u8; 64]; 3] = {
 };
 
 #[derive(Clone, Copy)]
-struct Decoder {
+pub(super) struct Decoder {
     tables: [__m512i; 3],
     /// Of the fields; the last is also what bytes are compared with.
     masks: [__m512i; 4],
@@ -51,7 +58,7 @@ struct Decoder {
 impl Decoder {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    fn new() -> Decoder {
+    pub(super) fn new() -> Decoder {
         let [a, b, c] = &TABLES;
         let masks = [_mm512_set1_epi8(3), _mm512_set1_epi8(12), _mm512_set1_epi8(48), _mm512_set1_epi8(-64)];
         Decoder { tables: [load(a), load(b), load(c)], masks }
@@ -60,7 +67,7 @@ impl Decoder {
     /// Bytes of four fields, and bytes with the fifth in their upper bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    fn decode(self, bytes: __m512i) -> [__m512i; 2] {
+    pub(super) fn decode(self, bytes: __m512i) -> [__m512i; 2] {
         let above = _mm512_subs_epu8(bytes, self.masks[3]);
         let [four, wrong, fifth_wrong] = self.tables;
         let wrong = _mm512_permutexvar_epi8(above, wrong);
@@ -78,7 +85,7 @@ impl Decoder {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; LINE]) -> __m512i {
+pub(super) fn load(bytes: &[u8; LINE]) -> __m512i {
     // SAFETY: 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
@@ -86,14 +93,14 @@ fn load(bytes: &[u8; LINE]) -> __m512i {
 /// Fetches a line; any address may be asked for.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch(line: *const u8) {
+pub(super) fn fetch(line: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(line.cast());
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
     match tokens {
-        [a] => rows_of(a, bytes, row_lines, list, out),
+        [a] => fours_of(a, bytes, row_lines, list, out),
         [a, b] => pairs_of([a, b], bytes, row_lines, list, out),
         [a, b, c] => pairs_of([a, b, c], bytes, row_lines, list, out),
         [a, b, c, d] => pairs_of([a, b, c, d], bytes, row_lines, list, out),
@@ -101,27 +108,111 @@ fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mu
     }
 }
 
-#[inline]
+/// Four rows at a time, whose sums are added up across their lanes together.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn rows_of(x: &[i8], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
+fn fours_of(x: &[i8], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
     let (decoder, row_bytes) = (Decoder::new(), row_lines * LINE);
     let at = |place: u32| bytes.as_ptr().wrapping_add(place as usize * row_bytes);
     let ahead = fetch_first(bytes, row_bytes, list);
-    for (i, place) in list.iter().enumerate() {
-        let row = &bytes[*place as usize * row_bytes..][..row_bytes];
-        let next = at(list[(i + ahead).min(list.len() - 1)]);
-        let mut sums = [_mm512_setzero_si512(); DIGITS];
-        for (line, bytes) in row.as_chunks::<LINE>().0.iter().enumerate() {
-            fetch(next.wrapping_add(line * LINE));
-            let fields = decoder.decode(load(bytes));
-            for (digit, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: a token has 320 activations for each line (the kernel's contract).
-                let x = unsafe { _mm512_loadu_si512(x.as_ptr().add((line * DIGITS + digit) * LINE).cast()) };
-                *sum = _mm512_dpbusd_epi32(*sum, decoder.field(fields, digit), x);
+    for (four, (places, out)) in list.chunks(4).zip(out.chunks_mut(4)).enumerate() {
+        let mut totals = [_mm512_setzero_si512(); 4];
+        for (at_row, total) in totals.iter_mut().enumerate() {
+            // Rows that the last four lack are multiplied again.
+            let row = &bytes[places[at_row.min(places.len() - 1)] as usize * row_bytes..][..row_bytes];
+            let next = at(list[(4 * four + at_row + ahead).min(list.len() - 1)]);
+            let mut sums = [_mm512_setzero_si512(); DIGITS];
+            for (line, bytes) in row.as_chunks::<LINE>().0.iter().enumerate() {
+                fetch(next.wrapping_add(line * LINE));
+                let fields = decoder.decode(load(bytes));
+                for (digit, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: a token has 320 activations for each line (the kernel's contract).
+                    let x = unsafe { _mm512_loadu_si512(x.as_ptr().add((line * DIGITS + digit) * LINE).cast()) };
+                    *sum = _mm512_dpbusd_epi32(*sum, decoder.field(fields, digit), x);
+                }
+            }
+            let [a, b, c, d, e] = sums;
+            let (b, c) = (_mm512_srai_epi32::<2>(b), _mm512_srai_epi32::<4>(c));
+            let de = _mm512_srai_epi32::<6>(_mm512_add_epi32(d, e));
+            *total = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, de));
+        }
+        out.copy_from_slice(&across(totals)[..places.len()]);
+    }
+}
+
+/// Where a digit of a byte is, of the vectors that [`pairs_of`] makes of its fields, and whether it counts four times there.
+const FIELDS: [(usize, usize); DIGITS] = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)];
+
+/// Two rows at a time, so that activations are loaded once for both. The registers have room for two sums of each row and token,
+/// not for one of each digit: fields are shifted to the first or the second place of a byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[expect(clippy::needless_range_loop, reason = "one number goes through registers of fields, activations and sums")]
+fn pairs_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
+    let (decoder, row_bytes) = (Decoder::new(), row_lines * LINE);
+    let ahead = fetch_first(bytes, row_bytes, list);
+    for (pair, places) in list.chunks(2).enumerate() {
+        // A last row without a partner is multiplied twice.
+        let (first, last) = (places[0] as usize, places[places.len() - 1] as usize);
+        let rows = [&bytes[first * row_bytes..][..row_bytes], &bytes[last * row_bytes..][..row_bytes]];
+        let next = list[(2 * pair + ahead).min(list.len() - 1)] as usize;
+        let after = list[(2 * pair + ahead + 1).min(list.len() - 1)] as usize;
+        let next = [bytes.as_ptr().wrapping_add(next * row_bytes), bytes.as_ptr().wrapping_add(after * row_bytes)];
+        let mut sums = [[[_mm512_setzero_si512(); 2]; N]; 2];
+        for line in 0..row_lines {
+            let mut fields = [[_mm512_setzero_si512(); 3]; 2];
+            for row in 0..2 {
+                fetch(next[row].wrapping_add(line * LINE));
+                // SAFETY: a line of the row.
+                let bytes = unsafe { _mm512_loadu_si512(rows[row].as_ptr().add(line * LINE).cast()) };
+                let [four, fifth] = decoder.decode(bytes);
+                fields[row] = [four, _mm512_srli_epi16::<4>(four), _mm512_srli_epi16::<4>(fifth)];
+            }
+            for digit in 0..DIGITS {
+                let (from, place) = FIELDS[digit];
+                let mut codes = [_mm512_setzero_si512(); 2];
+                for row in 0..2 {
+                    codes[row] = _mm512_and_si512(fields[row][from], decoder.masks[place]);
+                }
+                for token in 0..N {
+                    let at = (line * DIGITS + digit) * LINE;
+                    // SAFETY: tokens have 320 activations for each line (the kernel's contract).
+                    let x = unsafe { _mm512_loadu_si512(tokens[token].as_ptr().add(at).cast()) };
+                    for row in 0..2 {
+                        sums[row][token][place] = _mm512_dpbusd_epi32(sums[row][token][place], codes[row], x);
+                    }
+                }
             }
         }
-        out[i] = _mm512_reduce_add_epi32(total(sums));
+        let mut totals = [[_mm512_setzero_si512(); 4]; 2];
+        for token in 0..N {
+            for row in 0..2 {
+                let [one, four] = sums[row][token];
+                totals[token / 2][token % 2 * 2 + row] = _mm512_add_epi32(one, _mm512_srai_epi32::<2>(four));
+            }
+        }
+        let totals = [across(totals[0]), if N > 2 { across(totals[1]) } else { [0; 4] }];
+        for token in 0..N {
+            let at = token * list.len() + 2 * pair;
+            for row in 0..places.len() {
+                out[at + row] = totals[token / 2][token % 2 * 2 + row];
+            }
+        }
     }
+}
+
+/// The sums of the lanes of four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn across([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    let mut out = [0; 4];
+    // SAFETY: 16 writable bytes; the store needs no alignment.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), sums) };
+    out
 }
 
 /// Fetches the first rows of a list; returns how many rows ahead others are to be fetched.
@@ -137,93 +228,23 @@ fn fetch_first(bytes: &[u8], row_bytes: usize, list: &[u32]) -> usize {
     ahead
 }
 
-/// Two rows at a time, so that activations are loaded once for both. Fields are shifted into place: the registers have room for
-/// one sum of each row and token, not for one of each digit.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-#[expect(clippy::needless_range_loop, reason = "one number goes through registers of fields, activations and sums")]
-fn pairs_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
-    let (decoder, row_bytes, three) = (Decoder::new(), row_lines * LINE, _mm512_set1_epi8(3));
-    let ahead = fetch_first(bytes, row_bytes, list);
-    for (pair, places) in list.chunks(2).enumerate() {
-        // A last row without a partner is multiplied twice.
-        let (first, last) = (places[0] as usize, places[places.len() - 1] as usize);
-        let rows = [&bytes[first * row_bytes..][..row_bytes], &bytes[last * row_bytes..][..row_bytes]];
-        let next = list[(2 * pair + ahead).min(list.len() - 1)] as usize;
-        let after = list[(2 * pair + ahead + 1).min(list.len() - 1)] as usize;
-        let next = [bytes.as_ptr().wrapping_add(next * row_bytes), bytes.as_ptr().wrapping_add(after * row_bytes)];
-        let mut sums = [[_mm512_setzero_si512(); N]; 2];
-        for line in 0..row_lines {
-            let mut fields = [[_mm512_setzero_si512(); 2]; 2];
-            for row in 0..2 {
-                fetch(next[row].wrapping_add(line * LINE));
-                // SAFETY: a line of the row.
-                let bytes = unsafe { _mm512_loadu_si512(rows[row].as_ptr().add(line * LINE).cast()) };
-                fields[row] = decoder.decode(bytes);
-            }
-            for digit in 0..DIGITS {
-                let mut codes = [_mm512_setzero_si512(); 2];
-                for row in 0..2 {
-                    let [four, fifth] = fields[row];
-                    let shifted = match digit {
-                        0 => four,
-                        1 => _mm512_srli_epi16::<2>(four),
-                        2 => _mm512_srli_epi16::<4>(four),
-                        3 => _mm512_srli_epi16::<6>(four),
-                        _ => _mm512_srli_epi16::<6>(fifth),
-                    };
-                    codes[row] = _mm512_and_si512(shifted, three);
-                }
-                for token in 0..N {
-                    let at = (line * DIGITS + digit) * LINE;
-                    // SAFETY: tokens have 320 activations for each line (the kernel's contract).
-                    let x = unsafe { _mm512_loadu_si512(tokens[token].as_ptr().add(at).cast()) };
-                    sums[0][token] = _mm512_dpbusd_epi32(sums[0][token], codes[0], x);
-                    sums[1][token] = _mm512_dpbusd_epi32(sums[1][token], codes[1], x);
-                }
-            }
-        }
-        for token in 0..N {
-            let at = token * list.len() + 2 * pair;
-            out[at + places.len() - 1] = _mm512_reduce_add_epi32(sums[1][token]);
-            out[at] = _mm512_reduce_add_epi32(sums[0][token]);
-        }
-    }
-}
-
-/// The sum of the accumulators of five digits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn total([a, b, c, d, e]: [__m512i; DIGITS]) -> __m512i {
-    let ab = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
-    let de = _mm512_srai_epi32::<6>(_mm512_add_epi32(d, e));
-    _mm512_add_epi32(ab, _mm512_add_epi32(_mm512_srai_epi32::<4>(c), de))
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn columns(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]) {
     match (tokens, sums) {
-        // The registers hold the sums of half a slice, or with several tokens those of a quarter or a part of its digits, beside
-        // what decoding needs.
-        ([a], [s, ..]) => columns_of::<1, 2, 0, 5>([a], slice, places, [s]),
-        ([a, b], [s, t, ..]) => columns_of::<2, 1, 0, 5>([a, b], slice, places, [s, t]),
-        ([a, b, c], [s, t, u, ..]) => {
-            columns_of::<3, 1, 0, 3>([a, b, c], slice, places, [s, t, u]);
-            columns_of::<3, 1, 3, 5>([a, b, c], slice, places, [s, t, u]);
-        }
-        ([a, b, c, d], [s, t, u, v, ..]) => {
-            columns_of::<4, 1, 0, 3>([a, b, c, d], slice, places, [s, t, u, v]);
-            columns_of::<4, 1, 3, 5>([a, b, c, d], slice, places, [s, t, u, v]);
-        }
+        // The registers hold the sums of half a slice, or of a quarter with several tokens, beside what decoding needs.
+        ([a], [s, ..]) => columns_of::<1, 2>([a], slice, places, [s]),
+        ([a, b], [s, t, ..]) => columns_of::<2, 1>([a, b], slice, places, [s, t]),
+        ([a, b, c], [s, t, u, ..]) => columns_of::<3, 1>([a, b, c], slice, places, [s, t, u]),
+        ([a, b, c, d], [s, t, u, v, ..]) => columns_of::<4, 1>([a, b, c, d], slice, places, [s, t, u, v]),
         _ => unreachable!("one to four tokens and their sums"),
     }
 }
 
-/// Sums of the digits `FROM..TO` of a slice for `N` tokens, `M` times 16 rows of each digit at a time.
+/// Sums of a slice for `N` tokens, `M` times 16 rows of each digit at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[expect(clippy::needless_range_loop, reason = "one number goes through registers of fields, activations and sums")]
-fn columns_of<const N: usize, const M: usize, const FROM: usize, const TO: usize>(
+fn columns_of<const N: usize, const M: usize>(
     tokens: [&[i8]; N],
     slice: &[u8],
     places: &[u32],
@@ -277,7 +298,7 @@ fn columns_of<const N: usize, const M: usize, const FROM: usize, const TO: usize
                         _mm512_unpackhi_epi16(ab, cd)
                     };
                     let fields = decoder.decode(four);
-                    for digit in FROM..TO {
+                    for digit in 0..DIGITS {
                         let field = decoder.field(fields, digit);
                         for token in 0..N {
                             acc[token][m][digit] = _mm512_dpbusd_epi32(acc[token][m][digit], field, x[token]);
@@ -287,7 +308,7 @@ fn columns_of<const N: usize, const M: usize, const FROM: usize, const TO: usize
             }
             for token in 0..N {
                 for m in 0..M {
-                    for digit in FROM..TO {
+                    for digit in 0..DIGITS {
                         let at = sums[token][64 * digit + 16 * (sixteen + m)..][..16].as_mut_ptr();
                         // SAFETY: 16 readable and writable sums; no access needs alignment.
                         unsafe {
@@ -310,26 +331,36 @@ fn columns_of<const N: usize, const M: usize, const FROM: usize, const TO: usize
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn active(x: &[i8], places: &[u32], active: &mut Active) {
-    let (whole, rest) = x.as_chunks::<16>();
-    let (whole_places, rest_places) = places.as_chunks::<16>();
-    active.places.reserve(x.len() + 16);
-    active.x.reserve(x.len() + 16);
-    for (x, places) in whole.iter().zip(whole_places) {
-        let len = active.x.len();
-        // SAFETY: 16 activations and places, and room for as many more (reserved above); no access needs alignment.
+fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
+    let (whole, rest) = places.as_chunks::<16>();
+    active.places.reserve(places.len() + 16);
+    active.x.iter_mut().for_each(|x| x.reserve(places.len() + 16));
+    for (at, places) in whole.iter().enumerate() {
+        let mut any = _mm512_setzero_si512();
+        let mut x = [_mm512_setzero_si512(); MAX_TOKENS];
+        for (x, token) in x.iter_mut().zip(tokens) {
+            let token: &[i8; 16] = &token[16 * at..].as_chunks().0[0];
+            // SAFETY: 16 readable bytes; the load needs no alignment.
+            *x = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(token.as_ptr().cast()) });
+            any = _mm512_or_si512(any, *x);
+        }
+        let (mask, len) = (_mm512_test_epi32_mask(any, any), active.places.len());
+        // SAFETY: 16 places, and room for as many more of everything (reserved above), of which those that the mask tells are
+        // written; no access needs alignment.
         unsafe {
-            let x = _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()));
-            let mask = _mm512_test_epi32_mask(x, x);
             let places = _mm512_maskz_compress_epi32(mask, _mm512_loadu_si512(places.as_ptr().cast()));
             _mm512_storeu_si512(active.places.as_mut_ptr().add(len).cast(), places);
-            let x = _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(mask, x));
-            _mm_storeu_si128(active.x.as_mut_ptr().add(len).cast(), x);
             active.places.set_len(len + mask.count_ones() as usize);
-            active.x.set_len(len + mask.count_ones() as usize);
+            for (x, active) in x.iter().zip(&mut active.x).take(tokens.len()) {
+                let x = _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(mask, *x));
+                _mm_storeu_si128(active.as_mut_ptr().add(len).cast(), x);
+                active.set_len(len + mask.count_ones() as usize);
+            }
         }
     }
-    super::scalar::active(rest, rest_places, active);
+    let mut rests = [&[][..]; MAX_TOKENS];
+    rests.iter_mut().zip(tokens).for_each(|(rest, x)| *rest = &x[16 * whole.len()..]);
+    super::scalar::active(&rests[..tokens.len()], rest, active);
 }
 
 /// How far a field's two bits are rotated to be the first, second, third or fourth of a byte.
@@ -394,7 +425,7 @@ fn joined([a, b, c, d]: [__m512i; 4]) -> __m512i {
 /// Quarters of four vectors, the first of all in the first, and so on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+pub(super) fn transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (ab, cd) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
     let (ab_high, cd_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d));
     [
@@ -441,7 +472,7 @@ fn codes_of_columns(slice: &[u8], all: &[u32], tiles: &mut [u8]) {
 /// The bytes of four columns in turn, for the sixteens of rows with number `m` of each digit.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn side_by_side([a, b, c, d]: [__m512i; 4], m: usize) -> __m512i {
+pub(super) fn side_by_side([a, b, c, d]: [__m512i; 4], m: usize) -> __m512i {
     let (ab, cd) = if m < 2 {
         (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d))
     } else {

@@ -44,7 +44,10 @@
 //! all matrices share, and multiplied by a kernel for codes.
 
 #[cfg(target_arch = "x86_64")]
+mod avx512_permute;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vbmi;
+mod coded;
 mod matrix;
 mod places;
 mod products;
@@ -52,6 +55,7 @@ pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
 
+use coded::FivesTables;
 pub use matrix::{FivesMatrix, Skips};
 pub(crate) use products::FivesScratch;
 pub use products::{FivesLinear, SkipCounts, gate_up};
@@ -65,7 +69,7 @@ pub(crate) const LINE_WEIGHTS: usize = DIGITS * LINE;
 /// Rows within which places are shuffled.
 pub(crate) const BLOCK_ROWS: usize = 64;
 /// The most tokens that are multiplied by the weights as they are packed.
-const MOST_FEW: usize = 16;
+const MOST_FEW: usize = 21;
 /// The most tokens that a kernel takes at a time.
 pub(crate) const MAX_TOKENS: usize = 4;
 /// Places that follow the last column of a list, for what is fetched ahead.
@@ -86,10 +90,10 @@ pub(crate) struct FivesKernels {
     /// The contract: the places are inside the slice and go on by [`AHEAD`] beyond the activations of each of 1 to
     /// [`MAX_TOKENS`] tokens, which are as many as a multiple of four.
     pub columns: MultiplyColumns,
-    /// The columns whose activation is not zero.
+    /// The columns for which an activation of a token is not zero.
     ///
-    /// The contract: as many places as activations.
-    pub active: unsafe fn(x: &[i8], places: &[u32], active: &mut Active),
+    /// The contract: as many places as activations of each of 1 to [`MAX_TOKENS`] tokens.
+    pub active: unsafe fn(tokens: &[&[i8]], places: &[u32], active: &mut Active),
     /// Packs 64 rows of `cols` columns, in the order of their numbers, as two tiles of codes.
     ///
     /// The contract: `block` is the rows' bytes, `tiles` has room for two tiles.
@@ -98,6 +102,8 @@ pub(crate) struct FivesKernels {
     ///
     /// The contract: the places, one for each column, are inside the slice.
     pub codes_of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
+    /// What turns them into codes for tables of sums, where the ISA has such.
+    pub tables: Option<&'static FivesTables>,
 }
 
 /// Multiplies tokens by listed rows.
@@ -111,22 +117,25 @@ type MultiplyColumns = unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]],
 pub(crate) struct Active {
     /// [`AHEAD`] more than activations once they are complete.
     pub places: Vec<u32>,
-    /// A multiple of four once they are complete.
-    pub x: Vec<i8>,
+    /// Of each token; a multiple of four once they are complete.
+    pub x: [Vec<i8>; MAX_TOKENS],
 }
 
 impl Active {
     fn clear(&mut self, columns: usize) {
         self.places.clear();
-        self.x.clear();
         self.places.reserve(columns + LINE + AHEAD);
-        self.x.reserve(columns + LINE);
+        for x in &mut self.x {
+            x.clear();
+            x.reserve(columns + LINE);
+        }
     }
 
     /// Fills up to fours of columns with zeros, and lets places go on: what is fetched there has been read before.
     fn complete(&mut self) {
-        self.x.resize(self.x.len().next_multiple_of(4), 0);
-        self.places.resize(self.x.len() + AHEAD, self.places.last().copied().unwrap_or(0));
+        let columns = self.places.len().next_multiple_of(4);
+        self.x.iter_mut().for_each(|x| x.resize(columns, 0));
+        self.places.resize(columns + AHEAD, self.places.last().copied().unwrap_or(0));
     }
 }
 

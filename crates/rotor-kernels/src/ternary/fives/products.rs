@@ -8,12 +8,17 @@ use crate::epilogue::{Epilogue, Finish};
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use crate::ternary::kernel::TernaryKernel;
+use crate::ternary::lookup::multiply_by_lookup;
 use crate::ternary::{Activations, Precision, RowScales, Scratch, TILE_ROWS, TernaryLinear, TernaryMatrix};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where more of the rows or columns than this are needed, all are read, in the order of their places. Memory in order is
 /// faster by some, whatever the machine; both ways give the same integers.
 const SPARSE: f64 = 0.7;
+
+/// Columns that are not shared out among threads, where all are read.
+const UNIT: usize = 128;
 
 /// A linear in fives, and what becomes of its outputs.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +69,12 @@ impl std::ops::Sub for SkipCounts {
 #[derive(Debug, Default)]
 pub(crate) struct FivesScratch {
     workers: Vec<Worker>,
-    active: Active,
+    /// The number of the last product by columns.
+    job: u64,
     /// `[tokens][320 lines]`: activations of rows.
     x: Lines<i8>,
-    /// `[parts][slices][tokens][320]`.
-    sums: Vec<[i32; LINE_WEIGHTS]>,
+    /// `[pieces][tokens][320]`.
+    sums: Lines<i32>,
     /// A matrix as codes.
     codes: Option<Buffer<u8>>,
     pub(crate) counts: SkipCounts,
@@ -82,6 +88,9 @@ struct Worker {
     listed: Vec<i32>,
     sums: Vec<i32>,
     read: u64,
+    active: Active,
+    /// The product that `active` is for.
+    active_for: u64,
 }
 
 impl FivesScratch {
@@ -95,9 +104,9 @@ impl FivesScratch {
     }
 }
 
-/// `out = max(gate, 0)^2 * up` of one token, `gate` and `up` being linears of the same input and shape: rows of `up` are read only
-/// where the gate is above zero. Returns `false`, and leaves `out` as it is, where these kernels or these activations allow no
-/// such product in one job: several tokens, or activations that are not int8.
+/// `out = max(gate, 0)^2 * up` of a few tokens, `[tokens, rows]`, `gate` and `up` being linears of the same input and shape: rows of
+/// `up` are read only where the gate of one of the tokens is above zero. Returns `false`, and leaves `out` as it is, where these
+/// kernels or these activations allow no such product in one job: more tokens, or activations that are not int8.
 ///
 /// The outputs have the bits that the two linears after each other give them, but for the sign of zeros.
 ///
@@ -105,7 +114,7 @@ impl FivesScratch {
 /// Where the gate is not above zero, its square is zero, and so is the product, if `up` is a finite number. It is: `up` is
 /// `dot * scale / s`, rounded twice, and rounding is monotonic; so it is computed from the largest `dot`, `128 * cols`, the largest
 /// scale and the token's factor `s`. Where that is not finite, or `s` is not a positive number, all rows are multiplied; and so is
-/// the row of a gate that is not a number.
+/// the row of a gate that is not a number. Rows that are read for another token's sake are multiplied for all.
 ///
 /// # Panics
 /// If the shapes do not fit, or `up` cannot leave rows unread.
@@ -125,23 +134,32 @@ pub fn gate_up(
         up.matrix.skips == Skips::Rows && up.scales.fit(rows, cols),
         "rows that can be left unread, and their scales"
     );
-    let by_tiles = gate.matrix.kernel().lookup(x.rows()).is_none() && gate.matrix.kernel().panel(x.rows()).is_none();
+    let kernel = gate.matrix.kernel();
+    let by_tiles = kernel.lookup(x.rows()).is_none() && kernel.panel(x.rows()).is_none();
+    let few = x.tokens() <= MAX_TOKENS.min(kernel.few_tokens) && x.precision() == Precision::Int8;
     let plain = |scales: &RowScales| !matches!(scales, RowScales::Grouped(_));
-    if x.tokens() != 1 || x.precision() != Precision::Int8 || !by_tiles || !plain(gate.scales) || !plain(up.scales) {
+    if !few || !by_tiles || !plain(gate.scales) || !plain(up.scales) {
         return false;
     }
-    x.prepare(gate.matrix.kernel(), None, pool);
+    x.prepare(kernel, None, pool);
     let scratch = &mut scratch.fives;
     scratch.reserve(pool.threads());
-    copy_padded(x, 0..1, up.matrix.cols, &mut scratch.x);
-    let (workers, input) = (SharedMut::new(&mut scratch.workers), &scratch.x[..]);
-    let job = GateUp { kernels, gate, up, x, input, factor: x.factors()[0] };
+    let width = copy_padded(x, 0..x.tokens(), up.matrix.cols, &mut scratch.x);
+    let (workers, input) = (SharedMut::new(&mut scratch.workers), scratch.x.chunks_exact(width));
+    let mut inputs = [&[][..]; MAX_TOKENS];
+    inputs.iter_mut().zip(input).for_each(|(input, x)| *input = x);
+    let job = GateUp { kernels, gate, up, x, inputs };
     let shared = SharedMut::new(out);
     pool.run_ranges(rows.div_ceil(BLOCK_ROWS), |worker, blocks| {
-        let rows = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(rows);
-        // SAFETY: a worker runs one task at a time, and each task owns its rows.
-        let (worker, out) = unsafe { (&mut workers.slice(worker, 1)[0], shared.slice(rows.start, rows.len())) };
-        job.run(rows, worker, out);
+        let part = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(rows);
+        let mut out: [&mut [f32]; MAX_TOKENS] = Default::default();
+        for (token, out) in out.iter_mut().enumerate().take(x.tokens()) {
+            // SAFETY: each task owns its rows.
+            *out = unsafe { shared.slice(token * rows + part.start, part.len()) };
+        }
+        // SAFETY: a worker runs one task at a time.
+        let worker = unsafe { &mut workers.slice(worker, 1)[0] };
+        job.run(part, worker, &mut out[..x.tokens()]);
     });
     let read = scratch.take_read();
     scratch.counts.rows += rows as u64;
@@ -149,77 +167,89 @@ pub fn gate_up(
     true
 }
 
-/// A token's gate and what it lets through.
+/// Gates of a few tokens and what they let through.
 struct GateUp<'a> {
     kernels: &'a Kernels,
     gate: TernaryLinear<'a>,
     up: FivesLinear<'a>,
     x: &'a Activations,
-    input: &'a [i8],
-    factor: f32,
+    /// The activations in whole lines.
+    inputs: [&'a [i8]; MAX_TOKENS],
 }
 
 impl GateUp<'_> {
-    /// Whole blocks of rows, all gates first.
-    fn run(&self, rows: Range<usize>, worker: &mut Worker, out: &mut [f32]) {
-        let Worker { rows: listed_rows, places, listed, sums, read } = worker;
+    /// Whole blocks of rows, all gates first; `out` has each token's part.
+    fn run(&self, rows: Range<usize>, worker: &mut Worker, out: &mut [&mut [f32]]) {
+        let Worker { rows: listed_rows, places, listed, sums, read, .. } = worker;
         let up = &self.up;
         self.gates(rows.clone(), out);
-        let all = !self.is_bounded(rows.clone());
-        listed_rows.resize(rows.len(), 0);
-        let mut count = 0;
-        for (row, gate) in (rows.start as u32..).zip(&*out) {
-            listed_rows[count] = row;
-            // A gate that is not a number is not at most zero.
-            let idle = *gate <= 0.0 && !all;
-            count += usize::from(!idle);
-        }
-        listed_rows.truncate(count);
+        let all = (0..out.len()).any(|token| !self.is_bounded(token, rows.clone()));
+        // A gate that is not a number is not at most zero.
+        let is_idle = |row: &u32| !all && out.iter().all(|out| out[*row as usize - rows.start] <= 0.0);
+        list_where(rows.start as u32..rows.end as u32, |row| !is_idle(row), listed_rows);
         up.matrix.places_of(rows.clone(), listed_rows, places);
-        listed.resize(places.len(), 0);
-        sums.clear();
-        sums.resize(rows.len(), 0);
+        listed.resize(places.len() * out.len(), 0);
         if !places.is_empty() {
             let lines = row_lines(up.matrix.cols);
-            let x = &self.input[..lines * LINE_WEIGHTS];
             // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
-            // matrix.
-            unsafe { (up.matrix.kernels.rows)(&up.matrix.bytes, lines, places, &[x], listed) };
+            // matrix, and inputs are padded.
+            unsafe { (up.matrix.kernels.rows)(&up.matrix.bytes, lines, places, &self.inputs[..out.len()], listed) };
         }
-        let sum = self.x.sum(0);
-        for (row, total) in listed_rows.iter().zip(&*listed) {
-            sums[*row as usize - rows.start] = total - sum;
+        sums.clear();
+        sums.resize(rows.len(), 0);
+        for (token, out) in out.iter_mut().enumerate() {
+            let (sum, listed) = (self.x.sum(token), &listed[token * places.len()..]);
+            for (row, total) in listed_rows.iter().zip(listed) {
+                sums[*row as usize - rows.start] = total - sum;
+            }
+            let scales = up.scales.of_rows(rows.clone());
+            let how = Finish { scales, factor: self.x.factors()[token], epilogue: Epilogue::Relu2Mul };
+            self.kernels.finish(how, sums, out);
         }
         *read += places.len() as u64;
-        let how = Finish { scales: up.scales.of_rows(rows), factor: self.factor, epilogue: Epilogue::Relu2Mul };
-        self.kernels.finish(how, sums, out);
     }
 
     /// The gates of some rows.
-    fn gates(&self, rows: Range<usize>, out: &mut [f32]) {
+    fn gates(&self, rows: Range<usize>, out: &mut [&mut [f32]]) {
         let (matrix, kernel): (_, &TernaryKernel) = (self.gate.matrix, self.gate.matrix.kernel());
-        let pass = self.x.pass(0, kernel);
-        let mut sums = [[0; TILE_ROWS]];
-        for (tile, out) in (rows.start / TILE_ROWS..).zip(out.chunks_mut(TILE_ROWS)) {
-            let cols = kernel.layout.padded(matrix.cols());
-            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); one token of these columns, and a place for it.
-            unsafe { (kernel.few)(matrix.tiles(tile..tile + 1), cols, pass.one_by_one(), &mut sums) };
-            let scales = self.gate.scales.of_rows(matrix.rows_of(tile));
-            let how = Finish { scales, factor: self.factor, epilogue: Epilogue::Store };
-            self.kernels.finish(how, &sums[0][..out.len()], out);
+        let (pass, cols) = (self.x.pass(0, kernel), kernel.layout.padded(matrix.cols()));
+        let mut sums = [[0; TILE_ROWS]; MAX_TOKENS];
+        for tile in rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS) {
+            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a few tokens of these columns, and a place for each.
+            unsafe { (kernel.few)(matrix.tiles(tile..tile + 1), cols, pass.one_by_one(), &mut sums[..out.len()]) };
+            let of_tile = matrix.rows_of(tile);
+            for (token, out) in out.iter_mut().enumerate() {
+                let scales = self.gate.scales.of_rows(of_tile.clone());
+                let how = Finish { scales, factor: self.x.factors()[token], epilogue: Epilogue::Store };
+                let out = &mut out[of_tile.start - rows.start..of_tile.end - rows.start];
+                self.kernels.finish(how, &sums[token][..out.len()], out);
+            }
         }
     }
 
     /// Whether no output of these rows of `up` can be anything but a finite number.
-    fn is_bounded(&self, rows: Range<usize>) -> bool {
+    fn is_bounded(&self, token: usize, rows: Range<usize>) -> bool {
         let largest = match self.up.scales {
             RowScales::Uniform(scale) => scale.abs(),
             // A scale that is not a number makes the sum none, where a maximum would pass over it.
             RowScales::PerRow(scales) => scales[rows].iter().map(|scale| scale.abs()).sum(),
             RowScales::Grouped(_) => f32::NAN,
         };
-        (128.0 * self.up.matrix.cols as f32 * largest / self.factor).is_finite() && self.factor > 0.0
+        let factor = self.x.factors()[token];
+        (128.0 * self.up.matrix.cols as f32 * largest / factor).is_finite() && factor > 0.0
     }
+}
+
+/// The rows of a range that are wanted.
+fn list_where(range: Range<u32>, is_wanted: impl Fn(&u32) -> bool, rows: &mut Vec<u32>) {
+    // Where about half of them are, a branch for each would be guessed wrong too often.
+    rows.resize(range.len(), 0);
+    let mut count = 0;
+    for row in range {
+        rows[count] = row;
+        count += usize::from(is_wanted(&row));
+    }
+    rows.truncate(count);
 }
 
 impl FivesMatrix {
@@ -256,6 +286,13 @@ impl FivesMatrix {
     ) {
         assert!(scales.fit(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
         assert!(!matches!(scales, RowScales::Grouped(_)), "scales of rows");
+        if let Some((lookup, coded)) = self.dense.lookup(x.rows()).zip(self.coded()) {
+            let rows = coded.activations(pool, x, &mut scratch.fives.x);
+            return multiply_by_lookup(&coded, lookup, pool, rows, &mut scratch.lookup, out, |sums, out| {
+                let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
+                kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
+            });
+        }
         if x.tokens() > MOST_FEW
             && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
         {
@@ -275,6 +312,13 @@ impl FivesMatrix {
     /// # Panics
     /// If the shapes do not fit, or the activations are not int8.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
+        if let Some((lookup, coded)) = self.dense.lookup(x.rows()).zip(self.coded()) {
+            let rows = coded.activations(pool, x, &mut scratch.fives.x);
+            let scratch = &mut scratch.lookup;
+            return multiply_by_lookup(&coded, lookup, pool, rows, scratch, out, |sums, out| {
+                out.copy_from_slice(sums.sums)
+            });
+        }
         if x.tokens() > MOST_FEW
             && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
         {
@@ -348,7 +392,7 @@ impl FivesMatrix {
         });
     }
 
-    /// The columns of a single token that are not zero, or all columns of several tokens.
+    /// The columns that one of the tokens needs.
     fn active_columns<T: Send>(
         &self,
         pool: &Pool,
@@ -358,80 +402,75 @@ impl FivesMatrix {
         out: &SharedMut<'_, T>,
         finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
     ) {
-        let FivesScratch { active, sums, counts, .. } = scratch;
-        if x.tokens() == 1 {
-            let read = self.choose_columns(x.row(0), active);
-            counts.columns += self.cols as u64;
-            counts.columns_read += read as u64;
-        } else {
-            active.clear(self.cols);
-            active.places.extend_from_slice(&self.places.of);
-            active.x.resize(self.cols, 0);
-            active.complete();
-        }
-        let columns = active.x.len();
-        let mut inputs = [&[][..]; MAX_TOKENS];
-        for (input, token) in inputs.iter_mut().zip(tokens.clone()) {
-            // Rows of activations are padded with zeros to more than fours.
-            *input = if x.tokens() == 1 { &active.x } else { &x.quantized_from(token)[..columns] };
-        }
-        let (inputs, places) = (&inputs[..tokens.len()], &active.places[..]);
-        let slices = self.rows.div_ceil(LINE_WEIGHTS);
-        let parts = parts(slices, pool.threads(), columns);
-        sums.resize(sums.len().max(parts * slices * tokens.len()), [0; LINE_WEIGHTS]);
-        let (shared, width) = (SharedMut::new(sums), columns.div_ceil(4 * parts) * 4);
-        let put = |slice: usize, sums: &mut [[i32; LINE_WEIGHTS]]| {
-            let rows = slice * LINE_WEIGHTS..((slice + 1) * LINE_WEIGHTS).min(self.rows);
-            for (token, sums) in tokens.clone().zip(sums) {
-                sums.iter_mut().for_each(|sum| *sum -= x.sum(token));
-                // SAFETY: each task owns its rows.
-                let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                finish(token, rows.clone(), &sums[..rows.len()], out);
+        let FivesScratch { workers, job, sums, counts, .. } = scratch;
+        *job += 1;
+        let (job, count, read) = (*job, tokens.len(), AtomicUsize::new(0));
+        let pieces = Pieces { slices: self.rows.div_ceil(LINE_WEIGHTS), units: self.cols.div_ceil(UNIT).max(1) };
+        let shares = pool.shares(pieces.slices * pieces.units);
+        sums.resize((shares.count() + pieces.slices) * count * LINE_WEIGHTS);
+        let (sums, workers, done) = (sums.as_chunks_mut().0, SharedMut::new(workers), pieces.counters());
+        let sums: SharedMut<'_, [i32; LINE_WEIGHTS]> = SharedMut::new(sums);
+        pool.run(shares.count(), |worker, share| {
+            // SAFETY: a worker runs one task at a time.
+            let Worker { active, active_for, .. } = unsafe { &mut workers.slice(worker, 1)[0] };
+            if *active_for != job {
+                // Each worker for itself: to fetch the list of another would take longer than to make it.
+                read.store(self.choose_columns(x, tokens.clone(), active), Ordering::Relaxed);
+                *active_for = job;
             }
-        };
-        pool.run(parts * slices, |_, task| {
-            let (part, slice) = (task / slices, task % slices);
-            let range = (part * width).min(columns)..((part + 1) * width).min(columns);
-            let mut own = [&[][..]; MAX_TOKENS];
-            own.iter_mut().zip(inputs).for_each(|(own, input)| *own = &input[range.clone()]);
-            // SAFETY: each task owns its sums.
-            let sums = unsafe { shared.slice(task * inputs.len(), inputs.len()) };
-            // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of columns of
-            // the matrix and go on beyond these activations, in fours.
-            unsafe {
-                let places = &places[range.start..range.end + AHEAD];
-                (self.kernels.columns)(self.part(slice), places, &own[..inputs.len()], sums);
-            }
-            if parts == 1 {
-                put(slice, sums);
-            }
-        });
-        if parts > 1 {
-            pool.run(slices, |_, slice| {
+            for (slice, units) in pieces.of_range(shares.get(share)) {
+                let range = pieces.columns(units.start, active)..pieces.columns(units.end, active);
+                let inputs = active.x.each_ref().map(|x| x.get(range.clone()).unwrap_or(&[]));
+                // SAFETY: this piece's own sums, see `Pieces`.
+                let of_piece = unsafe { sums.slice((share + slice) * count, count) };
+                // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of columns
+                // of the matrix and go on beyond these activations, in fours.
+                unsafe {
+                    let places = &active.places[range.start..range.end + AHEAD];
+                    (self.kernels.columns)(self.part(slice), places, &inputs[..count], of_piece);
+                }
+                if done[slice].fetch_add(units.len(), Ordering::AcqRel) + units.len() < pieces.units {
+                    continue;
+                }
+                // All pieces of the slice are there.
                 let mut totals = [[0; LINE_WEIGHTS]; MAX_TOKENS];
-                for part in 0..parts {
+                for share in (0..shares.count()).filter(|share| pieces.meets(shares.get(*share), slice)) {
                     // SAFETY: nobody writes these sums any more.
-                    let sums = unsafe { shared.slice((part * slices + slice) * inputs.len(), inputs.len()) };
-                    for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    let of_piece = unsafe { sums.slice((share + slice) * count, count) };
+                    for (total, sum) in totals.as_flattened_mut().iter_mut().zip(of_piece.as_flattened()) {
                         *total += sum;
                     }
                 }
-                put(slice, &mut totals[..inputs.len()]);
-            });
-        }
+                let rows = slice * LINE_WEIGHTS..((slice + 1) * LINE_WEIGHTS).min(self.rows);
+                for (token, totals) in tokens.clone().zip(&mut totals) {
+                    totals.iter_mut().for_each(|total| *total -= x.sum(token));
+                    // SAFETY: who finishes a slice owns its rows.
+                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                    finish(token, rows.clone(), &totals[..rows.len()], out);
+                }
+            }
+        });
+        counts.columns_read += read.into_inner() as u64;
+        counts.columns += self.cols as u64;
     }
 
-    /// The columns that a token needs, or all of them in the order of their places where it needs most; returns how many.
-    fn choose_columns(&self, x: &[i8], active: &mut Active) -> usize {
+    /// The columns that one of the tokens needs, or all of them in the order of their places where they need most; returns how
+    /// many.
+    fn choose_columns(&self, x: &Activations, tokens: Range<usize>, active: &mut Active) -> usize {
         active.clear(self.cols);
+        let mut inputs = [&[][..]; MAX_TOKENS];
+        inputs.iter_mut().zip(tokens.clone()).for_each(|(input, token)| *input = x.row(token));
+        let inputs = &inputs[..tokens.len()];
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each column.
-        unsafe { (self.kernels.active)(x, &self.places.of, active) };
-        if active.x.len() as f64 > SPARSE * self.cols as f64 {
+        unsafe { (self.kernels.active)(inputs, &self.places.of, active) };
+        if active.places.len() as f64 > SPARSE * self.cols as f64 {
             active.clear(self.cols);
             active.places.extend(0..self.cols as u32);
-            active.x.extend(self.places.at.iter().map(|col| x[*col as usize]));
+            for (x, active) in inputs.iter().zip(&mut active.x) {
+                active.extend(self.places.at.iter().map(|col| x[*col as usize]));
+            }
         }
-        let read = active.x.len();
+        let read = active.places.len();
         active.complete();
         read
     }
@@ -457,12 +496,40 @@ impl FivesMatrix {
     }
 }
 
-/// How many parts the columns of a slice are shared out in: one, unless slices are too few for the threads.
-fn parts(slices: usize, threads: usize, columns: usize) -> usize {
-    if slices.is_multiple_of(threads) || slices >= 8 * threads {
-        return 1;
+/// The columns of all slices, slice by slice, in units that threads share out in ranges. What a range has of a slice is a piece,
+/// with sums of its own. The piece of range `r` and slice `s` has the number `r + s`, which no other has: from piece to piece one
+/// of them grows.
+#[derive(Clone, Copy)]
+struct Pieces {
+    slices: usize,
+    /// Units of a slice.
+    units: usize,
+}
+
+impl Pieces {
+    /// For each slice how many of its units are done.
+    fn counters(self) -> Vec<AtomicUsize> {
+        (0..self.slices).map(|_| AtomicUsize::new(0)).collect()
     }
-    (4 * threads).div_ceil(slices.max(1)).min(columns / (4 * AHEAD)).max(1)
+
+    /// Where the columns of a unit begin, or where those of the last one end: at fours of columns.
+    fn columns(self, unit: usize, active: &Active) -> usize {
+        unit * (active.x[0].len() / 4) / self.units * 4
+    }
+
+    /// The slices that a range meets, and which units of them.
+    fn of_range(self, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let slices = range.start / self.units..range.end.div_ceil(self.units);
+        slices.map(move |slice| {
+            let first = slice * self.units;
+            (slice, range.start.max(first) - first..range.end.min(first + self.units) - first)
+        })
+    }
+
+    /// Whether a range has a piece of a slice.
+    fn meets(self, range: Range<usize>, slice: usize) -> bool {
+        !range.is_empty() && range.start < (slice + 1) * self.units && range.end > slice * self.units
+    }
 }
 
 /// Copies tokens' activations to rows of whole lines; returns the length of these rows.

@@ -5,7 +5,7 @@ use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 
 pub(crate) static KERNELS: FivesKernels =
-    FivesKernels { rows, columns, active, codes_of_rows: codes_of_block, codes_of_columns };
+    FivesKernels { rows, columns, active, codes_of_rows: codes_of_block, codes_of_columns, tables: None };
 
 fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
     for (x, out) in tokens.iter().zip(out.chunks_exact_mut(list.len().max(1))) {
@@ -38,10 +38,12 @@ fn columns(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LIN
     }
 }
 
-pub(super) fn active(x: &[i8], places: &[u32], active: &mut Active) {
-    for (x, place) in x.iter().zip(places).filter(|(x, _)| **x != 0) {
-        active.places.push(*place);
-        active.x.push(*x);
+pub(super) fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
+    for (col, place) in places.iter().enumerate() {
+        if tokens.iter().any(|x| x[col] != 0) {
+            active.places.push(*place);
+            tokens.iter().zip(&mut active.x).for_each(|(x, active)| active.push(x[col]));
+        }
     }
 }
 
