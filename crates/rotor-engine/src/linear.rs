@@ -13,8 +13,8 @@ use rotor_kernels::encode::encode_row;
 use rotor_kernels::matrix::{DenseMatrix, DenseScratch};
 use rotor_kernels::quantized::BlockActivations;
 use rotor_kernels::ternary::{
-    Activations, FivesLinear, FivesMatrix, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch,
-    SkipCounts, Skips, TernaryLinear, TernaryMatrix, gate_up, linears,
+    Activations, GROUP_ALIGN, GroupScales, MAX_PRODUCTS, Product, RowScales, Scratch, SkipCounts, SkippingLinear,
+    SkippingMatrix, Skips, TernaryLinear, TernaryMatrix, gate_up, linears,
 };
 use rotor_kernels::{DenseType, Epilogue};
 use std::path::PathBuf;
@@ -30,9 +30,9 @@ pub enum Matrix {
         scales: RowScales,
     },
     /// The same where rows or columns can be left unread.
-    Fives {
+    Skipping {
         /// The trits.
-        matrix: FivesMatrix,
+        matrix: SkippingMatrix,
         /// What multiplies each row.
         scales: RowScales,
     },
@@ -72,9 +72,9 @@ impl Matrix {
                 let planes = TernaryMatrix::pack(shape, kernels, kernel, pool, memory, read_row)?;
                 Matrix::Ternary { planes, scales }
             }
-            Packing::Fives(skips, many) => {
-                let matrix = FivesMatrix::pack(shape, skips, (kernels, many), pool, memory, read_row)?;
-                Matrix::Fives { matrix, scales }
+            Packing::Skipping(skips, kernel) => {
+                let matrix = SkippingMatrix::pack(shape, skips, kernel, pool, memory, read_row)?;
+                Matrix::Skipping { matrix, scales }
             }
         };
         source.release(tensor.bytes);
@@ -142,7 +142,7 @@ impl Matrix {
     pub fn rows(&self) -> usize {
         match self {
             Matrix::Ternary { planes, .. } => planes.rows(),
-            Matrix::Fives { matrix, .. } => matrix.rows(),
+            Matrix::Skipping { matrix, .. } => matrix.rows(),
             Matrix::Dense(matrix) => matrix.rows(),
         }
     }
@@ -151,7 +151,7 @@ impl Matrix {
     pub fn cols(&self) -> usize {
         match self {
             Matrix::Ternary { planes, .. } => planes.cols(),
-            Matrix::Fives { matrix, .. } => matrix.cols(),
+            Matrix::Skipping { matrix, .. } => matrix.cols(),
             Matrix::Dense(matrix) => matrix.cols(),
         }
     }
@@ -160,7 +160,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match self {
             Matrix::Ternary { planes, scales } => planes.packed_bytes() + scales.group_bytes(),
-            Matrix::Fives { matrix, .. } => matrix.packed_bytes(),
+            Matrix::Skipping { matrix, .. } => matrix.packed_bytes(),
             Matrix::Dense(matrix) => matrix.stored_bytes(),
         }
     }
@@ -177,7 +177,7 @@ impl Matrix {
                     *out = f32::from(planes.trit(row, col)) * scales.get(row, col);
                 }
             }
-            Matrix::Fives { matrix, scales } => {
+            Matrix::Skipping { matrix, scales } => {
                 for (col, out) in out.iter_mut().enumerate() {
                     *out = f32::from(matrix.trit(row, col)) * scales.get(row, col);
                 }
@@ -203,7 +203,7 @@ impl Matrix {
                 let x = input.quantized(runtime);
                 planes.linear(kernels, pool, x, scales, &mut scratch.ternary, (epilogue, out));
             }
-            Matrix::Fives { matrix, scales } => {
+            Matrix::Skipping { matrix, scales } => {
                 let x = input.quantized(runtime);
                 matrix.linear(kernels, pool, x, scales, &mut scratch.ternary, (epilogue, out));
             }
@@ -311,7 +311,7 @@ impl Linear {
             Weight::Dense(tensor) => Matrix::load_dense(source, tensor, runtime)?,
         };
         match &mut matrix {
-            Matrix::Ternary { scales, .. } | Matrix::Fives { scales, .. } => scales.multiply(linear.output_scale),
+            Matrix::Ternary { scales, .. } | Matrix::Skipping { scales, .. } => scales.multiply(linear.output_scale),
             Matrix::Dense(matrix) if linear.output_scale != 1.0 => {
                 let what = format!("a dense {} linear with a separate .scale", matrix.dtype().name());
                 return Err(FormatError::unsupported(what, "only ternary linears carry one"));
@@ -330,7 +330,7 @@ impl Linear {
     pub fn kernel_name(&self) -> Option<&'static str> {
         match &self.matrix {
             Matrix::Ternary { planes, .. } => Some(planes.kernel().name()),
-            Matrix::Fives { .. } => Some("fives"),
+            Matrix::Skipping { matrix, .. } => Some(matrix.kernel().name()),
             Matrix::Dense(_) => None,
         }
     }
@@ -338,7 +338,7 @@ impl Linear {
     /// What of it a single token need not read.
     pub fn skips(&self) -> Option<Skips> {
         match &self.matrix {
-            Matrix::Fives { matrix, .. } => Some(matrix.skips()),
+            Matrix::Skipping { matrix, .. } => Some(matrix.skips()),
             Matrix::Ternary { .. } | Matrix::Dense(_) => None,
         }
     }
@@ -363,13 +363,13 @@ impl Linear {
 
     /// Whether it takes its input quantised as it comes.
     fn takes_integers(&self) -> bool {
-        self.input_norm.is_none() && matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Fives { .. })
+        self.input_norm.is_none() && matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Skipping { .. })
     }
 
     /// What the kernels multiply row by row behind a gate.
-    fn as_fives(&self, epilogue: Epilogue) -> Option<FivesLinear<'_>> {
+    fn as_skipping(&self, epilogue: Epilogue) -> Option<SkippingLinear<'_>> {
         match (&self.matrix, &self.input_norm) {
-            (Matrix::Fives { matrix, scales }, None) => Some(FivesLinear { matrix, scales, epilogue }),
+            (Matrix::Skipping { matrix, scales }, None) => Some(SkippingLinear { matrix, scales, epilogue }),
             _ => None,
         }
     }
@@ -394,7 +394,7 @@ impl Linear {
         let mut own = std::mem::take(&mut scratch.own);
         let inner = own.get_or_insert_with(|| Box::new(Input::new(runtime)));
         let (cols, x) = (weight.len(), input.values());
-        let is_ternary = matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Fives { .. });
+        let is_ternary = matches!(self.matrix, Matrix::Ternary { .. } | Matrix::Skipping { .. });
         inner.fill(runtime, is_ternary, (x.len() / cols, cols), |token, out| {
             runtime.kernels.rms_norm(&x[token * cols..(token + 1) * cols], weight, norm_eps, out);
         });
@@ -436,7 +436,7 @@ impl<'a> Outputs<'a> {
     /// can.
     fn by_rows(&mut self, runtime: &Runtime, input: &mut Input, scratch: &mut Scratch) -> bool {
         let Some((second, epilogue @ Epilogue::Relu2Mul)) = self.second else { return false };
-        let (Some(gate), Some(up)) = (self.first.0.as_ternary(self.first.1), second.as_fives(epilogue)) else {
+        let (Some(gate), Some(up)) = (self.first.0.as_ternary(self.first.1), second.as_skipping(epilogue)) else {
             return false;
         };
         gate_up(runtime.kernels, &runtime.pool, input.quantized(runtime), scratch, (gate, up), self.out)

@@ -2,13 +2,12 @@
 //!
 //! Where a feed-forward network's gate is a squared ReLU, many of its activations are exactly zero: rows of the linear that the
 //! gate multiplies need not be read where the gate lets nothing through, nor columns of the linear behind it where the int8
-//! activation is zero. The logits stay the same ([`rotor_kernels::ternary::gate_up`] says why). Such linears are packed as
-//! fives.
+//! activation is zero. The logits stay the same ([`rotor_kernels::ternary::gate_up`] says why).
 
 use crate::config::Activation;
 use crate::formats::{Part, Read, Role, Source};
 use crate::forms::{Scales, TernaryTensor};
-use rotor_kernels::ternary::{Choice, FivesMatrix, GROUP_ALIGN, Precision, Skips, TernaryKernel};
+use rotor_kernels::ternary::{Choice, GROUP_ALIGN, Precision, SkippingKernel, Skips, TernaryKernel};
 
 /// Of a matrix of fewer weights nothing is worth leaving out: a core's own cache holds it.
 const WORTH_SKIPPING: usize = 1 << 22;
@@ -18,23 +17,25 @@ const WORTH_SKIPPING: usize = 1 << 22;
 pub(crate) enum Packing {
     /// For a kernel that reads all of it.
     Tiles(&'static TernaryKernel),
-    /// As fives, of which rows or columns can be left unread, and by which kernel many tokens are multiplied.
-    Fives(Skips, &'static TernaryKernel),
+    /// So that rows or columns can be left unread.
+    Skipping(Skips, SkippingKernel),
 }
 
 impl Packing {
     /// Of the tensor with this role.
     pub(crate) fn of(source: &Source, role: Role, tensor: &TernaryTensor<'_>, choice: &Choice) -> Packing {
-        let shape = (tensor.rows, tensor.cols);
-        let fives = skips(source, role).filter(|_| !matches!(tensor.scales, Scales::Groups { .. })).and_then(|skips| {
+        let skipping = || {
+            let (shape, skips) = ((tensor.rows, tensor.cols), skips(source, role)?);
+            let kernel = choice.skipping_kernel_for(shape, skips)?;
             let is_wanted = match source.load_options().read {
-                Read::Auto => choice.takes_fives(shape, skips) && tensor.rows * tensor.cols >= WORTH_SKIPPING,
+                Read::Auto => kernel.is_fast_for_many() && tensor.rows * tensor.cols >= WORTH_SKIPPING,
                 Read::All => false,
                 Read::Least => true,
             };
-            Some(Packing::Fives(skips, choice.fives_for(shape, skips).filter(|_| is_wanted)?))
-        });
-        fives.unwrap_or_else(|| Packing::whole(tensor, choice))
+            let has_groups = matches!(tensor.scales, Scales::Groups { .. });
+            (is_wanted && !has_groups).then_some(Packing::Skipping(skips, kernel))
+        };
+        skipping().unwrap_or_else(|| Packing::whole(tensor, choice))
     }
 
     /// Of a tensor of which everything is read.
@@ -53,7 +54,7 @@ impl Packing {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Packing::Tiles(kernel) => kernel.name(),
-            Packing::Fives(..) => "fives",
+            Packing::Skipping(_, kernel) => kernel.name(),
         }
     }
 
@@ -61,7 +62,7 @@ impl Packing {
     pub(crate) fn bytes(self, (rows, cols): (usize, usize)) -> usize {
         match self {
             Packing::Tiles(kernel) => kernel.packed_bytes(rows, cols),
-            Packing::Fives(skips, _) => FivesMatrix::packed_bytes_of((rows, cols), skips).unwrap_or_default(),
+            Packing::Skipping(skips, kernel) => kernel.packed_bytes((rows, cols), skips).unwrap_or_default(),
         }
     }
 }

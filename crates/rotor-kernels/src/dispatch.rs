@@ -183,9 +183,9 @@ impl Kernels {
         self.ternary.kernels.iter().find(|kernel| kernel.name() == name).copied()
     }
 
-    /// Whether there are kernels for [`FivesMatrix`](crate::ternary::FivesMatrix).
-    pub fn has_fives(&self) -> bool {
-        self.ternary.fives.is_some()
+    /// Whether there are kernels for [`SkippingMatrix`](crate::ternary::SkippingMatrix).
+    pub fn can_skip(&self) -> bool {
+        self.ternary.skipping.is_some()
     }
 
     /// Quantises one token's features: `s = 127 / max(|x|, 1e-5)`, `q = round_half_even(x * s)`; returns `s`.

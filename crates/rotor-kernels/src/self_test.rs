@@ -17,7 +17,9 @@ use crate::planes::Strided;
 use crate::pool::Pool;
 use crate::quantized::bounds::{KNOWN, RowErrors, TokenFactors};
 use crate::quantized::{BlockActivations, takes_blocks};
-use crate::ternary::{Activations, FivesMatrix, Planes, Scratch, Skips, TernaryKernel, TernaryMatrix};
+use crate::ternary::{
+    Activations, Planes, Scratch, SkippingKernel, SkippingMatrix, Skips, TernaryKernel, TernaryMatrix,
+};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -60,7 +62,7 @@ impl Kernels {
             SelfTest { kernel: name, failure: products(self, kernel).err() }
         });
         let others: [(&str, Test); 10] = [
-            ("fives", fives),
+            ("rows and columns left out", skipping),
             ("stored planes", stored_planes),
             ("codes and planes", codes_and_planes),
             ("quantisation", quantisation),
@@ -151,8 +153,8 @@ fn products(kernels: &Kernels, kernel: &'static TernaryKernel) -> Result<(), Str
 }
 
 /// Rows, and columns of which many meet zeros, for one token, for a few and for many.
-fn fives(kernels: &Kernels) -> Result<(), String> {
-    let (Some(dense), true) = (kernels.ternary_kernel("codes"), kernels.has_fives()) else { return Ok(()) };
+fn skipping(kernels: &Kernels) -> Result<(), String> {
+    let all = kernels.ternary_kernels().iter().filter_map(|dense| SkippingKernel::new(kernels, dense));
     let (rows, cols) = SHAPE;
     let (pool, mut noise) = (Pool::new(1), Noise::new(4));
     let mut trits = noise.trits(rows * cols);
@@ -161,9 +163,9 @@ fn fives(kernels: &Kernels) -> Result<(), String> {
         out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
         Ok(())
     };
-    for skips in [Skips::Rows, Skips::Columns] {
-        let matrix = FivesMatrix::pack(SHAPE, skips, (kernels, dense), &pool, |error| error.to_string(), read_row)?;
-        for tokens in [1, 2, 3, 4, 5, 18] {
+    for (kernel, skips) in all.flat_map(|kernel| [(kernel, Skips::Rows), (kernel, Skips::Columns)]) {
+        let matrix = SkippingMatrix::pack(SHAPE, skips, kernel, &pool, |error| error.to_string(), read_row)?;
+        for tokens in [1, 2, 3, 4, 5, 22] {
             let mut x = noise.gated_activations(tokens * cols);
             x[..7].fill(-128);
             let mut activations = Activations::new(kernels);
@@ -445,7 +447,7 @@ mod tests {
         }));
         let TernaryFamily { pack_row, dot_rows, sum, planes, .. } = *right.ternary;
         let kernels = Box::leak(Box::new([wrong]));
-        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels, fives: None };
+        let family = TernaryFamily { pack_row, dot_rows, sum, planes, kernels, skipping: None };
         let broken = kernels_of(Box::leak(Box::new(family)), float::scalar::KERNELS);
         let error = broken.self_test().unwrap_err();
         assert_eq!(error.kernel, format!("ternary {}", wrong.name()));

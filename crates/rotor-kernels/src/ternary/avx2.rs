@@ -29,7 +29,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    fives: None,
+    skipping: None,
 };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {

@@ -19,7 +19,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: avx2::sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    fives: None,
+    skipping: None,
 };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {

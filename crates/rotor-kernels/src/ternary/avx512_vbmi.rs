@@ -13,7 +13,7 @@ use super::avx512::PLANES;
 use super::avx512_vnni::{CODES, CODES_LOOKUP, HALF, LINE, PREFETCH, add, broadcast, load, panel};
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, TRIOS_BYTES, TRIOS_COLS};
-use super::{avx512_groups, avx512_lookup, avx512_permute, avx512_vnni, fives};
+use super::{avx512_groups, avx512_lookup, avx512_permute, avx512_vnni, skipping};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -22,7 +22,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: super::avx2::sum,
     planes: &PLANES,
     kernels: &[&TRIOS, &TRIOS_LOOKUP, &TRIOS_PERMUTE, &CODES, &CODES_LOOKUP, &CODES_PERMUTE, &CODES_GROUPS, &PLANES],
-    fives: Some(&fives::avx512_vbmi::KERNELS),
+    skipping: Some(&skipping::avx512_vbmi::KERNELS),
 };
 
 static TRIOS: TernaryKernel = TernaryKernel {

@@ -30,7 +30,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: super::avx2::sum,
     planes: &avx512::PLANES,
     kernels: &[&CODES, &CODES_LOOKUP, &avx512::PLANES],
-    fives: None,
+    skipping: None,
 };
 
 pub(super) static CODES: TernaryKernel = TernaryKernel {

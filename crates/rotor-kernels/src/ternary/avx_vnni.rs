@@ -14,7 +14,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: super::avx2::sum,
     planes: &super::avx2::PLANES,
     kernels: &[&CODES, &super::avx2::PLANES],
-    fives: None,
+    skipping: None,
 };
 
 static CODES: TernaryKernel = TernaryKernel {

@@ -5,9 +5,9 @@
 //! model's: first the packed layouts by one token, then, where kernels of the winner's layout differ in what they do with
 //! many tokens, those by a prompt. All of them give the same bits; a trial that chooses badly costs time and nothing else.
 
-use super::fives::{FivesMatrix, Skips};
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
+use super::skipping::{SkippingKernel, Skips};
 use super::{Activations, TILE_ROWS};
 use crate::buffer::Buffer;
 use crate::clock::Instant;
@@ -130,19 +130,15 @@ impl Choice {
 }
 
 impl Choice {
-    /// The kernel that multiplies many tokens by a matrix of this shape in fives, one for codes; `None` where it cannot be packed so.
-    pub fn fives_for(&self, shape: (usize, usize), skips: Skips) -> Option<&'static TernaryKernel> {
-        FivesMatrix::packed_bytes_of(shape, skips).filter(|_| self.kernels.has_fives())?;
-        let name = self.kernel_for(shape, None).name();
-        let way = name.split_once('-').map_or(String::new(), |(_, way)| format!("-{way}"));
-        self.kernels.ternary_kernel(&format!("codes{way}")).or_else(|| self.kernels.ternary_kernel("codes"))
-    }
-
-    /// Whether many tokens are multiplied by fives without a detour, and so about as fast as by what this matrix would be else.
-    pub fn takes_fives(&self, shape: (usize, usize), skips: Skips) -> bool {
-        let tables = self.kernels.ternary.fives.and_then(|fives| fives.tables);
-        let (dense, tables) = (self.fives_for(shape, skips), tables.map(|tables| tables.kernel));
-        dense.zip(tables).is_some_and(|(dense, tables)| std::ptr::eq(dense, tables))
+    /// How a matrix of this shape is packed so that something of it can be left unread, many tokens multiplied in the way of its
+    /// usual kernel; `None` where it cannot.
+    pub fn skipping_kernel_for(&self, shape: (usize, usize), skips: Skips) -> Option<SkippingKernel> {
+        let usual = self.kernel_for(shape, None);
+        let way = |kernel: &TernaryKernel| kernel.name().split_once('-').map_or("", |(_, way)| way);
+        let all = self.kernels.ternary_kernels().iter().copied();
+        let alike = all.clone().filter(|dense| way(dense) == way(usual));
+        let kernels = alike.chain(all).filter_map(|dense| SkippingKernel::new(self.kernels, dense));
+        kernels.into_iter().next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())
     }
 }
 
@@ -269,9 +265,8 @@ mod tests {
                 assert_eq!(choice.kernel_for((64, 96), None).name(), kernel.name());
                 assert_eq!(choice.kernel_for((32, 96), None).name(), kernels.ternary_kernels()[0].name());
                 assert!(choice.kernel_for((64, 96), Some(32)).can_scale(32));
-                let fives = choice.fives_for((64, 96), Skips::Columns);
-                assert_eq!(fives.is_some(), kernels.has_fives());
-                assert!(fives.is_none_or(TernaryKernel::packs_codes));
+                let skipping = choice.skipping_kernel_for((64, 96), Skips::Columns);
+                assert_eq!(skipping.is_some(), kernels.can_skip());
             }
         }
     }

@@ -4,10 +4,10 @@
 //! of tokens. A reference to a [`TernaryKernel`] can only be had from a [`Kernels`](crate::Kernels) value, whose existence
 //! proves that the CPU has the instructions; that is what makes calling the functions below sound.
 
-use super::fives::FivesKernels;
 use super::group_tables::GroupTables;
 use super::layout::{CODES, Layout};
 use super::lookup::LookupKernels;
+use super::skipping::SkippingKernels;
 use std::ops::Range;
 
 /// The most tokens that a kernel multiplies in one pass over the weights.
@@ -28,8 +28,8 @@ pub(crate) struct TernaryFamily {
     pub planes: &'static TernaryKernel,
     /// Every kernel of the ISA, the one to take where nothing was measured first.
     pub kernels: &'static [&'static TernaryKernel],
-    /// Kernels for fives, where the ISA has them.
-    pub fives: Option<&'static FivesKernels>,
+    /// Kernels for matrices that leave something unread, where the ISA has them.
+    pub skipping: Option<&'static SkippingKernels>,
 }
 
 /// Multiplies rows of planes, `width` bytes each, by the arranged activations.

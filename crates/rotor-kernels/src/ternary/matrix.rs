@@ -1,13 +1,13 @@
 //! Packed matrices: packing, reading back, and the products of whole matrices, shared out over the threads.
 
 use super::activations::Pass;
-use super::fives::{FivesScratch, SkipCounts};
 use super::group_tables::GroupTables;
 use super::grouped::{GroupScales, Groups, group_cols};
 use super::kernel::TernaryKernel;
 use super::layout::PLANES;
 use super::linears::{Product, TernaryLinear, linears};
 use super::lookup::{CodedTiles, LookupKernels, LookupScratch, multiply_by_lookup};
+use super::skipping::{SkipCounts, SkippingScratch};
 use super::tiles::{PassMemory, Tiles, Weights};
 use super::{Activations, Precision, TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
 use crate::buffer::Buffer;
@@ -97,13 +97,13 @@ pub struct Scratch {
     pub(super) lookup: LookupScratch,
     /// A panel for each thread.
     pub(super) panels: Vec<Lines<u8>>,
-    pub(super) fives: FivesScratch,
+    pub(super) skipping: SkippingScratch,
 }
 
 impl Scratch {
-    /// How many rows and columns of matrices in fives single tokens have taken so far.
+    /// How many rows and columns of matrices that can leave some unread have been read so far.
     pub fn skip_counts(&self) -> SkipCounts {
-        self.fives.counts
+        self.skipping.counts
     }
 }
 

@@ -21,7 +21,7 @@
 //!   bytes by four and adds the products to an int32. With the weight plus one as the byte (unsigned on x86) the sum is too
 //!   large by the sum of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
 //!   the product, in an accumulator of its own that is shifted right once at the end.
-//! - *Fives*, which can leave rows and columns unread: a type of its own, [`FivesMatrix`].
+//! - *Fives*, which can leave rows and columns unread: a type of its own, [`SkippingMatrix`].
 
 mod activations;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -49,7 +49,6 @@ pub(crate) mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
 mod choice;
-mod fives;
 mod group_tables;
 mod grouped;
 pub(crate) mod kernel;
@@ -65,18 +64,19 @@ pub(crate) mod neon_dotprod;
 mod neon_rows;
 mod planes;
 pub(crate) mod scalar;
+mod skipping;
 mod tiles;
 
 pub use activations::{Activations, Precision};
 pub(crate) use activations::{MAX_DIGITS, quantize_exact};
 pub use choice::{Choice, UnknownKernel};
-pub use fives::{FivesLinear, FivesMatrix, SkipCounts, Skips, gate_up};
 pub(crate) use grouped::{DigitSums, add_group};
 pub use grouped::{GROUP_ALIGN, GroupScales};
 pub use kernel::TernaryKernel;
 pub use linears::{MAX_PRODUCTS, Product, TernaryLinear, linears};
 pub use matrix::{RowScales, Scratch, TernaryMatrix};
 pub use planes::{Orientation, Planes, TileScratch};
+pub use skipping::{SkipCounts, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up};
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 32;

@@ -32,7 +32,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    fives: None,
+    skipping: None,
 };
 
 // By count of instructions, lookups for 16 tokens do 16 products each where the few-token kernel does 7.

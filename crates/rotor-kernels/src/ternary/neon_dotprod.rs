@@ -32,7 +32,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: neon::sum,
     planes: &neon::PLANES,
     kernels: &[&CODES, &neon::PLANES],
-    fives: None,
+    skipping: None,
 };
 
 // By count of instructions: unpacking a panel is 80, and saves 64 of the few-token kernel's for every 4 tokens.

@@ -2,9 +2,9 @@
 //!
 //! There is one kernel for each packed layout, the twin of every other kernel for it.
 
-use super::fives;
 use super::kernel::{FewTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, Layout};
+use super::skipping;
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -13,7 +13,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum,
     planes: &PLANES,
     kernels: &[&PLANES, &CODES, &TRIOS],
-    fives: Some(&fives::scalar::KERNELS),
+    skipping: Some(&skipping::scalar::KERNELS),
 };
 
 static PLANES: TernaryKernel = kernel(&layout::PLANES, planes);

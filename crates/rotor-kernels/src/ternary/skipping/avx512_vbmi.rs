@@ -7,12 +7,14 @@
 //! Bounds. A field adds at most `4 * 2 * 64 * 128 = 2^16` to a lane for each line of a row, and `2 * 64 * 128 = 2^14` to a row for
 //! each column: [`super::MAX_SIDE`] lines or columns fit int32.
 
-use super::{Active, BLOCK_ROWS, DIGITS, FivesKernels, LINE, LINE_WEIGHTS, MAX_TOKENS};
+use super::layout::{FIVES, MAX_DIGITS as DIGITS, MAX_LINE_WEIGHTS as LINE_WEIGHTS};
+use super::{Active, BLOCK_ROWS, LINE, MAX_TOKENS, SkippingKernels};
 use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
 
-pub(crate) static KERNELS: FivesKernels = FivesKernels {
+pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
+    layout: &FIVES,
     rows,
     columns,
     active,
@@ -438,7 +440,7 @@ pub(super) fn transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn codes_of_columns(slice: &[u8], all: &[u32], tiles: &mut [u8]) {
-    let (decoder, zero) = (Decoder::new(), [super::ENCODE[121]; LINE]);
+    let (decoder, zero) = (Decoder::new(), [FIVES.zeros(); LINE]);
     let tile_bytes = all.len().div_ceil(CODES_COLS) * CODES_BYTES;
     for (block, places) in all.chunks(CODES_COLS).enumerate() {
         let mut lines = [load(&zero); CODES_COLS];

@@ -1,7 +1,7 @@
-//! Products of matrices in fives, shared out over the threads.
+//! Products of matrices of which something can be left unread, shared out over the threads.
 
-use super::matrix::row_lines;
-use super::{AHEAD, Active, BLOCK_ROWS, FivesMatrix, LINE, LINE_WEIGHTS, MAX_TOKENS, MOST_FEW, Skips};
+use super::layout::{ByteLayout, MAX_LINE_WEIGHTS};
+use super::{AHEAD, Active, BLOCK_ROWS, LINE, MAX_TOKENS, MOST_FEW, SkippingMatrix, Skips};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish};
@@ -20,11 +20,11 @@ const SPARSE: f64 = 0.7;
 /// Columns that are not shared out among threads, where all are read.
 const UNIT: usize = 128;
 
-/// A linear in fives, and what becomes of its outputs.
+/// A linear of which something can be left unread, and what becomes of its outputs.
 #[derive(Clone, Copy, Debug)]
-pub struct FivesLinear<'a> {
+pub struct SkippingLinear<'a> {
     /// The weights.
-    pub matrix: &'a FivesMatrix,
+    pub matrix: &'a SkippingMatrix,
     /// Their scales, one for each row or one for all.
     pub scales: &'a RowScales,
     /// What takes the outputs to where they are kept.
@@ -65,15 +65,15 @@ impl std::ops::Sub for SkipCounts {
     }
 }
 
-/// Memory for products of fives, grown to the largest matrix met and reused for all.
+/// Memory for products, grown to the largest matrix met and reused for all.
 #[derive(Debug, Default)]
-pub(crate) struct FivesScratch {
+pub(crate) struct SkippingScratch {
     workers: Vec<Worker>,
     /// The number of the last product by columns.
     job: u64,
-    /// `[tokens][320 lines]`: activations of rows.
+    /// `[tokens]`, each as long as a row's lines: activations of rows, or in the order of codes.
     x: Lines<i8>,
-    /// `[pieces][tokens][320]`.
+    /// `[pieces][tokens][MAX_LINE_WEIGHTS]`.
     sums: Lines<i32>,
     /// A matrix as codes.
     codes: Option<Buffer<u8>>,
@@ -93,7 +93,7 @@ struct Worker {
     active_for: u64,
 }
 
-impl FivesScratch {
+impl SkippingScratch {
     fn reserve(&mut self, threads: usize) {
         self.workers.resize_with(threads.max(self.workers.len()), Worker::default);
     }
@@ -123,7 +123,7 @@ pub fn gate_up(
     pool: &Pool,
     x: &mut Activations,
     scratch: &mut Scratch,
-    (gate, up): (TernaryLinear<'_>, FivesLinear<'_>),
+    (gate, up): (TernaryLinear<'_>, SkippingLinear<'_>),
     out: &mut [f32],
 ) -> bool {
     let (rows, cols) = (up.matrix.rows, up.matrix.cols);
@@ -142,9 +142,9 @@ pub fn gate_up(
         return false;
     }
     x.prepare(kernel, None, pool);
-    let scratch = &mut scratch.fives;
+    let scratch = &mut scratch.skipping;
     scratch.reserve(pool.threads());
-    let width = copy_padded(x, 0..x.tokens(), up.matrix.cols, &mut scratch.x);
+    let width = copy_padded(x, 0..x.tokens(), up.matrix.layout(), &mut scratch.x);
     let (workers, input) = (SharedMut::new(&mut scratch.workers), scratch.x.chunks_exact(width));
     let mut inputs = [&[][..]; MAX_TOKENS];
     inputs.iter_mut().zip(input).for_each(|(input, x)| *input = x);
@@ -171,7 +171,7 @@ pub fn gate_up(
 struct GateUp<'a> {
     kernels: &'a Kernels,
     gate: TernaryLinear<'a>,
-    up: FivesLinear<'a>,
+    up: SkippingLinear<'a>,
     x: &'a Activations,
     /// The activations in whole lines.
     inputs: [&'a [i8]; MAX_TOKENS],
@@ -190,10 +190,12 @@ impl GateUp<'_> {
         up.matrix.places_of(rows.clone(), listed_rows, places);
         listed.resize(places.len() * out.len(), 0);
         if !places.is_empty() {
-            let lines = row_lines(up.matrix.cols);
+            let lines = up.matrix.layout().row_lines(up.matrix.cols);
             // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
             // matrix, and inputs are padded.
-            unsafe { (up.matrix.kernels.rows)(&up.matrix.bytes, lines, places, &self.inputs[..out.len()], listed) };
+            unsafe {
+                (up.matrix.kernel.kernels.rows)(&up.matrix.bytes, lines, places, &self.inputs[..out.len()], listed)
+            };
         }
         sums.clear();
         sums.resize(rows.len(), 0);
@@ -252,7 +254,7 @@ fn list_where(range: Range<u32>, is_wanted: impl Fn(&u32) -> bool, rows: &mut Ve
     rows.truncate(count);
 }
 
-impl FivesMatrix {
+impl SkippingMatrix {
     /// The places of listed rows of a range; where most are listed, all of them in the order of their places.
     fn places_of(&self, range: Range<usize>, rows: &mut Vec<u32>, places: &mut Vec<u32>) {
         if rows.len() as f64 > SPARSE * range.len() as f64 {
@@ -286,22 +288,22 @@ impl FivesMatrix {
     ) {
         assert!(scales.fit(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
         assert!(!matches!(scales, RowScales::Grouped(_)), "scales of rows");
-        if let Some((lookup, coded)) = self.dense.lookup(x.rows()).zip(self.coded()) {
-            let rows = coded.activations(pool, x, &mut scratch.fives.x);
+        if let Some((lookup, coded)) = self.kernel.dense.lookup(x.rows()).zip(self.coded()) {
+            let rows = coded.activations(pool, x, &mut scratch.skipping.x);
             return multiply_by_lookup(&coded, lookup, pool, rows, &mut scratch.lookup, out, |sums, out| {
                 let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
                 kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
             });
         }
         if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
+            && let Some(codes) = self.as_codes(pool, &mut scratch.skipping)
         {
             codes.linear(kernels, pool, x, scales, scratch, (epilogue, out));
-            scratch.fives.codes = Some(codes.into_tiles());
+            scratch.skipping.codes = Some(codes.into_tiles());
             return;
         }
         let x = &*x;
-        self.products(kernels, pool, x, &mut scratch.fives, out, |token, rows, sums, out| {
+        self.products(kernels, pool, x, &mut scratch.skipping, out, |token, rows, sums, out| {
             let how = Finish { scales: scales.of_rows(rows), factor: x.factors()[token], epilogue };
             kernels.finish(how, sums, out);
         });
@@ -312,21 +314,21 @@ impl FivesMatrix {
     /// # Panics
     /// If the shapes do not fit, or the activations are not int8.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
-        if let Some((lookup, coded)) = self.dense.lookup(x.rows()).zip(self.coded()) {
-            let rows = coded.activations(pool, x, &mut scratch.fives.x);
+        if let Some((lookup, coded)) = self.kernel.dense.lookup(x.rows()).zip(self.coded()) {
+            let rows = coded.activations(pool, x, &mut scratch.skipping.x);
             let scratch = &mut scratch.lookup;
             return multiply_by_lookup(&coded, lookup, pool, rows, scratch, out, |sums, out| {
                 out.copy_from_slice(sums.sums)
             });
         }
         if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_codes(pool, &mut scratch.fives)
+            && let Some(codes) = self.as_codes(pool, &mut scratch.skipping)
         {
             codes.dot(kernels, pool, x, scratch, out);
-            scratch.fives.codes = Some(codes.into_tiles());
+            scratch.skipping.codes = Some(codes.into_tiles());
             return;
         }
-        self.products(kernels, pool, x, &mut scratch.fives, out, |_, _, sums, out| out.copy_from_slice(sums));
+        self.products(kernels, pool, x, &mut scratch.skipping, out, |_, _, sums, out| out.copy_from_slice(sums));
     }
 
     /// `finish(token, rows, their sums, their part of out)` for all rows of all tokens.
@@ -335,7 +337,7 @@ impl FivesMatrix {
         kernels: &Kernels,
         pool: &Pool,
         x: &Activations,
-        scratch: &mut FivesScratch,
+        scratch: &mut SkippingScratch,
         out: &mut [T],
         finish: impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync,
     ) {
@@ -359,11 +361,11 @@ impl FivesMatrix {
         pool: &Pool,
         x: &Activations,
         tokens: Range<usize>,
-        scratch: &mut FivesScratch,
+        scratch: &mut SkippingScratch,
         out: &SharedMut<'_, T>,
         finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
     ) {
-        let width = copy_padded(x, tokens.clone(), self.cols, &mut scratch.x);
+        let width = copy_padded(x, tokens.clone(), self.layout(), &mut scratch.x);
         let mut inputs = [&[][..]; MAX_TOKENS];
         inputs.iter_mut().zip(scratch.x.chunks_exact(width)).for_each(|(input, x)| *input = x);
         let (inputs, workers) = (&inputs[..tokens.len()], SharedMut::new(&mut scratch.workers));
@@ -378,7 +380,13 @@ impl FivesMatrix {
             // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
             // matrix, and inputs are padded.
             unsafe {
-                (self.kernels.rows)(&self.bytes, row_lines(self.cols), &worker.places, inputs, &mut worker.listed)
+                (self.kernel.kernels.rows)(
+                    &self.bytes,
+                    self.layout().row_lines(self.cols),
+                    &worker.places,
+                    inputs,
+                    &mut worker.listed,
+                )
             };
             worker.sums.resize(rows.len(), 0);
             for (token, listed) in tokens.clone().zip(worker.listed.chunks_exact(rows.len())) {
@@ -398,18 +406,19 @@ impl FivesMatrix {
         pool: &Pool,
         x: &Activations,
         tokens: Range<usize>,
-        scratch: &mut FivesScratch,
+        scratch: &mut SkippingScratch,
         out: &SharedMut<'_, T>,
         finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
     ) {
-        let FivesScratch { workers, job, sums, counts, .. } = scratch;
+        let SkippingScratch { workers, job, sums, counts, .. } = scratch;
         *job += 1;
         let (job, count, read) = (*job, tokens.len(), AtomicUsize::new(0));
-        let pieces = Pieces { slices: self.rows.div_ceil(LINE_WEIGHTS), units: self.cols.div_ceil(UNIT).max(1) };
+        let width = self.layout().line_weights();
+        let pieces = Pieces { slices: self.rows.div_ceil(width), units: self.cols.div_ceil(UNIT).max(1) };
         let shares = pool.shares(pieces.slices * pieces.units);
-        sums.resize((shares.count() + pieces.slices) * count * LINE_WEIGHTS);
+        sums.resize((shares.count() + pieces.slices) * count * MAX_LINE_WEIGHTS);
         let (sums, workers, done) = (sums.as_chunks_mut().0, SharedMut::new(workers), pieces.counters());
-        let sums: SharedMut<'_, [i32; LINE_WEIGHTS]> = SharedMut::new(sums);
+        let sums: SharedMut<'_, [i32; MAX_LINE_WEIGHTS]> = SharedMut::new(sums);
         pool.run(shares.count(), |worker, share| {
             // SAFETY: a worker runs one task at a time.
             let Worker { active, active_for, .. } = unsafe { &mut workers.slice(worker, 1)[0] };
@@ -427,13 +436,13 @@ impl FivesMatrix {
                 // of the matrix and go on beyond these activations, in fours.
                 unsafe {
                     let places = &active.places[range.start..range.end + AHEAD];
-                    (self.kernels.columns)(self.part(slice), places, &inputs[..count], of_piece);
+                    (self.kernel.kernels.columns)(self.part(slice), places, &inputs[..count], of_piece);
                 }
                 if done[slice].fetch_add(units.len(), Ordering::AcqRel) + units.len() < pieces.units {
                     continue;
                 }
                 // All pieces of the slice are there.
-                let mut totals = [[0; LINE_WEIGHTS]; MAX_TOKENS];
+                let mut totals = [[0; MAX_LINE_WEIGHTS]; MAX_TOKENS];
                 for share in (0..shares.count()).filter(|share| pieces.meets(shares.get(*share), slice)) {
                     // SAFETY: nobody writes these sums any more.
                     let of_piece = unsafe { sums.slice((share + slice) * count, count) };
@@ -441,7 +450,7 @@ impl FivesMatrix {
                         *total += sum;
                     }
                 }
-                let rows = slice * LINE_WEIGHTS..((slice + 1) * LINE_WEIGHTS).min(self.rows);
+                let rows = slice * width..((slice + 1) * width).min(self.rows);
                 for (token, totals) in tokens.clone().zip(&mut totals) {
                     totals.iter_mut().for_each(|total| *total -= x.sum(token));
                     // SAFETY: who finishes a slice owns its rows.
@@ -462,7 +471,7 @@ impl FivesMatrix {
         inputs.iter_mut().zip(tokens.clone()).for_each(|(input, token)| *input = x.row(token));
         let inputs = &inputs[..tokens.len()];
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each column.
-        unsafe { (self.kernels.active)(inputs, &self.places.of, active) };
+        unsafe { (self.kernel.kernels.active)(inputs, &self.places.of, active) };
         if active.places.len() as f64 > SPARSE * self.cols as f64 {
             active.clear(self.cols);
             active.places.extend(0..self.cols as u32);
@@ -475,24 +484,27 @@ impl FivesMatrix {
         read
     }
 
-    /// The matrix packed as codes, where there is memory for it; the memory goes back to the scratch afterwards.
-    fn as_codes(&self, pool: &Pool, scratch: &mut FivesScratch) -> Option<TernaryMatrix> {
-        let tile_bytes = self.dense.layout.tile_bytes(self.cols);
+    /// The matrix packed as codes, where the kernel for many tokens takes them and there is memory for it; the memory goes back to the scratch afterwards.
+    fn as_codes(&self, pool: &Pool, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
+        if !self.kernel.dense.packs_codes() {
+            return None;
+        }
+        let tile_bytes = self.kernel.dense.layout.tile_bytes(self.cols);
         let bytes = self.rows.div_ceil(TILE_ROWS) * tile_bytes;
         let known = scratch.codes.take().filter(|tiles| tiles.len() >= bytes);
         let mut tiles = known.or_else(|| Buffer::zeroed(bytes).ok())?;
-        let rows = if self.skips == Skips::Rows { BLOCK_ROWS } else { LINE_WEIGHTS };
+        let rows = self.kernel.part_rows(self.skips);
         pool.for_each_chunk(&mut tiles[..bytes], rows / TILE_ROWS * tile_bytes, |part, tiles| {
             // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; tiles of these rows, of
             // which the last part may have fewer.
             unsafe {
                 match self.skips {
-                    Skips::Rows => (self.kernels.codes_of_rows)(self.part(part), self.cols, tiles),
-                    Skips::Columns => (self.kernels.codes_of_columns)(self.part(part), &self.places.of, tiles),
+                    Skips::Rows => (self.kernel.kernels.codes_of_rows)(self.part(part), self.cols, tiles),
+                    Skips::Columns => (self.kernel.kernels.codes_of_columns)(self.part(part), &self.places.of, tiles),
                 }
             }
         });
-        Some(TernaryMatrix::of_tiles((self.rows, self.cols), self.dense, tiles))
+        Some(TernaryMatrix::of_tiles((self.rows, self.cols), self.kernel.dense, tiles))
     }
 }
 
@@ -533,8 +545,8 @@ impl Pieces {
 }
 
 /// Copies tokens' activations to rows of whole lines; returns the length of these rows.
-fn copy_padded(x: &Activations, tokens: Range<usize>, cols: usize, to: &mut Lines<i8>) -> usize {
-    let width = (row_lines(cols) * LINE_WEIGHTS).max(LINE);
+fn copy_padded(x: &Activations, tokens: Range<usize>, layout: &ByteLayout, to: &mut Lines<i8>) -> usize {
+    let (cols, width) = (x.cols(), (layout.row_lines(x.cols()) * layout.line_weights()).max(LINE));
     to.resize(width * tokens.len());
     for (token, to) in tokens.zip(to.chunks_exact_mut(width)) {
         to[..cols].copy_from_slice(x.row(token));

@@ -6,31 +6,6 @@
 //! - Of the linear behind it only *columns* whose int8 activation is not zero. The sums are integers: leaving zeros out changes
 //!   nothing.
 //!
-//! # Fives, 1.6 bits a weight
-//!
-//! Five weights have 243 values, and a byte holds them. With `c = t + 1` the first four have 81, `i = c0 + 3 c1 + 9 c2 + 27 c3`:
-//!
-//! ```text
-//! i below 64:   byte = c4 << 6 | i                   a permutation by the lower six bits gives four trits, the fifth is in place
-//! i from 64 on: byte = 193 + 3 (i - 64) + c4         what is above 192 says how the other rule errs
-//! ```
-//!
-//! In *rows*, a row's bytes are contiguous. Line `l` (64 bytes) has columns `320 l` to `320 l + 319`:
-//!
-//! ```text
-//! line l, byte b:     columns 320l + b, 320l + 64 + b, 320l + 128 + b, 320l + 192 + b, 320l + 256 + b
-//! ```
-//!
-//! so that each digit of a line meets 64 activations in their own order. In *columns*, 320 rows are a slice, in which a column
-//! is one line:
-//!
-//! ```text
-//! slice s, byte 16 (i / 4) + 4 m + i % 4, digit k:     row 320s + 64k + 16m + i
-//! ```
-//!
-//! so that the bytes of four columns, unpacked to lie side by side, are four columns of sixteen rows each, in order, which is
-//! what integer dot products take.
-//!
 //! # Places
 //!
 //! Rows and columns do not lie in their order. Read in order with gaps, they look like a stream to the hardware, which fetches
@@ -40,14 +15,16 @@
 //!
 //! # Many tokens
 //!
-//! Up to [`MOST_FEW`] tokens are multiplied as packed, in passes. For more, the weights are packed anew, as codes, in memory that
-//! all matrices share, and multiplied by a kernel for codes.
+//! Up to [`MOST_FEW`] tokens are multiplied as packed, in passes. For more, the weights become codes for tables of sums
+//! ([`coded`]), where the ISA has such; or else they are packed anew, as a kernel for codes wants them, in memory that all matrices
+//! share. There is no second copy.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512_permute;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vbmi;
 mod coded;
+pub(crate) mod layout;
 mod matrix;
 mod places;
 mod products;
@@ -55,17 +32,14 @@ pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
 
-use coded::FivesTables;
-pub use matrix::{FivesMatrix, Skips};
-pub(crate) use products::FivesScratch;
-pub use products::{FivesLinear, SkipCounts, gate_up};
+use coded::SkippingTables;
+use layout::{ByteLayout, MAX_LINE_WEIGHTS};
+pub use matrix::{SkippingKernel, SkippingMatrix, Skips};
+pub(crate) use products::SkippingScratch;
+pub use products::{SkipCounts, SkippingLinear, gate_up};
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
-/// Weights of a byte.
-pub(crate) const DIGITS: usize = 5;
-/// Columns of a line of a row, or rows of a line of a column.
-pub(crate) const LINE_WEIGHTS: usize = DIGITS * LINE;
 /// Rows within which places are shuffled.
 pub(crate) const BLOCK_ROWS: usize = 64;
 /// The most tokens that are multiplied by the weights as they are packed.
@@ -77,14 +51,16 @@ pub(crate) const AHEAD: usize = 256;
 /// The most rows and columns: `2 * 64 * 128` for each fits the int32 of every accumulator.
 const MAX_SIDE: usize = 1 << 16;
 
-/// What an ISA has for fives.
-pub(crate) struct FivesKernels {
+/// What an ISA has for matrices of which rows or columns can be left unread.
+pub(crate) struct SkippingKernels {
+    /// How trits lie in bytes.
+    pub layout: &'static ByteLayout,
     /// `out[token][i] = sum over columns of (weight + 1) * x` for the rows at the listed places, `row_lines` lines each.
     ///
-    /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of `320 row_lines` activations, and
+    /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of as many activations as the lines have weights, and
     /// `out` is as long as the list for each.
     pub rows: MultiplyRows,
-    /// `sums[token][row] = sum over the listed columns of (weight + 1) * x` for the 320 rows of a slice; what was in `sums` does
+    /// `sums[token][row] = sum over the listed columns of (weight + 1) * x` for the rows of a slice; what was in `sums` does
     /// not matter.
     ///
     /// The contract: the places are inside the slice and go on by [`AHEAD`] beyond the activations of each of 1 to
@@ -103,14 +79,14 @@ pub(crate) struct FivesKernels {
     /// The contract: the places, one for each column, are inside the slice.
     pub codes_of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
     /// What turns them into codes for tables of sums, where the ISA has such.
-    pub tables: Option<&'static FivesTables>,
+    pub tables: Option<&'static SkippingTables>,
 }
 
 /// Multiplies tokens by listed rows.
 type MultiplyRows = unsafe fn(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]);
 
 /// Multiplies tokens by listed columns of a slice.
-type MultiplyColumns = unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; LINE_WEIGHTS]]);
+type MultiplyColumns = unsafe fn(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; MAX_LINE_WEIGHTS]]);
 
 /// Columns to be read: where they lie, and what they are multiplied by.
 #[derive(Debug, Default)]
@@ -137,37 +113,4 @@ impl Active {
         self.x.iter_mut().for_each(|x| x.resize(columns, 0));
         self.places.resize(columns + AHEAD, self.places.last().copied().unwrap_or(0));
     }
-}
-
-/// The byte of five codes, given as `c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4`.
-pub(crate) static ENCODE: [u8; 243] = {
-    let mut encode = [0; 243];
-    let mut value = 0;
-    while value < 243 {
-        let (four, fifth) = (value % 81, value / 81);
-        encode[value] = (if four < 64 { fifth << 6 | four } else { 193 + 3 * (four - 64) + fifth }) as u8;
-        value += 1;
-    }
-    encode
-};
-
-/// The five codes of a byte.
-pub(crate) static DECODE: [[u8; DIGITS]; 256] = {
-    let mut decode = [[1; DIGITS]; 256];
-    let mut value = 0;
-    while value < 243 {
-        let codes = [value % 3, value / 3 % 3, value / 9 % 3, value / 27 % 3, value / 81];
-        let mut digit = 0;
-        while digit < DIGITS {
-            decode[ENCODE[value] as usize][digit] = codes[digit] as u8;
-            digit += 1;
-        }
-        value += 1;
-    }
-    decode
-};
-
-/// The row of a slice that digit `digit` of byte `byte` of its lines holds.
-pub(crate) const fn row_of(byte: usize, digit: usize) -> usize {
-    64 * digit + 16 * (byte / 4 % 4) + 4 * (byte / 16) + byte % 4
 }

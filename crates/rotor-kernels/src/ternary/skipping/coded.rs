@@ -1,27 +1,54 @@
-//! Many tokens by tables of sums: fives as codes, and activations in the order of the codes.
+//! Many tokens by tables of sums: bytes of trits as codes, and activations in the order of the codes.
 
-use super::matrix::row_lines;
-use super::{BLOCK_ROWS, FivesMatrix, LINE, LINE_WEIGHTS, Skips};
+use super::layout::{FIVES, FOURS};
+use super::{LINE, SkippingMatrix, Skips};
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use crate::ternary::Activations;
 use crate::ternary::kernel::TernaryKernel;
-use crate::ternary::layout::TRIOS_COLS;
 use crate::ternary::lookup::{Coded, QuantizedRows};
 
-/// What an ISA has to turn fives into codes of three trits.
-pub(crate) struct FivesTables {
+/// What an ISA has to turn bytes of trits into codes for tables.
+pub(crate) struct SkippingTables {
     /// The kernel whose tables such codes are for.
     pub kernel: &'static TernaryKernel,
-    /// Writes the codes of a block of 64 rows of so many lines, whose columns are in the order of [`ORDER`], from `row` on.
+    /// The order of a row's columns.
+    pub order: &'static ColumnOrder,
+    /// Writes the codes of a block of 64 rows of so many lines, from `row` on.
     ///
-    /// The contract: `block` is the rows' bytes; the codes have `code_rows` rows in each of as many chunks as [`coded_cols`] takes, of
-    /// which this call writes those of its rows, and nobody else does.
+    /// The contract: `block` is the rows' bytes; the codes have `code_rows` rows in each of as many chunks as the order's columns
+    /// take, of which this call writes those of its rows, and nobody else does.
     pub rows: unsafe fn(block: &[u8], row_lines: usize, codes: &SharedMut<'_, u8>, code_rows: usize, row: usize),
-    /// Writes the codes of a slice.
+    /// Writes the codes of a slice, whose columns are in their own order.
     ///
     /// The contract: the places, one for each column, are inside the slice; codes as above, with these columns.
     pub columns: unsafe fn(slice: &[u8], places: &[u32], codes: &SharedMut<'_, u8>, code_rows: usize, row: usize),
+}
+
+/// In which order columns are where codes are made of a row's bytes.
+pub(crate) struct ColumnOrder {
+    /// How many columns rows of so many lines have then, with some that are none.
+    pub cols: fn(row_lines: usize) -> usize,
+    /// Puts a token's activations, padded with zeros, in that order.
+    pub reorder: fn(x: &[i8], row_lines: usize, out: &mut [i8]),
+}
+
+/// A code for each byte of four trits: columns that are 64 apart lie together.
+pub(crate) static BYTES: ColumnOrder =
+    ColumnOrder { cols: |row_lines| row_lines * FOURS.line_weights(), reorder: reorder_bytes };
+
+/// Five codes for three bytes of five trits, of four rows' columns in turn: see [`ORDER`].
+pub(crate) static THREES: ColumnOrder = ColumnOrder { cols: coded_cols, reorder: reorder_threes };
+
+fn reorder_bytes(x: &[i8], row_lines: usize, out: &mut [i8]) {
+    let width = FOURS.line_weights();
+    for (line, out) in out.chunks_mut(width).enumerate().take(row_lines) {
+        for (byte, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            for (digit, out) in out.iter_mut().enumerate() {
+                *out = x.get(line * width + digit * LINE + byte).copied().unwrap_or(0);
+            }
+        }
+    }
 }
 
 /// Codes of three bytes.
@@ -36,6 +63,8 @@ pub(super) const ORDER: [[(usize, usize); 3]; CODES_OF_THREE] = [
 ];
 /// Columns next to each other that a code's place has.
 const FOUR: usize = 4;
+/// Columns of whole chunks of all tables.
+const WHOLE_CHUNKS: usize = 96;
 
 /// Threes of fours of a row's bytes.
 fn threes(row_lines: usize) -> usize {
@@ -43,12 +72,11 @@ fn threes(row_lines: usize) -> usize {
 }
 
 /// Columns of a row's codes.
-pub(super) fn coded_cols(row_lines: usize) -> usize {
+fn coded_cols(row_lines: usize) -> usize {
     threes(row_lines) * CODES_OF_THREE * 3 * FOUR
 }
 
-/// A token's activations, padded with zeros, in the order of a row's codes.
-pub(super) fn reorder(x: &[i8], row_lines: usize, out: &mut [i8]) {
+fn reorder_threes(x: &[i8], row_lines: usize, out: &mut [i8]) {
     let fours = x.as_chunks::<FOUR>().0;
     out.fill(0);
     let out = out.as_chunks_mut::<FOUR>().0.as_chunks_mut::<3>().0.as_chunks_mut::<CODES_OF_THREE>().0;
@@ -57,7 +85,7 @@ pub(super) fn reorder(x: &[i8], row_lines: usize, out: &mut [i8]) {
             for ((byte, digit), out) in trio.iter().zip(out) {
                 let at = 3 * three + byte;
                 let (line, within) = (at * FOUR / LINE, at * FOUR % LINE);
-                if let Some(x) = fours.get((line * LINE_WEIGHTS + digit * LINE + within) / FOUR) {
+                if let Some(x) = fours.get((line * FIVES.line_weights() + digit * LINE + within) / FOUR) {
                     *out = *x;
                 }
             }
@@ -66,20 +94,19 @@ pub(super) fn reorder(x: &[i8], row_lines: usize, out: &mut [i8]) {
 }
 
 /// A matrix whose weights become codes for tables.
-pub(super) struct CodedFives<'a> {
-    matrix: &'a FivesMatrix,
-    tables: &'static FivesTables,
+pub(super) struct CodedBytes<'a> {
+    matrix: &'a SkippingMatrix,
+    tables: &'static SkippingTables,
 }
 
-impl FivesMatrix {
+impl SkippingMatrix {
     /// The matrix as codes for the tables of its kernel for many tokens, where that has any.
-    pub(super) fn coded(&self) -> Option<CodedFives<'_>> {
-        let tables = self.kernels.tables.filter(|tables| std::ptr::eq(tables.kernel, self.dense))?;
-        Some(CodedFives { matrix: self, tables })
+    pub(super) fn coded(&self) -> Option<CodedBytes<'_>> {
+        Some(CodedBytes { matrix: self, tables: self.kernel.tables()? })
     }
 }
 
-impl CodedFives<'_> {
+impl CodedBytes<'_> {
     /// All tokens' activations in the order of the codes, in `memory` where that is not their own.
     pub(super) fn activations<'a>(
         &self,
@@ -91,45 +118,44 @@ impl CodedFives<'_> {
         if self.matrix.skips == Skips::Columns {
             return rows;
         }
-        let (row_lines, stride) = (row_lines(self.matrix.cols), self.cols().next_multiple_of(TRIOS_COLS));
+        let row_lines = self.matrix.layout().row_lines(self.matrix.cols);
+        let stride = self.cols().next_multiple_of(WHOLE_CHUNKS);
         memory.resize(stride * rows.count);
         pool.for_each_chunk(&mut memory[..stride * rows.count], stride, |row, out| {
-            reorder(&rows.values[row * rows.stride..][..rows.stride], row_lines, out);
+            (self.tables.order.reorder)(&rows.values[row * rows.stride..][..rows.stride], row_lines, out);
         });
         QuantizedRows { values: memory, stride, ..rows }
     }
 }
 
-impl Coded for CodedFives<'_> {
+impl Coded for CodedBytes<'_> {
     fn rows(&self) -> usize {
         self.matrix.rows
     }
 
     fn cols(&self) -> usize {
         match self.matrix.skips {
-            Skips::Rows => coded_cols(row_lines(self.matrix.cols)),
+            Skips::Rows => (self.tables.order.cols)(self.matrix.layout().row_lines(self.matrix.cols)),
             Skips::Columns => self.matrix.cols,
         }
     }
 
     fn parts(&self) -> usize {
-        match self.matrix.skips {
-            Skips::Rows => self.matrix.rows.div_ceil(BLOCK_ROWS),
-            Skips::Columns => self.matrix.rows.div_ceil(LINE_WEIGHTS),
-        }
+        self.matrix.rows.div_ceil(self.matrix.kernel.part_rows(self.matrix.skips))
     }
 
     fn decode(&self, part: usize, codes: &SharedMut<'_, u8>, code_rows: usize) {
         let (bytes, places) = (self.matrix.part(part), &self.matrix.places.of[..]);
+        let row = part * self.matrix.kernel.part_rows(self.matrix.skips);
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; parts have rows of their own, and
         // the codes have a place for each of them and all columns.
         unsafe {
             match self.matrix.skips {
                 Skips::Rows => {
-                    let lines = row_lines(self.matrix.cols);
-                    (self.tables.rows)(bytes, lines, codes, code_rows, part * BLOCK_ROWS);
+                    let lines = self.matrix.layout().row_lines(self.matrix.cols);
+                    (self.tables.rows)(bytes, lines, codes, code_rows, row);
                 }
-                Skips::Columns => (self.tables.columns)(bytes, places, codes, code_rows, part * LINE_WEIGHTS),
+                Skips::Columns => (self.tables.columns)(bytes, places, codes, code_rows, row),
             }
         }
     }

@@ -1,23 +1,32 @@
-//! Every ISA's kernels for fives against the plain product, integers bit for bit.
+//! Every ISA's kernels against the plain product, integers bit for bit.
 
-use super::coded::{ORDER, coded_cols, reorder};
-use super::{DECODE, DIGITS, ENCODE, FivesLinear, FivesMatrix, LINE, LINE_WEIGHTS, Skips, gate_up, row_of};
+use super::coded::{BYTES, ORDER, THREES};
+use super::layout::{FIVES, FOURS};
+use super::{LINE, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up};
 use crate::ternary::{Activations, Precision, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix};
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
 
 fn kernels() -> Vec<&'static Kernels> {
-    let all: Vec<_> = Isa::available().filter_map(Kernels::for_isa).filter(|kernels| kernels.has_fives()).collect();
-    println!("fives: {}", all.iter().map(|kernels| kernels.isa().name()).collect::<Vec<_>>().join(", "));
+    let all: Vec<_> = Isa::available().filter_map(Kernels::for_isa).filter(|kernels| kernels.can_skip()).collect();
+    println!(
+        "rows and columns left out: {}",
+        all.iter().map(|kernels| kernels.isa().name()).collect::<Vec<_>>().join(", ")
+    );
     all
+}
+
+/// What may multiply many tokens.
+fn dense_kernels(kernels: &Kernels) -> Vec<&'static TernaryKernel> {
+    kernels.ternary_kernels().iter().copied().filter(|dense| SkippingKernel::new(kernels, dense).is_some()).collect()
 }
 
 fn random_trits(rng: &mut fastrand::Rng, len: usize) -> Vec<i8> {
     (0..len).map(|_| rng.i8(-1..=1)).collect()
 }
 
-fn pack(kernels: &Kernels, shape: (usize, usize), skips: Skips, trits: &[i8], pool: &Pool) -> FivesMatrix {
-    pack_for(kernels, kernels.ternary_kernel("codes").unwrap(), shape, skips, trits, pool)
+fn pack(kernels: &Kernels, shape: (usize, usize), skips: Skips, trits: &[i8], pool: &Pool) -> SkippingMatrix {
+    pack_for(kernels, dense_kernels(kernels)[0], shape, skips, trits, pool)
 }
 
 fn pack_for(
@@ -27,12 +36,20 @@ fn pack_for(
     skips: Skips,
     trits: &[i8],
     pool: &Pool,
-) -> FivesMatrix {
+) -> SkippingMatrix {
     let read_row = |row: usize, out: &mut [i8]| {
         out.copy_from_slice(&trits[row * cols..(row + 1) * cols]);
         Ok(())
     };
-    FivesMatrix::pack((rows, cols), skips, (kernels, dense), pool, |error| error, read_row).unwrap()
+    SkippingMatrix::pack(
+        (rows, cols),
+        skips,
+        SkippingKernel::new(kernels, dense).unwrap(),
+        pool,
+        |error| error,
+        read_row,
+    )
+    .unwrap()
 }
 
 /// The definition.
@@ -44,7 +61,7 @@ fn product((rows, cols): (usize, usize), trits: &[i8], x: &[i8]) -> Vec<i32> {
 }
 
 fn check_dot(kernels: &Kernels, shape: (usize, usize), threads: usize, trits: &[i8], x: &[i8]) {
-    check_dot_by(kernels, kernels.ternary_kernel("codes").unwrap(), shape, threads, trits, x);
+    check_dot_by(kernels, dense_kernels(kernels)[0], shape, threads, trits, x);
 }
 
 /// Many tokens by `dense`.
@@ -73,14 +90,18 @@ fn sparse(rng: &mut fastrand::Rng, len: usize, density: u32) -> Vec<i8> {
 }
 
 #[test]
-fn a_byte_is_five_trits_and_every_row_has_a_place() {
-    for (value, byte) in ENCODE.iter().enumerate() {
-        let codes = DECODE[usize::from(*byte)];
-        assert_eq!(codes.iter().rev().fold(0, |value, code| 3 * value + usize::from(*code)), value);
+fn a_byte_is_its_trits_and_every_row_has_a_place() {
+    for layout in [&FIVES, &FOURS] {
+        for (value, byte) in layout.encode.iter().enumerate().take(3usize.pow(layout.digits as u32)) {
+            let codes = &layout.decode[usize::from(*byte)][..layout.digits];
+            assert_eq!(codes.iter().rev().fold(0, |value, code| 3 * value + usize::from(*code)), value);
+        }
+        assert!(layout.decode[usize::from(layout.zeros())].iter().all(|code| *code == 1));
+        let all = (0..LINE).flat_map(|byte| (0..layout.digits).map(move |digit| layout.row_of(byte, digit)));
+        let mut rows: Vec<usize> = all.collect();
+        rows.sort_unstable();
+        assert!(rows.into_iter().eq(0..layout.line_weights()));
     }
-    let mut rows: Vec<usize> = (0..64).flat_map(|byte| (0..DIGITS).map(move |digit| row_of(byte, digit))).collect();
-    rows.sort_unstable();
-    assert!(rows.into_iter().eq(0..LINE_WEIGHTS));
 }
 
 #[test]
@@ -172,7 +193,7 @@ proptest! {
                 gate.linear(kernels, &pool, &mut activations, &gate_scales, &mut scratch, (Epilogue::Store, &mut expected));
                 dense.linear(kernels, &pool, &mut activations, &up_scales, &mut scratch, (Epilogue::Relu2Mul, &mut expected));
                 let gate = TernaryLinear { matrix: &gate, scales: &gate_scales, epilogue: Epilogue::Store };
-                let up = FivesLinear { matrix: &up, scales: &up_scales, epilogue: Epilogue::Relu2Mul };
+                let up = SkippingLinear { matrix: &up, scales: &up_scales, epilogue: Epilogue::Relu2Mul };
                 let in_one_job = gate_up(kernels, &pool, &mut activations, &mut scratch, (gate, up), &mut found);
                 prop_assert!(in_one_job || tokens > 2, "{tokens} tokens by {}", kernel.name());
                 for (expected, found) in expected.iter().zip(&found).filter(|_| in_one_job) {
@@ -189,7 +210,7 @@ proptest! {
 fn many_tokens_are_multiplied_as_codes() {
     let mut rng = fastrand::Rng::with_seed(3);
     for kernels in kernels() {
-        for kernel in kernels.ternary_kernels().iter().filter(|kernel| kernel.packs_codes()) {
+        for kernel in dense_kernels(kernels) {
             for (rows, cols) in [(70, 333), (330, 641), (641, 96), (33, 1000), (1, 1), (64, 960), (320, 1920)] {
                 for tokens in [22, 40] {
                     let trits = random_trits(&mut rng, rows * cols);
@@ -205,26 +226,32 @@ fn many_tokens_are_multiplied_as_codes() {
     }
 }
 
-/// What the order of a row's codes is, spelled out: every column has one place, and activations go there.
+/// What the orders of a row's codes are, spelled out: every column has one place, and activations go there.
 #[test]
 fn activations_are_put_in_the_order_of_the_codes() {
     for cols in [1usize, 4, 63, 320, 333, 960, 2560] {
-        let lines = cols.div_ceil(LINE_WEIGHTS);
-        let x: Vec<i8> =
-            (0..lines * LINE_WEIGHTS).map(|col| if col < cols { (col % 127) as i8 + 1 } else { 0 }).collect();
-        let mut out = vec![99; coded_cols(lines)];
-        reorder(&x, lines, &mut out);
-        let mut seen = vec![0; cols];
-        for (at, value) in out.into_iter().enumerate() {
-            let (code, place, within) = (at / 12, at % 12 / 4, at % 4);
-            let (byte, digit) = ORDER[code % 5][place];
-            let byte = 4 * (code / 5 * 3 + byte) + within;
-            let col = byte / LINE * LINE_WEIGHTS + digit * LINE + byte % LINE;
-            assert_eq!(value, x.get(col).copied().unwrap_or(0), "column {col} of {cols}");
-            if col < cols {
-                seen[col] += 1;
+        for (order, layout) in [(&THREES, &FIVES), (&BYTES, &FOURS)] {
+            let lines = layout.row_lines(cols);
+            let padded = lines * layout.line_weights();
+            let x: Vec<i8> = (0..padded).map(|col| if col < cols { (col % 127) as i8 + 1 } else { 0 }).collect();
+            let mut out = vec![99; (order.cols)(lines)];
+            (order.reorder)(&x, lines, &mut out);
+            let mut seen = vec![0; cols];
+            for (at, value) in out.into_iter().enumerate() {
+                let (byte, digit) = if std::ptr::eq(layout, &raw const FOURS) {
+                    (at / 4, at % 4)
+                } else {
+                    let (code, place, within) = (at / 12, at % 12 / 4, at % 4);
+                    let (byte, digit) = ORDER[code % 5][place];
+                    (4 * (code / 5 * 3 + byte) + within, digit)
+                };
+                let col = layout.column_of(byte, digit);
+                assert_eq!(value, x.get(col).copied().unwrap_or(0), "column {col} of {cols}");
+                if col < cols {
+                    seen[col] += 1;
+                }
             }
+            assert!(seen.iter().all(|count| *count == 1), "{cols} columns");
         }
-        assert!(seen.iter().all(|count| *count == 1), "{cols} columns");
     }
 }

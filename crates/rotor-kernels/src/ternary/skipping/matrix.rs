@@ -1,7 +1,9 @@
-//! A matrix in fives: packing it, and reading it back.
+//! Packing a matrix, and reading it back.
 
+use super::coded::SkippingTables;
+use super::layout::{ByteLayout, MAX_DIGITS};
 use super::places::Places;
-use super::{BLOCK_ROWS, DECODE, DIGITS, ENCODE, FivesKernels, LINE, LINE_WEIGHTS, MAX_SIDE, row_of};
+use super::{BLOCK_ROWS, LINE, MAX_SIDE, SkippingKernels};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
@@ -17,29 +19,84 @@ pub enum Skips {
     Columns,
 }
 
-/// A ternary matrix `[rows, cols]` of which rows or columns can be left unread.
-pub struct FivesMatrix {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) skips: Skips,
-    pub(super) kernels: &'static FivesKernels,
-    /// What multiplies many tokens: a kernel for codes.
+/// How a matrix of which rows or columns can be left unread is packed, and how many tokens are multiplied by it. It can only be had
+/// of kernels whose CPU this is.
+#[derive(Clone, Copy)]
+pub struct SkippingKernel {
+    pub(super) kernels: &'static SkippingKernels,
+    /// What multiplies many tokens.
     pub(super) dense: &'static TernaryKernel,
-    pub(super) places: Arc<Places>,
-    pub(super) bytes: Buffer<u8>,
 }
 
-/// Blocks of 64 rows or slices of 320, and bytes of each.
-fn pack_sizes((rows, cols): (usize, usize), skips: Skips) -> (usize, usize) {
-    match skips {
-        Skips::Rows => (rows.div_ceil(BLOCK_ROWS), BLOCK_ROWS * row_lines(cols) * LINE),
-        Skips::Columns => (rows.div_ceil(LINE_WEIGHTS), cols * LINE),
+impl SkippingKernel {
+    /// Of these kernels, where they can leave anything unread; many tokens are multiplied by `dense` or as `dense` would: one for
+    /// codes, or the one whose tables theirs are for.
+    ///
+    /// # Panics
+    /// If `dense` is not one of theirs.
+    pub(crate) fn new(kernels: &Kernels, dense: &'static TernaryKernel) -> Option<SkippingKernel> {
+        assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, dense)), "a kernel of {}", kernels.isa);
+        let own = SkippingKernel { kernels: kernels.ternary.skipping?, dense };
+        (dense.packs_codes() || own.tables().is_some()).then_some(own)
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        self.kernels.layout.name
+    }
+
+    /// How weights become codes for the tables of `dense`, where they do without a detour, so that many tokens are multiplied about
+    /// as fast as by `dense` alone.
+    pub(super) fn tables(self) -> Option<&'static SkippingTables> {
+        self.kernels.tables.filter(|tables| std::ptr::eq(tables.kernel, self.dense))
+    }
+
+    /// Whether many tokens are multiplied about as fast as by a matrix of which everything is read.
+    pub fn is_fast_for_many(self) -> bool {
+        self.tables().is_some()
+    }
+
+    /// Bytes of a packed matrix `[rows, cols]`; `None` where sums of such a matrix could overflow.
+    pub fn packed_bytes(self, (rows, cols): (usize, usize), skips: Skips) -> Option<usize> {
+        if rows > MAX_SIDE || cols > MAX_SIDE {
+            return None;
+        }
+        let (parts, bytes) = self.pack_sizes((rows, cols), skips);
+        parts.checked_mul(bytes)
+    }
+
+    /// Blocks of rows or slices, and bytes of each.
+    fn pack_sizes(self, (rows, cols): (usize, usize), skips: Skips) -> (usize, usize) {
+        let parts = rows.div_ceil(self.part_rows(skips));
+        match skips {
+            Skips::Rows => (parts, BLOCK_ROWS * self.kernels.layout.row_lines(cols) * LINE),
+            Skips::Columns => (parts, cols * LINE),
+        }
+    }
+
+    /// Rows of a block or a slice.
+    pub(super) fn part_rows(self, skips: Skips) -> usize {
+        match skips {
+            Skips::Rows => BLOCK_ROWS,
+            Skips::Columns => self.kernels.layout.line_weights(),
+        }
     }
 }
 
-/// Lines of a row.
-pub(super) fn row_lines(cols: usize) -> usize {
-    cols.div_ceil(LINE_WEIGHTS)
+impl std::fmt::Debug for SkippingKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SkippingKernel({}, {:?})", self.name(), self.dense)
+    }
+}
+
+/// A ternary matrix `[rows, cols]` of which rows or columns can be left unread.
+pub struct SkippingMatrix {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) skips: Skips,
+    pub(super) kernel: SkippingKernel,
+    pub(super) places: Arc<Places>,
+    pub(super) bytes: Buffer<u8>,
 }
 
 /// What a thread needs to pack.
@@ -50,37 +107,23 @@ struct Packing {
     values: Vec<u8>,
 }
 
-impl FivesMatrix {
-    /// Bytes of a packed matrix `[rows, cols]`; `None` where sums of such a matrix could overflow.
-    pub fn packed_bytes_of((rows, cols): (usize, usize), skips: Skips) -> Option<usize> {
-        if rows > MAX_SIDE || cols > MAX_SIDE {
-            return None;
-        }
-        let (parts, bytes) = pack_sizes((rows, cols), skips);
-        parts.checked_mul(bytes)
-    }
-
-    /// Packs a matrix, `read_row(row, trits)` filling each row's `cols` values of -1, 0 and +1. Many tokens will be multiplied
-    /// by `dense`, a kernel for codes.
+impl SkippingMatrix {
+    /// Packs a matrix, `read_row(row, trits)` filling each row's `cols` values of -1, 0 and +1.
     ///
     /// # Errors
     /// The error of a `read_row`, or the system's refusal of memory through `memory`.
     ///
     /// # Panics
-    /// If the kernels have none for fives ([`Kernels::has_fives`]), `dense` is not one of theirs for codes, or the matrix is too
-    /// large ([`FivesMatrix::packed_bytes_of`]).
+    /// If the matrix is too large ([`SkippingKernel::packed_bytes`]).
     pub fn pack<E: Send>(
         (rows, cols): (usize, usize),
         skips: Skips,
-        (kernels, dense): (&Kernels, &'static TernaryKernel),
+        kernel: SkippingKernel,
         pool: &Pool,
         memory: impl FnOnce(std::io::Error) -> E,
         read_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
-    ) -> Result<FivesMatrix, E> {
-        let own = kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, dense));
-        assert!(own && dense.packs_codes(), "a kernel of {} for codes, not {}", kernels.isa, dense.name());
-        let size = FivesMatrix::packed_bytes_of((rows, cols), skips).expect("a matrix whose sums fit");
-        let fives = kernels.ternary.fives.expect("kernels for fives");
+    ) -> Result<SkippingMatrix, E> {
+        let size = kernel.packed_bytes((rows, cols), skips).expect("a matrix whose sums fit");
         let places = match skips {
             Skips::Rows => Places::of_block(),
             Skips::Columns => Places::shared(cols),
@@ -89,7 +132,8 @@ impl FivesMatrix {
             Ok(bytes) => bytes,
             Err(error) => return Err(memory(error)),
         };
-        let (parts, part_bytes) = pack_sizes((rows, cols), skips);
+        let (parts, part_bytes) = kernel.pack_sizes((rows, cols), skips);
+        let layout = kernel.kernels.layout;
         let failure = Mutex::new(None::<(usize, E)>);
         let mut packing: Vec<Packing> = Vec::new();
         packing.resize_with(pool.threads(), Packing::default);
@@ -99,8 +143,8 @@ impl FivesMatrix {
             let (packing, out) =
                 unsafe { (&mut packing.slice(worker, 1)[0], out.slice(part * part_bytes, part_bytes)) };
             let packed = match skips {
-                Skips::Rows => packing.rows((rows, cols), part, &places, &read_row, out),
-                Skips::Columns => packing.columns((rows, cols), part, &places, &read_row, out),
+                Skips::Rows => packing.rows(layout, (rows, cols), part, &places, &read_row, out),
+                Skips::Columns => packing.columns(layout, (rows, cols), part, &places, &read_row, out),
             };
             if let Err(error) = packed {
                 let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +155,7 @@ impl FivesMatrix {
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),
-            None => Ok(FivesMatrix { rows, cols, skips, kernels: fives, dense, places, bytes }),
+            None => Ok(SkippingMatrix { rows, cols, skips, kernel, places, bytes }),
         }
     }
 
@@ -141,31 +185,40 @@ impl FivesMatrix {
     /// If it is out of bounds.
     pub fn trit(&self, row: usize, col: usize) -> i8 {
         assert!(row < self.rows && col < self.cols, "({row}, {col}) of [{}, {}]", self.rows, self.cols);
+        let (layout, width) = (self.layout(), self.layout().line_weights());
         let (byte, digit) = match self.skips {
             Skips::Rows => {
-                let at = self.places.row(row as u32) as usize * row_lines(self.cols) * LINE;
-                (self.bytes[at + col / LINE_WEIGHTS * LINE + col % LINE], col % LINE_WEIGHTS / LINE)
+                let at = self.places.row(row as u32) as usize * layout.row_lines(self.cols) * LINE;
+                (self.bytes[at + col / width * LINE + col % LINE], col % width / LINE)
             }
             Skips::Columns => {
-                let line = self.part(row / LINE_WEIGHTS)[self.places.of[col] as usize * LINE..].iter();
-                let (digit, within) = (row % LINE_WEIGHTS / 64, row % 64);
-                let byte = 16 * (within % 16 / 4) + 4 * (within / 16) + within % 4;
-                (*line.as_slice().get(byte).expect("a line for each column"), digit)
+                let line = &self.part(row / width)[self.places.of[col] as usize * LINE..][..LINE];
+                let of_row = layout.rows.iter().position(|within| usize::from(*within) == row % LINE);
+                (line[of_row.expect("a byte for each row")], row % width / LINE)
             }
         };
-        DECODE[usize::from(byte)][digit].cast_signed() - 1
+        layout.decode[usize::from(byte)][digit].cast_signed() - 1
+    }
+
+    pub(super) fn layout(&self) -> &'static ByteLayout {
+        self.kernel.kernels.layout
+    }
+
+    /// The kernel that it is packed for.
+    pub fn kernel(&self) -> SkippingKernel {
+        self.kernel
     }
 
     /// A block of rows, or a slice.
     pub(super) fn part(&self, part: usize) -> &[u8] {
-        let (_, bytes) = pack_sizes((self.rows, self.cols), self.skips);
+        let (_, bytes) = self.kernel.pack_sizes((self.rows, self.cols), self.skips);
         &self.bytes[part * bytes..(part + 1) * bytes]
     }
 }
 
-impl std::fmt::Debug for FivesMatrix {
+impl std::fmt::Debug for SkippingMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FivesMatrix([{}, {}], {:?})", self.rows, self.cols, self.skips)
+        write!(f, "SkippingMatrix([{}, {}], {:?}, {:?})", self.rows, self.cols, self.skips, self.kernel)
     }
 }
 
@@ -173,15 +226,16 @@ impl Packing {
     /// Packs a block of rows.
     fn rows<E>(
         &mut self,
+        layout: &ByteLayout,
         (rows, cols): (usize, usize),
         block: usize,
         places: &Places,
         read_row: impl Fn(usize, &mut [i8]) -> Result<(), E>,
         out: &mut [u8],
     ) -> Result<(), E> {
-        let lines = row_lines(cols);
+        let (lines, width) = (layout.row_lines(cols), layout.line_weights());
         self.trits.clear();
-        self.trits.resize(lines * LINE_WEIGHTS, 0);
+        self.trits.resize(lines * width, 0);
         for within in 0..BLOCK_ROWS {
             let row = block * BLOCK_ROWS + within;
             if row < rows {
@@ -190,12 +244,12 @@ impl Packing {
                 self.trits.fill(0);
             }
             let bytes = &mut out[places.of[within] as usize * lines * LINE..][..lines * LINE];
-            for (line, trits) in bytes.as_chunks_mut::<LINE>().0.iter_mut().zip(self.trits.chunks_exact(LINE_WEIGHTS)) {
+            for (line, trits) in bytes.as_chunks_mut::<LINE>().0.iter_mut().zip(self.trits.chunks_exact(width)) {
                 line.fill(0);
                 for (trits, power) in trits.chunks_exact(LINE).zip(POWERS) {
                     add_codes(trits, power, line);
                 }
-                line.iter_mut().for_each(|value| *value = ENCODE[usize::from(*value)]);
+                line.iter_mut().for_each(|value| *value = layout.encode[usize::from(*value)]);
             }
         }
         Ok(())
@@ -204,6 +258,7 @@ impl Packing {
     /// Packs a slice.
     fn columns<E>(
         &mut self,
+        layout: &ByteLayout,
         (rows, cols): (usize, usize),
         slice: usize,
         places: &Places,
@@ -215,8 +270,8 @@ impl Packing {
         values.clear();
         values.resize(LINE * cols, 0);
         for (byte, values) in values.chunks_exact_mut(cols.max(1)).enumerate() {
-            for (digit, power) in POWERS.into_iter().enumerate() {
-                let row = slice * LINE_WEIGHTS + row_of(byte, digit);
+            for (digit, power) in POWERS.into_iter().enumerate().take(layout.digits) {
+                let row = slice * layout.line_weights() + layout.row_of(byte, digit);
                 if row < rows {
                     read_row(row, trits)?;
                 } else {
@@ -230,7 +285,7 @@ impl Packing {
             for col in first..(first + LINE).min(cols) {
                 let line = &mut out[places.of[col] as usize * LINE..][..LINE];
                 for (byte, values) in line.iter_mut().zip(values.chunks_exact(cols)) {
-                    *byte = ENCODE[usize::from(values[col])];
+                    *byte = layout.encode[usize::from(values[col])];
                 }
             }
         }
@@ -239,7 +294,7 @@ impl Packing {
 }
 
 /// What a digit of a byte's value is multiplied by.
-const POWERS: [u8; DIGITS] = [1, 3, 9, 27, 81];
+const POWERS: [u8; MAX_DIGITS] = [1, 3, 9, 27, 81];
 
 /// `values += (trits + 1) * power`.
 fn add_codes(trits: &[i8], power: u8, values: &mut [u8]) {

@@ -5,8 +5,9 @@
 //! that order instead ([`super::coded`]). In *columns* a code is of one digit of three lines, whose fields are brought together.
 
 use super::avx512_vbmi::{Decoder, fetch, load, side_by_side};
-use super::coded::{CODES_OF_THREE, FivesTables};
-use super::{BLOCK_ROWS, DIGITS, ENCODE, LINE};
+use super::coded::{CODES_OF_THREE, SkippingTables, THREES};
+use super::layout::{FIVES, MAX_DIGITS as DIGITS};
+use super::{BLOCK_ROWS, LINE};
 use crate::pool::SharedMut;
 use crate::ternary::TILE_ROWS;
 use crate::ternary::avx512_permute::{ROW_CODES, write_codes};
@@ -14,7 +15,7 @@ use crate::ternary::avx512_vbmi::CODES_PERMUTE;
 use crate::ternary::layout::TRIOS_COLS;
 use std::arch::x86_64::*;
 
-pub(crate) static TABLES: FivesTables = FivesTables { kernel: &CODES_PERMUTE, rows, columns };
+pub(crate) static TABLES: SkippingTables = SkippingTables { kernel: &CODES_PERMUTE, order: &THREES, rows, columns };
 
 /// Indices of a chunk.
 const INDICES: usize = TRIOS_COLS / 12;
@@ -38,8 +39,8 @@ static CODE: [u8; LINE] = {
     code
 };
 
-/// A byte of five zeros.
-const ZEROS: [u8; LINE] = [ENCODE[121]; LINE];
+/// Bytes of zeros.
+const ZEROS: [u8; LINE] = [FIVES.zeros(); LINE];
 
 /// Of every byte the bits of `a` where `mask` is set, those of `b` elsewhere.
 #[inline]

@@ -1,0 +1,113 @@
+//! The reference: every kernel for matrices that leave something unread in plain Rust.
+
+use super::layout::{ByteLayout, FIVES, FOURS, MAX_LINE_WEIGHTS};
+use super::{Active, LINE, SkippingKernels};
+use crate::ternary::TILE_ROWS;
+use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
+
+pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
+    layout: &FIVES,
+    rows: rows::<5>,
+    columns: columns::<5>,
+    active,
+    codes_of_rows: codes_of_block::<5>,
+    codes_of_columns: codes_of_columns::<5>,
+    tables: None,
+};
+
+/// The layout with so many trits in a byte.
+const fn layout<const DIGITS: usize>() -> &'static ByteLayout {
+    match DIGITS {
+        5 => &FIVES,
+        4 => &FOURS,
+        _ => unreachable!(),
+    }
+}
+
+fn rows<const DIGITS: usize>(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
+    for (x, out) in tokens.iter().zip(out.chunks_exact_mut(list.len().max(1))) {
+        for (place, out) in list.iter().zip(out) {
+            let row = &bytes[*place as usize * row_lines * LINE..][..row_lines * LINE];
+            let dot =
+                |(at, byte): (usize, &u8)| dot::<DIGITS>(*byte, |digit| x[layout::<DIGITS>().column_of(at, digit)]);
+            *out = row.iter().enumerate().map(dot).sum();
+        }
+    }
+}
+
+/// The codes of a byte.
+fn codes<const DIGITS: usize>(byte: u8) -> &'static [u8] {
+    &layout::<DIGITS>().decode[usize::from(byte)][..DIGITS]
+}
+
+fn dot<const DIGITS: usize>(byte: u8, x: impl Fn(usize) -> i8) -> i32 {
+    codes::<DIGITS>(byte).iter().enumerate().map(|(digit, code)| i32::from(*code) * i32::from(x(digit))).sum()
+}
+
+pub(super) fn columns<const DIGITS: usize>(
+    slice: &[u8],
+    places: &[u32],
+    tokens: &[&[i8]],
+    sums: &mut [[i32; MAX_LINE_WEIGHTS]],
+) {
+    for (x, sums) in tokens.iter().zip(sums) {
+        sums.fill(0);
+        for (x, place) in x.iter().zip(places) {
+            for (byte, value) in slice[*place as usize * LINE..][..LINE].iter().enumerate() {
+                for (digit, code) in codes::<DIGITS>(*value).iter().enumerate() {
+                    sums[layout::<DIGITS>().row_of(byte, digit)] += i32::from(*code) * i32::from(*x);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
+    for (col, place) in places.iter().enumerate() {
+        if tokens.iter().any(|x| x[col] != 0) {
+            active.places.push(*place);
+            tokens.iter().zip(&mut active.x).for_each(|(x, active)| active.push(x[col]));
+        }
+    }
+}
+
+pub(super) fn codes_of_block<const DIGITS: usize>(block: &[u8], cols: usize, tiles: &mut [u8]) {
+    let places = super::places::Places::of_block();
+    let row_bytes = layout::<DIGITS>().row_lines(cols) * LINE;
+    for (row, place) in places.of.iter().enumerate() {
+        let bytes = &block[*place as usize * row_bytes..][..row_bytes];
+        for (at, byte) in bytes.iter().enumerate() {
+            for (digit, code) in codes::<DIGITS>(*byte).iter().enumerate() {
+                put_code(tiles, cols, (row, layout::<DIGITS>().column_of(at, digit)), *code);
+            }
+        }
+    }
+}
+
+pub(super) fn codes_of_columns<const DIGITS: usize>(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
+    let cols = places.len();
+    for (col, place) in places.iter().enumerate() {
+        for (byte, value) in slice[*place as usize * LINE..][..LINE].iter().enumerate() {
+            for (digit, code) in codes::<DIGITS>(*value).iter().enumerate() {
+                put_code(tiles, cols, (layout::<DIGITS>().row_of(byte, digit), col), *code);
+            }
+        }
+    }
+    // What is left of the last block is zero weights.
+    for col in cols..cols.next_multiple_of(CODES_COLS) {
+        (0..layout::<DIGITS>().line_weights()).for_each(|row| put_code(tiles, cols, (row, col), 1));
+    }
+}
+
+/// Writes a code to where [`crate::ternary::layout`] has it, if the tiles have it.
+fn put_code(tiles: &mut [u8], cols: usize, (row, col): (usize, usize), code: u8) {
+    let tile_bytes = cols.div_ceil(CODES_COLS) * CODES_BYTES;
+    let within = col / CODES_COLS * CODES_BYTES + row % TILE_ROWS * 4 + col % 4;
+    if within >= tile_bytes {
+        return;
+    }
+    if let Some(byte) = tiles.get_mut(row / TILE_ROWS * tile_bytes + within) {
+        let shift = 2 * (col % CODES_COLS / 4);
+        *byte = *byte & !(3 << shift) | code << shift;
+    }
+}
