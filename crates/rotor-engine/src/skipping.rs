@@ -28,7 +28,7 @@ impl Packing {
             let (shape, skips) = ((tensor.rows, tensor.cols), skips(source, role)?);
             let kernel = choice.skipping_kernel_for(shape, skips)?;
             let is_wanted = match source.load_options().read {
-                Read::Auto => kernel.is_fast_for_many() && tensor.rows * tensor.cols >= WORTH_SKIPPING,
+                Read::Auto => choice.skips_well(shape, kernel) && tensor.rows * tensor.cols >= WORTH_SKIPPING,
                 Read::All => false,
                 Read::Least => true,
             };

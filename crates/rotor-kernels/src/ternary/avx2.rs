@@ -20,6 +20,7 @@ use super::avx2_panel;
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
 use super::lookup::{LookupKernels, SUMS_81};
+use super::skipping;
 use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS};
 use std::arch::x86_64::*;
 
@@ -29,7 +30,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    skipping: None,
+    skipping: Some(&skipping::avx2::KERNELS),
 };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {

@@ -52,8 +52,14 @@ fn decode_chunk(units: [&[u8; UNIT_BYTES]; 4], codes: &mut [u8]) {
         let (plus, minus) = (load(&unit.as_chunks().0[0]), load(&unit.as_chunks().0[1]));
         *columns = [code(plus, minus), code(_mm256_srli_epi16::<4>(plus), _mm256_srli_epi16::<4>(minus))];
     }
+    write_codes(columns, codes);
+}
+
+/// Eight codes of each of 32 rows, which lie code by code, row by row.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn write_codes(c: [__m256i; CHUNK_CODES], codes: &mut [u8]) {
     // Each step interleaves neighbours, doubling the run of one row's codes: 2, 4, 8 bytes.
-    let c = columns;
     let low: [__m256i; 4] = std::array::from_fn(|i| _mm256_unpacklo_epi8(c[2 * i], c[2 * i + 1]));
     let high: [__m256i; 4] = std::array::from_fn(|i| _mm256_unpackhi_epi8(c[2 * i], c[2 * i + 1]));
     for (pairs, row) in [(low, 0), (high, 8)] {

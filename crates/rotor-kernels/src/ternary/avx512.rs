@@ -10,7 +10,7 @@
 use super::avx2::{self, TABLE_BYTES};
 use super::avx512_lookup;
 use super::kernel::{Many, TernaryFamily, TernaryKernel, Token};
-use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, layout};
+use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, layout, skipping};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -19,7 +19,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: avx2::sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    skipping: None,
+    skipping: Some(&skipping::avx2::AVX512),
 };
 
 pub(super) static PLANES: TernaryKernel = TernaryKernel {

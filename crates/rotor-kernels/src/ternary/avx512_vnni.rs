@@ -21,7 +21,7 @@ use super::kernel::{
     Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, TileGroups, Token, UnpackPanel,
 };
 use super::layout::{self, CODES_BYTES, CODES_COLS};
-use super::{avx512, avx512_lookup};
+use super::{avx512, avx512_lookup, skipping};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -30,7 +30,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: super::avx2::sum,
     planes: &avx512::PLANES,
     kernels: &[&CODES, &CODES_LOOKUP, &avx512::PLANES],
-    skipping: None,
+    skipping: Some(&skipping::avx2::AVX512_VNNI),
 };
 
 pub(super) static CODES: TernaryKernel = TernaryKernel {

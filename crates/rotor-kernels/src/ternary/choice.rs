@@ -130,15 +130,18 @@ impl Choice {
 }
 
 impl Choice {
-    /// How a matrix of this shape is packed so that something of it can be left unread, many tokens multiplied in the way of its
-    /// usual kernel; `None` where it cannot.
+    /// How a matrix of this shape is packed so that something of it can be left unread; `None` where it cannot.
     pub fn skipping_kernel_for(&self, shape: (usize, usize), skips: Skips) -> Option<SkippingKernel> {
-        let usual = self.kernel_for(shape, None);
-        let way = |kernel: &TernaryKernel| kernel.name().split_once('-').map_or("", |(_, way)| way);
-        let all = self.kernels.ternary_kernels().iter().copied();
-        let alike = all.clone().filter(|dense| way(dense) == way(usual));
-        let kernels = alike.chain(all).filter_map(|dense| SkippingKernel::new(self.kernels, dense));
-        kernels.into_iter().next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())
+        let (usual, all) = (self.kernel_for(shape, None), self.kernels.ternary_kernels().iter().copied());
+        let alike = all.clone().filter(|dense| dense.way() == usual.way());
+        let mut kernels = alike.chain(all).filter_map(|dense| SkippingKernel::new(self.kernels, dense));
+        kernels.next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())
+    }
+
+    /// Whether many tokens are multiplied by a matrix of this shape that is packed so in the way of its usual kernel, and about as
+    /// fast.
+    pub fn skips_well(&self, shape: (usize, usize), kernel: SkippingKernel) -> bool {
+        kernel.goes_as(self.kernel_for(shape, None))
     }
 }
 

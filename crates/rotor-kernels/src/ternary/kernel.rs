@@ -223,6 +223,11 @@ impl TernaryKernel {
         self.name
     }
 
+    /// What it does with many tokens, where that is a part of its name.
+    pub(super) fn way(&self) -> Option<&'static str> {
+        self.name.split_once('-').map(|(_, way)| way)
+    }
+
     /// Whether it is one for codes.
     pub(crate) fn packs_codes(&self) -> bool {
         std::ptr::eq(self.layout, &raw const CODES)

@@ -8,7 +8,7 @@
 //! each column: [`super::MAX_SIDE`] lines or columns fit int32.
 
 use super::layout::{FIVES, MAX_DIGITS as DIGITS, MAX_LINE_WEIGHTS as LINE_WEIGHTS};
-use super::{Active, BLOCK_ROWS, LINE, MAX_TOKENS, SkippingKernels};
+use super::{Active, BLOCK_ROWS, LINE, MAX_TOKENS, SkippingKernels, TilesOfCodes};
 use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 use std::arch::x86_64::*;
@@ -18,8 +18,7 @@ pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
     rows,
     columns,
     active,
-    codes_of_rows,
-    codes_of_columns,
+    tiles: Some(TilesOfCodes { of_rows: codes_of_rows, of_columns: codes_of_columns }),
     tables: Some(&super::avx512_permute::TABLES),
 };
 

@@ -122,7 +122,7 @@ const ENCODE_FIVES: [u8; 243] = {
 const ENCODE_FOURS: [u8; 243] = {
     let (mut encode, mut value) = ([0; 243], 0);
     while value < 81 {
-        encode[value] = (value % 3 | value / 3 % 3 << 2 | value / 9 % 3 << 4 | value / 27 << 6) as u8;
+        encode[value] = (value % 3 + 4 * (value / 3 % 3) + 16 * (value / 9 % 3) + 64 * (value / 27)) as u8;
         value += 1;
     }
     encode

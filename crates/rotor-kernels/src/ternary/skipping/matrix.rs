@@ -37,7 +37,8 @@ impl SkippingKernel {
     pub(crate) fn new(kernels: &Kernels, dense: &'static TernaryKernel) -> Option<SkippingKernel> {
         assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, dense)), "a kernel of {}", kernels.isa);
         let own = SkippingKernel { kernels: kernels.ternary.skipping?, dense };
-        (dense.packs_codes() || own.tables().is_some()).then_some(own)
+        let by_tiles = dense.packs_codes() && own.kernels.tiles.is_some();
+        (by_tiles || own.tables().is_some()).then_some(own)
     }
 
     /// What it is called.
@@ -51,9 +52,9 @@ impl SkippingKernel {
         self.kernels.tables.filter(|tables| std::ptr::eq(tables.kernel, self.dense))
     }
 
-    /// Whether many tokens are multiplied about as fast as by a matrix of which everything is read.
-    pub fn is_fast_for_many(self) -> bool {
-        self.tables().is_some()
+    /// Whether many tokens are multiplied as `usual` multiplies them, and about as fast.
+    pub(crate) fn goes_as(self, usual: &TernaryKernel) -> bool {
+        self.tables().is_some() && self.dense.way() == usual.way()
     }
 
     /// Bytes of a packed matrix `[rows, cols]`; `None` where sums of such a matrix could overflow.

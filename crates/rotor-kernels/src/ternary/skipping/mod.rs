@@ -20,6 +20,8 @@
 //! share. There is no second copy.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512_permute;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vbmi;
@@ -70,16 +72,22 @@ pub(crate) struct SkippingKernels {
     ///
     /// The contract: as many places as activations of each of 1 to [`MAX_TOKENS`] tokens.
     pub active: unsafe fn(tokens: &[&[i8]], places: &[u32], active: &mut Active),
-    /// Packs 64 rows of `cols` columns, in the order of their numbers, as two tiles of codes.
-    ///
-    /// The contract: `block` is the rows' bytes, `tiles` has room for two tiles.
-    pub codes_of_rows: unsafe fn(block: &[u8], cols: usize, tiles: &mut [u8]),
-    /// Packs a slice as ten tiles of codes, or fewer, as `tiles` has room for.
-    ///
-    /// The contract: the places, one for each column, are inside the slice.
-    pub codes_of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
+    /// What packs them as tiles of codes, for kernels without tables.
+    pub tiles: Option<TilesOfCodes>,
     /// What turns them into codes for tables of sums, where the ISA has such.
     pub tables: Option<&'static SkippingTables>,
+}
+
+/// Packs as tiles of codes, as [`crate::ternary::layout`] has them.
+pub(crate) struct TilesOfCodes {
+    /// Packs 64 rows of `cols` columns, in the order of their numbers, as two tiles, or one where `tiles` has room for no more.
+    ///
+    /// The contract: `block` is the rows' bytes.
+    pub of_rows: unsafe fn(block: &[u8], cols: usize, tiles: &mut [u8]),
+    /// Packs a slice, or as much of it as `tiles` has room for.
+    ///
+    /// The contract: the places, one for each column, are inside the slice.
+    pub of_columns: unsafe fn(slice: &[u8], places: &[u32], tiles: &mut [u8]),
 }
 
 /// Multiplies tokens by listed rows.

@@ -1,7 +1,7 @@
 //! Products of matrices of which something can be left unread, shared out over the threads.
 
 use super::layout::{ByteLayout, MAX_LINE_WEIGHTS};
-use super::{AHEAD, Active, BLOCK_ROWS, LINE, MAX_TOKENS, MOST_FEW, SkippingMatrix, Skips};
+use super::{AHEAD, Active, BLOCK_ROWS, LINE, MAX_TOKENS, MOST_FEW, SkippingKernel, SkippingMatrix, Skips};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish};
@@ -75,8 +75,8 @@ pub(crate) struct SkippingScratch {
     x: Lines<i8>,
     /// `[pieces][tokens][MAX_LINE_WEIGHTS]`.
     sums: Lines<i32>,
-    /// A matrix as codes.
-    codes: Option<Buffer<u8>>,
+    /// A matrix as tiles of codes.
+    tiles: Option<Buffer<u8>>,
     pub(crate) counts: SkipCounts,
 }
 
@@ -296,10 +296,10 @@ impl SkippingMatrix {
             });
         }
         if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_codes(pool, &mut scratch.skipping)
+            && let Some(codes) = self.as_tiles(pool, &mut scratch.skipping)
         {
             codes.linear(kernels, pool, x, scales, scratch, (epilogue, out));
-            scratch.skipping.codes = Some(codes.into_tiles());
+            scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
         let x = &*x;
@@ -322,10 +322,10 @@ impl SkippingMatrix {
             });
         }
         if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_codes(pool, &mut scratch.skipping)
+            && let Some(codes) = self.as_tiles(pool, &mut scratch.skipping)
         {
             codes.dot(kernels, pool, x, scratch, out);
-            scratch.skipping.codes = Some(codes.into_tiles());
+            scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
         self.products(kernels, pool, x, &mut scratch.skipping, out, |_, _, sums, out| out.copy_from_slice(sums));
@@ -484,14 +484,14 @@ impl SkippingMatrix {
         read
     }
 
-    /// The matrix packed as codes, where the kernel for many tokens takes them and there is memory for it; the memory goes back to the scratch afterwards.
-    fn as_codes(&self, pool: &Pool, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
-        if !self.kernel.dense.packs_codes() {
-            return None;
-        }
-        let tile_bytes = self.kernel.dense.layout.tile_bytes(self.cols);
+    /// The matrix packed as tiles of codes, where tables do not do with less and there is memory for it; the memory goes back to the
+    /// scratch afterwards.
+    fn as_tiles(&self, pool: &Pool, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
+        let SkippingKernel { kernels, dense } = self.kernel;
+        let pack = kernels.tiles.as_ref().filter(|_| self.kernel.tables().is_none())?;
+        let tile_bytes = dense.layout.tile_bytes(self.cols);
         let bytes = self.rows.div_ceil(TILE_ROWS) * tile_bytes;
-        let known = scratch.codes.take().filter(|tiles| tiles.len() >= bytes);
+        let known = scratch.tiles.take().filter(|tiles| tiles.len() >= bytes);
         let mut tiles = known.or_else(|| Buffer::zeroed(bytes).ok())?;
         let rows = self.kernel.part_rows(self.skips);
         pool.for_each_chunk(&mut tiles[..bytes], rows / TILE_ROWS * tile_bytes, |part, tiles| {
@@ -499,12 +499,12 @@ impl SkippingMatrix {
             // which the last part may have fewer.
             unsafe {
                 match self.skips {
-                    Skips::Rows => (self.kernel.kernels.codes_of_rows)(self.part(part), self.cols, tiles),
-                    Skips::Columns => (self.kernel.kernels.codes_of_columns)(self.part(part), &self.places.of, tiles),
+                    Skips::Rows => (pack.of_rows)(self.part(part), self.cols, tiles),
+                    Skips::Columns => (pack.of_columns)(self.part(part), &self.places.of, tiles),
                 }
             }
         });
-        Some(TernaryMatrix::of_tiles((self.rows, self.cols), self.kernel.dense, tiles))
+        Some(TernaryMatrix::of_tiles((self.rows, self.cols), dense, tiles))
     }
 }
 

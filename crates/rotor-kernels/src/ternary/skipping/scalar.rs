@@ -1,7 +1,7 @@
 //! The reference: every kernel for matrices that leave something unread in plain Rust.
 
 use super::layout::{ByteLayout, FIVES, FOURS, MAX_LINE_WEIGHTS};
-use super::{Active, LINE, SkippingKernels};
+use super::{Active, LINE, SkippingKernels, TilesOfCodes};
 use crate::ternary::TILE_ROWS;
 use crate::ternary::layout::{CODES_BYTES, CODES_COLS};
 
@@ -10,8 +10,7 @@ pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
     rows: rows::<5>,
     columns: columns::<5>,
     active,
-    codes_of_rows: codes_of_block::<5>,
-    codes_of_columns: codes_of_columns::<5>,
+    tiles: Some(TilesOfCodes { of_rows: codes_of_rows, of_columns: codes_of_columns }),
     tables: None,
 };
 
@@ -24,7 +23,13 @@ const fn layout<const DIGITS: usize>() -> &'static ByteLayout {
     }
 }
 
-fn rows<const DIGITS: usize>(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
+pub(super) fn rows<const DIGITS: usize>(
+    bytes: &[u8],
+    row_lines: usize,
+    list: &[u32],
+    tokens: &[&[i8]],
+    out: &mut [i32],
+) {
     for (x, out) in tokens.iter().zip(out.chunks_exact_mut(list.len().max(1))) {
         for (place, out) in list.iter().zip(out) {
             let row = &bytes[*place as usize * row_lines * LINE..][..row_lines * LINE];
@@ -62,40 +67,51 @@ pub(super) fn columns<const DIGITS: usize>(
     }
 }
 
+/// Without a branch for each column: which are zero cannot be guessed.
 pub(super) fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
+    let first = active.places.len();
+    let end = first + places.len();
+    active.places.resize(end, 0);
+    active.x.iter_mut().zip(tokens).for_each(|(x, _)| x.resize(end, 0));
+    let mut count = first;
     for (col, place) in places.iter().enumerate() {
-        if tokens.iter().any(|x| x[col] != 0) {
-            active.places.push(*place);
-            tokens.iter().zip(&mut active.x).for_each(|(x, active)| active.push(x[col]));
+        active.places[count] = *place;
+        let mut any = 0;
+        for (x, active) in tokens.iter().zip(&mut active.x) {
+            active[count] = x[col];
+            any |= x[col];
         }
+        count += usize::from(any != 0);
     }
+    active.places.truncate(count);
+    active.x.iter_mut().for_each(|x| x.truncate(count));
 }
 
-pub(super) fn codes_of_block<const DIGITS: usize>(block: &[u8], cols: usize, tiles: &mut [u8]) {
+fn codes_of_rows(block: &[u8], cols: usize, tiles: &mut [u8]) {
     let places = super::places::Places::of_block();
-    let row_bytes = layout::<DIGITS>().row_lines(cols) * LINE;
+    let row_bytes = FIVES.row_lines(cols) * LINE;
     for (row, place) in places.of.iter().enumerate() {
         let bytes = &block[*place as usize * row_bytes..][..row_bytes];
         for (at, byte) in bytes.iter().enumerate() {
-            for (digit, code) in codes::<DIGITS>(*byte).iter().enumerate() {
-                put_code(tiles, cols, (row, layout::<DIGITS>().column_of(at, digit)), *code);
+            for (digit, code) in codes::<5>(*byte).iter().enumerate() {
+                put_code(tiles, cols, (row, FIVES.column_of(at, digit)), *code);
             }
         }
     }
 }
 
-pub(super) fn codes_of_columns<const DIGITS: usize>(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
+fn codes_of_columns(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
     let cols = places.len();
     for (col, place) in places.iter().enumerate() {
         for (byte, value) in slice[*place as usize * LINE..][..LINE].iter().enumerate() {
-            for (digit, code) in codes::<DIGITS>(*value).iter().enumerate() {
-                put_code(tiles, cols, (layout::<DIGITS>().row_of(byte, digit), col), *code);
+            for (digit, code) in codes::<5>(*value).iter().enumerate() {
+                put_code(tiles, cols, (FIVES.row_of(byte, digit), col), *code);
             }
         }
     }
     // What is left of the last block is zero weights.
     for col in cols..cols.next_multiple_of(CODES_COLS) {
-        (0..layout::<DIGITS>().line_weights()).for_each(|row| put_code(tiles, cols, (row, col), 1));
+        (0..FIVES.line_weights()).for_each(|row| put_code(tiles, cols, (row, col), 1));
     }
 }
 

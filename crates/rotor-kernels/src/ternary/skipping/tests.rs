@@ -1,8 +1,10 @@
 //! Every ISA's kernels against the plain product, integers bit for bit.
 
 use super::coded::{BYTES, ORDER, THREES};
-use super::layout::{FIVES, FOURS};
-use super::{LINE, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up};
+use super::layout::{FIVES, FOURS, MAX_LINE_WEIGHTS};
+use super::{
+    AHEAD, LINE, MultiplyColumns, MultiplyRows, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up, scalar,
+};
 use crate::ternary::{Activations, Precision, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix};
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
@@ -117,6 +119,45 @@ fn products_are_exact_at_the_bounds() {
             }
         }
     }
+}
+
+/// Kernels for rows and columns beside the plain ones of the same layout, on bytes that no matrix made.
+#[test]
+fn kernels_equal_their_plain_twins() {
+    let mut rng = fastrand::Rng::with_seed(8);
+    for kernels in kernels() {
+        let skipping = kernels.ternary.skipping.unwrap();
+        let (layout, plain) = (skipping.layout, if skipping.layout.digits == 5 { twins::<5>() } else { twins::<4>() });
+        for (lines, tokens) in [(1, 1), (3, 2), (2, 3), (5, 4), (17, 1), (40, 4)] {
+            let (rows, values) = (7, 3usize.pow(layout.digits as u32));
+            let bytes: Vec<u8> = (0..rows * lines * LINE).map(|_| layout.encode[rng.usize(0..values)]).collect();
+            let width = lines * layout.line_weights();
+            let x: Vec<Vec<i8>> = (0..tokens).map(|_| (0..width).map(|_| rng.i8(..)).collect()).collect();
+            let x: Vec<&[i8]> = x.iter().map(|x| &x[..]).collect();
+            let list: Vec<u32> = (0..11).map(|_| rng.u32(0..rows as u32)).collect();
+            let product = |rows: MultiplyRows| {
+                let mut out = vec![i32::MIN; tokens * list.len()];
+                // SAFETY: the CPU has the ISA; places are of the rows, tokens have as many activations as these have columns.
+                unsafe { rows(&bytes, lines, &list, &x, &mut out) };
+                out
+            };
+            assert_eq!(product(skipping.rows), product(plain.0), "rows on {}", kernels.isa());
+            let columns = 4 * lines;
+            let places: Vec<u32> = (0..columns + AHEAD).map(|_| rng.u32(0..(rows * lines) as u32)).collect();
+            let x: Vec<&[i8]> = x.iter().map(|x| &x[..columns]).collect();
+            let product = |columns: MultiplyColumns| {
+                let mut sums = vec![[i32::MIN; MAX_LINE_WEIGHTS]; tokens];
+                // SAFETY: the CPU has the ISA; places are of lines, and go on beyond the activations.
+                unsafe { columns(&bytes, &places, &x, &mut sums) };
+                sums.into_iter().map(|sums| sums[..layout.line_weights()].to_vec()).collect::<Vec<_>>()
+            };
+            assert_eq!(product(skipping.columns), product(plain.1), "columns on {}", kernels.isa());
+        }
+    }
+}
+
+fn twins<const DIGITS: usize>() -> (MultiplyRows, MultiplyColumns) {
+    (scalar::rows::<DIGITS>, scalar::columns::<DIGITS>)
 }
 
 proptest! {
