@@ -83,14 +83,18 @@ pub(crate) struct SkippingScratch {
 /// One worker's memory.
 #[derive(Debug, Default)]
 struct Worker {
-    rows: Vec<u32>,
+    /// The rows or columns to be read.
+    active: Active,
+    /// The product by columns that `active` is for.
+    active_for: u64,
+    /// Whether a gate lets something through, for each row.
+    open: Vec<i8>,
+    /// The place of each row.
     places: Vec<u32>,
+    /// `[tokens][places]`.
     listed: Vec<i32>,
     sums: Vec<i32>,
     read: u64,
-    active: Active,
-    /// The product that `active` is for.
-    active_for: u64,
 }
 
 impl SkippingScratch {
@@ -180,35 +184,25 @@ struct GateUp<'a> {
 impl GateUp<'_> {
     /// Whole blocks of rows, all gates first; `out` has each token's part.
     fn run(&self, rows: Range<usize>, worker: &mut Worker, out: &mut [&mut [f32]]) {
-        let Worker { rows: listed_rows, places, listed, sums, read, .. } = worker;
         let up = &self.up;
         self.gates(rows.clone(), out);
         let all = (0..out.len()).any(|token| !self.is_bounded(token, rows.clone()));
-        // A gate that is not a number is not at most zero.
-        let is_idle = |row: &u32| !all && out.iter().all(|out| out[*row as usize - rows.start] <= 0.0);
-        list_where(rows.start as u32..rows.end as u32, |row| !is_idle(row), listed_rows);
-        up.matrix.places_of(rows.clone(), listed_rows, places);
-        listed.resize(places.len() * out.len(), 0);
-        if !places.is_empty() {
-            let lines = up.matrix.layout().row_lines(up.matrix.cols);
-            // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
-            // matrix, and inputs are padded.
-            unsafe {
-                (up.matrix.kernel.kernels.rows)(&up.matrix.bytes, lines, places, &self.inputs[..out.len()], listed)
-            };
+        worker.open.clear();
+        worker.open.resize(rows.len(), i8::from(all));
+        for out in &*out {
+            // A gate that is not a number is not at most zero.
+            let is_open = |gate: f32| i8::from(gate > 0.0 || gate.is_nan());
+            worker.open.iter_mut().zip(out.iter()).for_each(|(open, gate)| *open |= is_open(*gate));
         }
-        sums.clear();
-        sums.resize(rows.len(), 0);
+        up.matrix.choose_rows(rows.clone(), worker);
+        up.matrix.listed_rows(&self.inputs[..out.len()], worker);
         for (token, out) in out.iter_mut().enumerate() {
-            let (sum, listed) = (self.x.sum(token), &listed[token * places.len()..]);
-            for (row, total) in listed_rows.iter().zip(listed) {
-                sums[*row as usize - rows.start] = total - sum;
-            }
+            let sums = up.matrix.sums_of_rows(rows.clone(), (token, self.x.sum(token)), worker);
             let scales = up.scales.of_rows(rows.clone());
             let how = Finish { scales, factor: self.x.factors()[token], epilogue: Epilogue::Relu2Mul };
             self.kernels.finish(how, sums, out);
         }
-        *read += places.len() as u64;
+        worker.read += worker.active.places.len() as u64;
     }
 
     /// The gates of some rows.
@@ -242,35 +236,57 @@ impl GateUp<'_> {
     }
 }
 
-/// The rows of a range that are wanted.
-fn list_where(range: Range<u32>, is_wanted: impl Fn(&u32) -> bool, rows: &mut Vec<u32>) {
-    // Where about half of them are, a branch for each would be guessed wrong too often.
-    rows.resize(range.len(), 0);
-    let mut count = 0;
-    for row in range {
-        rows[count] = row;
-        count += usize::from(is_wanted(&row));
-    }
-    rows.truncate(count);
-}
-
 impl SkippingMatrix {
-    /// The places of listed rows of a range; where most are listed, all of them in the order of their places.
-    fn places_of(&self, range: Range<usize>, rows: &mut Vec<u32>, places: &mut Vec<u32>) {
-        if rows.len() as f64 > SPARSE * range.len() as f64 {
-            self.in_order(range, rows);
-        }
+    /// The places of the open rows of a range of whole blocks; where most are open, of all of them.
+    fn choose_rows(&self, range: Range<usize>, worker: &mut Worker) {
+        let Worker { open, places, active, .. } = worker;
         places.clear();
-        places.extend(rows.iter().map(|row| self.places.row(*row)));
+        for block in (range.start as u32..range.end as u32).step_by(BLOCK_ROWS) {
+            places.extend(self.places.of.iter().map(|within| block + within));
+        }
+        active.clear(open.len());
+        // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each row.
+        unsafe { (self.kernel.kernels.active)(&[open], &places[..open.len()], active) };
+        if active.places.len() as f64 > SPARSE * range.len() as f64 {
+            self.all_places(range, &mut active.places);
+        }
     }
 
-    /// Rows of whole blocks in the order of their places.
-    fn in_order(&self, range: Range<usize>, rows: &mut Vec<u32>) {
-        rows.clear();
-        for block in (range.start as u32..range.end as u32).step_by(BLOCK_ROWS) {
-            let of_block = self.places.at.iter().map(|within| block + within);
-            rows.extend(of_block.filter(|row| (*row as usize) < range.end));
+    /// The places of the rows of a range of whole blocks, in their order.
+    fn all_places(&self, range: Range<usize>, places: &mut Vec<u32>) {
+        places.clear();
+        let all = range.start as u32..range.end.next_multiple_of(BLOCK_ROWS) as u32;
+        places.extend(all.filter(|place| self.row_at(*place) < range.end));
+    }
+
+    /// The row that lies in a place.
+    fn row_at(&self, place: u32) -> usize {
+        let within = place as usize % BLOCK_ROWS;
+        place as usize - within + self.places.at[within] as usize
+    }
+
+    /// Multiplies the rows at the worker's list of places.
+    fn listed_rows(&self, inputs: &[&[i8]], worker: &mut Worker) {
+        let Worker { active, listed, .. } = worker;
+        listed.resize(active.places.len() * inputs.len(), 0);
+        if !active.places.is_empty() {
+            let lines = self.layout().row_lines(self.cols);
+            // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
+            // matrix, and inputs are padded.
+            unsafe { (self.kernel.kernels.rows)(&self.bytes, lines, &active.places, inputs, listed) };
         }
+    }
+
+    /// The products of a token, whose activations have this sum, with a range of rows; zeros for those that are not listed.
+    fn sums_of_rows<'w>(&self, range: Range<usize>, (token, sum): (usize, i32), worker: &'w mut Worker) -> &'w [i32] {
+        let Worker { active, listed, sums, .. } = worker;
+        sums.clear();
+        sums.resize(range.len(), 0);
+        let listed = &listed[token * active.places.len()..];
+        for (place, total) in active.places.iter().zip(listed) {
+            sums[self.row_at(*place) - range.start] = total - sum;
+        }
+        sums
     }
 
     /// `y[token][row] = dot * scale / s`, which `epilogue` takes to `out`.
@@ -373,29 +389,13 @@ impl SkippingMatrix {
             let rows = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(self.rows);
             // SAFETY: a worker runs one task at a time.
             let worker = unsafe { &mut workers.slice(worker, 1)[0] };
-            self.in_order(rows.clone(), &mut worker.rows);
-            worker.places.clear();
-            worker.places.extend(worker.rows.iter().map(|row| self.places.row(*row)));
-            worker.listed.resize(rows.len() * tokens.len(), 0);
-            // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of rows of the
-            // matrix, and inputs are padded.
-            unsafe {
-                (self.kernel.kernels.rows)(
-                    &self.bytes,
-                    self.layout().row_lines(self.cols),
-                    &worker.places,
-                    inputs,
-                    &mut worker.listed,
-                )
-            };
-            worker.sums.resize(rows.len(), 0);
-            for (token, listed) in tokens.clone().zip(worker.listed.chunks_exact(rows.len())) {
-                for (row, total) in worker.rows.iter().zip(listed) {
-                    worker.sums[*row as usize - rows.start] = total - x.sum(token);
-                }
+            self.all_places(rows.clone(), &mut worker.active.places);
+            self.listed_rows(inputs, worker);
+            for token in tokens.clone() {
+                let sums = self.sums_of_rows(rows.clone(), (token - tokens.start, x.sum(token)), worker);
                 // SAFETY: each task owns its rows.
                 let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
-                finish(token, rows.clone(), &worker.sums, out);
+                finish(token, rows.clone(), sums, out);
             }
         });
     }
