@@ -186,6 +186,7 @@ wheel() {
     esac
     with_flags "$(flags_of "$target")" maturin build --locked -Zbuild-std=std,panic_unwind --target "$target" \
         "${release_options[@]}" "${options[@]}" --out "$dist"
+    "$python" tools/sbom.py rotor-python "$target" "$dist/rotor_bitnet-$version-$target.cdx.json" "$work/notices"
 }
 
 source_distribution() { maturin sdist --out "$dist"; }
