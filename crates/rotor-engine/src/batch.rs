@@ -404,7 +404,7 @@ impl Batch {
         self.workspace.head_counts()
     }
 
-    /// What single tokens have read of linears that can leave rows and columns unread.
+    /// What a few tokens at a time have read of linears that can leave rows and columns unread.
     pub fn skip_counts(&self) -> SkipCounts {
         self.workspace.skip_counts()
     }

@@ -77,7 +77,7 @@ impl Session {
         self.batch.head_counts()
     }
 
-    /// What single tokens have read of linears that can leave rows and columns unread, of all texts so far.
+    /// What a few tokens at a time have read of linears that can leave rows and columns unread, of all texts so far.
     pub fn skip_counts(&self) -> SkipCounts {
         self.batch.skip_counts()
     }

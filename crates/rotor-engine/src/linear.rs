@@ -335,7 +335,7 @@ impl Linear {
         }
     }
 
-    /// What of it a single token need not read.
+    /// What of it a few tokens need not read.
     pub fn skips(&self) -> Option<Skips> {
         match &self.matrix {
             Matrix::Skipping { matrix, .. } => Some(matrix.skips()),
@@ -576,7 +576,7 @@ pub struct LinearScratch {
 }
 
 impl LinearScratch {
-    /// How many rows and columns single tokens have read of linears that can leave some unread.
+    /// How many rows and columns a few tokens at a time have read of linears that can leave some unread.
     pub fn skip_counts(&self) -> SkipCounts {
         self.ternary.skip_counts()
     }

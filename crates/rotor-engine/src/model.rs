@@ -202,7 +202,7 @@ impl Workspace {
         self.head.counts
     }
 
-    /// How many rows and columns single tokens have read of linears that can leave some unread.
+    /// How many rows and columns a few tokens at a time have read of linears that can leave some unread.
     pub fn skip_counts(&self) -> SkipCounts {
         self.linear.skip_counts()
     }

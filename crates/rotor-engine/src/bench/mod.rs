@@ -75,7 +75,7 @@ impl Bench {
         self.workspace.as_ref().map(Workspace::head_counts).unwrap_or_default()
     }
 
-    /// What single tokens have read of linears that can leave rows or columns unread, in all runs so far.
+    /// What a few tokens at a time have read of linears that can leave rows or columns unread, in all runs so far.
     pub fn skip_counts(&self) -> SkipCounts {
         self.workspace.as_ref().map(Workspace::skip_counts).unwrap_or_default()
     }

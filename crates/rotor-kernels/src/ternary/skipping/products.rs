@@ -31,7 +31,7 @@ pub struct SkippingLinear<'a> {
     pub epilogue: Epilogue,
 }
 
-/// How many rows and columns there were to read for single tokens, and how many of them were read.
+/// How many rows and columns there were to read, for a few tokens at a time, and how many of them were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SkipCounts {
     /// Rows of the linears behind gates.
@@ -429,7 +429,7 @@ impl SkippingMatrix {
             }
             for (slice, units) in pieces.of_range(shares.get(share)) {
                 let range = pieces.columns(units.start, active)..pieces.columns(units.end, active);
-                let inputs = active.x.each_ref().map(|x| x.get(range.clone()).unwrap_or(&[]));
+                let inputs = active.x.each_ref().map(|x| &x[range.clone()]);
                 // SAFETY: this piece's own sums, see `Pieces`.
                 let of_piece = unsafe { sums.slice((share + slice) * count, count) };
                 // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of columns
