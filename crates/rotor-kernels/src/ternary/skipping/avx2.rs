@@ -5,8 +5,9 @@
 //! Bounds. Two products are `2 * 2 * 128 = 512` at most, and exactly -32768 for 64 of them: sums of int16 take 64 such pairs, then
 //! they are added to int32.
 
-use super::coded::{BYTES, SkippingTables};
+use super::coded::SkippingTables;
 use super::layout::{FOURS, MAX_LINE_WEIGHTS};
+use super::order::BYTES;
 use super::{LINE, SkippingKernels, scalar};
 use crate::pool::SharedMut;
 use crate::ternary::avx2::{PLANES, load};

@@ -1,7 +1,6 @@
 //! Many tokens by tables of sums: bytes of trits as codes, and activations in the order of the codes.
 
-use super::layout::{FIVES, FOURS};
-use super::{LINE, SkippingMatrix, Skips};
+use super::{SkippingMatrix, Skips};
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use crate::ternary::Activations;
@@ -33,65 +32,8 @@ pub(crate) struct ColumnOrder {
     pub reorder: fn(x: &[i8], row_lines: usize, out: &mut [i8]),
 }
 
-/// A code for each byte of four trits: columns that are 64 apart lie together.
-pub(crate) static BYTES: ColumnOrder =
-    ColumnOrder { cols: |row_lines| row_lines * FOURS.line_weights(), reorder: reorder_bytes };
-
-/// Five codes for three bytes of five trits, of four rows' columns in turn: see [`ORDER`].
-pub(crate) static THREES: ColumnOrder = ColumnOrder { cols: coded_cols, reorder: reorder_threes };
-
-fn reorder_bytes(x: &[i8], row_lines: usize, out: &mut [i8]) {
-    let width = FOURS.line_weights();
-    for (line, out) in out.chunks_mut(width).enumerate().take(row_lines) {
-        for (byte, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            for (digit, out) in out.iter_mut().enumerate() {
-                *out = x.get(line * width + digit * LINE + byte).copied().unwrap_or(0);
-            }
-        }
-    }
-}
-
-/// Codes of three bytes.
-pub(super) const CODES_OF_THREE: usize = 5;
-/// Which trits of three bytes (byte, digit) make each of their codes.
-pub(super) const ORDER: [[(usize, usize); 3]; CODES_OF_THREE] = [
-    [(0, 0), (0, 1), (0, 2)],
-    [(1, 0), (1, 1), (1, 2)],
-    [(2, 0), (2, 1), (2, 2)],
-    [(0, 3), (0, 4), (1, 3)],
-    [(1, 4), (2, 3), (2, 4)],
-];
-/// Columns next to each other that a code's place has.
-const FOUR: usize = 4;
 /// Columns of whole chunks of all tables.
 const WHOLE_CHUNKS: usize = 96;
-
-/// Threes of fours of a row's bytes.
-fn threes(row_lines: usize) -> usize {
-    (row_lines * LINE / FOUR).div_ceil(3)
-}
-
-/// Columns of a row's codes.
-fn coded_cols(row_lines: usize) -> usize {
-    threes(row_lines) * CODES_OF_THREE * 3 * FOUR
-}
-
-fn reorder_threes(x: &[i8], row_lines: usize, out: &mut [i8]) {
-    let fours = x.as_chunks::<FOUR>().0;
-    out.fill(0);
-    let out = out.as_chunks_mut::<FOUR>().0.as_chunks_mut::<3>().0.as_chunks_mut::<CODES_OF_THREE>().0;
-    for (three, out) in out.iter_mut().enumerate().take(threes(row_lines)) {
-        for (trio, out) in ORDER.iter().zip(out) {
-            for ((byte, digit), out) in trio.iter().zip(out) {
-                let at = 3 * three + byte;
-                let (line, within) = (at * FOUR / LINE, at * FOUR % LINE);
-                if let Some(x) = fours.get((line * FIVES.line_weights() + digit * LINE + within) / FOUR) {
-                    *out = *x;
-                }
-            }
-        }
-    }
-}
 
 /// A matrix whose weights become codes for tables.
 pub(super) struct CodedBytes<'a> {

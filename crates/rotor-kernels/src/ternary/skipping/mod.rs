@@ -28,6 +28,8 @@ pub(crate) mod avx512_vbmi;
 mod coded;
 pub(crate) mod layout;
 mod matrix;
+#[cfg(any(target_arch = "x86_64", test))]
+mod order;
 mod places;
 mod products;
 pub(crate) mod scalar;

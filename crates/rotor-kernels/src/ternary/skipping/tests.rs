@@ -1,7 +1,7 @@
 //! Every ISA's kernels against the plain product, integers bit for bit.
 
-use super::coded::{BYTES, ORDER, THREES};
 use super::layout::{FIVES, FOURS, MAX_LINE_WEIGHTS};
+use super::order::{BYTES, ORDER, THREES};
 use super::{
     AHEAD, LINE, MultiplyColumns, MultiplyRows, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up, scalar,
 };
