@@ -117,7 +117,7 @@ windows_build() {
 # is compiled twice. Doctests are left out: they are compiled by rustdoc, which has no notion of a standard
 # library that was just built. Python's part and the measuring programs of dev/ are no Rust tests.
 windows_tests() {
-    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=wine windows_build test --no-fail-fast "$@"
+    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="$PWD/tools/run_in_wine.sh" windows_build test --no-fail-fast "$@"
 }
 
 # The sum of what several test programs printed: test_counts LOG...
