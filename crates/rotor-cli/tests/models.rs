@@ -139,13 +139,21 @@ fn models_are_listed_shown_and_removed() {
     let layer = format!(r#"{{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:{digest}"}}"#);
     fs::write(manifest.join("latest"), format!(r#"{{"layers":[{layer}]}}"#)).unwrap();
 
+    let lm_studio = world.folder.path().join("home").join(".lmstudio").join("models").join("pub").join("tiny");
+    fs::create_dir_all(&lm_studio).unwrap();
+    fs::copy(tiny(), lm_studio.join("t-I2_S.gguf")).unwrap();
+
     let list = world.rotor(&["list"]).stdout;
     let lines: Vec<&str> = list.lines().collect();
     assert!(lines[0].starts_with("NAME"), "{list}");
     assert!(lines[1].starts_with(NAME) && lines[1].ends_with("Hugging Face"), "{list}");
     assert!(lines[2].starts_with("ollama/tiny:latest") && lines[2].ends_with("Ollama"), "{list}");
-    let run = world.rotor(&["run", "ollama/tiny:latest", "-p", "Hello", "-n", "2"]);
-    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(lines[3].starts_with("lmstudio/pub/tiny/t-I2_S.gguf") && lines[3].ends_with("LM Studio"), "{list}");
+    for name in ["ollama/tiny:latest", "lmstudio/pub/tiny/t-I2_S.gguf"] {
+        let run = world.rotor(&["run", name, "-p", "Hello", "-n", "2"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    assert!(world.rotor(&["inspect", "lmstudio/none.gguf"]).error().contains("no model of that name"));
 
     let show = world.rotor(&["show", NAME]).stdout;
     assert!(show.contains(&world.hub.commit(NAME)) && show.contains("main"), "{show}");
@@ -161,7 +169,7 @@ fn models_are_listed_shown_and_removed() {
     let removed = world.rotor(&["rm", NAME, "--json"]);
     let freed: Value = serde_json::from_str(&removed.stdout).unwrap();
     assert!(freed["freed"].as_u64().unwrap() >= fs::metadata(tiny()).unwrap().len());
-    assert_eq!(world.listed().len(), 1);
+    assert_eq!(world.listed().len(), 2);
 }
 
 #[test]
@@ -276,6 +284,10 @@ fn verify_tells_a_sound_model_from_a_damaged_one() {
     let other = world.rotor(&["verify", NAME, "--compare", path_text(&record)]);
     assert_eq!(other.code, 1);
     assert!(other.stdout.contains("token 3 is another than recorded"), "{}", other.stdout);
+    recorded["tokens"] = serde_json::json!([]);
+    fs::write(&record, recorded.to_string()).unwrap();
+    let compared = world.rotor(&["verify", NAME, "--compare", path_text(&record)]);
+    assert!(compared.error().contains("expected 64 tokens with a margin each, found 0 tokens"), "{compared:?}");
     fs::write(&record, "{}").unwrap();
     assert!(world.rotor(&["verify", NAME, "--compare", path_text(&record)]).error().contains("is no fingerprint"));
 
@@ -289,6 +301,21 @@ fn verify_tells_a_sound_model_from_a_damaged_one() {
     assert_eq!(damaged.code, 1, "{}", damaged.stdout);
     assert!(damaged.stdout.contains("fetch it again"), "{}", damaged.stdout);
     assert!(damaged.stdout.lines().last().unwrap().contains("verify: FAILED (checksum"), "{}", damaged.stdout);
+
+    // What cannot be opened, or not be read as weights, is reported like any other fault.
+    let random: Vec<u8> = (0..100_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut invalid = fs::read(tiny()).unwrap();
+    invalid[middle..middle + random.len()].copy_from_slice(&random);
+    for (bytes, failed) in [(&bytes[..middle], "structure"), (&[], "structure"), (&invalid, "weights")] {
+        fs::write(&blob, bytes).unwrap();
+        let damaged = world.rotor(&["verify", NAME]);
+        assert_eq!((damaged.code, damaged.stderr.contains("error: ")), (1, false), "{damaged:?}");
+        let line = damaged.stdout.lines().last().unwrap();
+        assert!(line.starts_with("rotor ") && line.contains("FAILED (checksum, ") && line.contains(&format!("{failed})")), "{line}");
+        let report: Value = serde_json::from_str(&world.rotor(&["verify", NAME, "--json"]).stdout).unwrap();
+        assert_eq!((&report["outcome"], &report["digest"]), (&"failed".into(), &Value::Null));
+    }
+    assert!(world.rotor(&["verify", "none.gguf"]).error().contains("cannot open none.gguf"));
 }
 
 /// Kills pulls at fifty moments; what is left is a model only if it is the model, and each pull goes on where the last one

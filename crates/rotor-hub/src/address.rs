@@ -3,6 +3,9 @@
 use crate::error::HubError;
 use ureq::http::Uri;
 
+/// Characters of an address that a message shows: a host may send one of any length.
+pub(crate) const SHOWN: usize = 300;
+
 /// An absolute http or https address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address(Uri);
@@ -19,7 +22,12 @@ impl Address {
     pub(crate) fn parse(text: &str) -> Option<Address> {
         let uri: Uri = text.parse().ok()?;
         let known = matches!(uri.scheme_str(), Some("http" | "https"));
-        (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(Address(uri))
+        let host = uri.host().filter(|host| !host.is_empty())?;
+        let authority = uri.authority()?.as_str();
+        let after = authority.rsplit('@').next()?.strip_prefix(host)?;
+        // A port beyond the last one would otherwise count as none, which is the usual one.
+        let has_port = after.is_empty() || uri.port_u16().is_some();
+        (known && has_port).then_some(Address(uri))
     }
 
     /// Where a redirect from here leads.
@@ -52,7 +60,8 @@ impl Address {
 
     /// The address without its query: signed addresses have their secret there.
     pub(crate) fn shown(&self) -> String {
-        format!("{}://{}{}", self.0.scheme_str().unwrap_or_default(), self.host(), self.0.path())
+        let shown = format!("{}://{}{}", self.0.scheme_str().unwrap_or_default(), self.host(), self.0.path());
+        shown.chars().take(SHOWN).collect()
     }
 
     pub(crate) fn uri(&self) -> &Uri {
@@ -107,7 +116,9 @@ mod tests {
         assert_eq!(to("c?d").as_deref(), Some("https://hub:8443/a/c?d"));
         assert_eq!(to("//cdn/c").as_deref(), Some("https://cdn/c"));
         assert_eq!(to("http://cdn/c").as_deref(), Some("http://cdn/c"));
-        for bad in ["file:///etc/passwd", "ftp://x/y", "https://", "http:///x", "\u{1}://x"] {
+        for bad in
+            ["file:///etc/passwd", "ftp://x/y", "https://", "http:///x", "\u{1}://x", "http://x:99999/", "http://x:/y"]
+        {
             assert_eq!(to(bad), None, "{bad}");
         }
         assert_eq!(from.shown(), "https://hub:8443/a/b");

@@ -16,15 +16,12 @@
 
 use crate::error::HubError;
 use crate::hash::Hash;
-use crate::name::{RepoId, hub_name, is_commit, relative_path};
+use crate::name::{MAX_FOLDERS, RepoId, hub_name, is_commit, relative_path};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Folders inside one another below a snapshot.
-const MAX_DEPTH: usize = 16;
 
 /// Files of one snapshot that are looked at.
 const MAX_FILES: usize = 100_000;
@@ -145,7 +142,7 @@ impl Cache {
     pub fn revisions(&self, repo: &RepoId, commit: &str) -> Vec<String> {
         let folder = self.folder(repo).join("refs");
         let mut paths = Vec::new();
-        walk(&folder, MAX_DEPTH, &mut paths);
+        walk(&folder, MAX_FOLDERS, &mut paths);
         let stands = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.trim() == commit);
         let name = |path: &PathBuf| hub_name(path.strip_prefix(&folder).ok()?);
         paths.iter().filter(|path| stands(path)).filter_map(name).collect()
@@ -155,7 +152,7 @@ impl Cache {
     pub fn files(&self, repo: &RepoId, commit: &str) -> Vec<CachedFile> {
         let folder = self.snapshot(repo, commit);
         let mut paths = Vec::new();
-        walk(&folder, MAX_DEPTH, &mut paths);
+        walk(&folder, MAX_FOLDERS, &mut paths);
         let mut files: Vec<CachedFile> =
             paths.into_iter().filter_map(|path| self.file(hub_name(path.strip_prefix(&folder).ok()?)?, path)).collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -306,7 +306,7 @@ fn has_quantised_tag(name: &str) -> bool {
 }
 
 /// The stem, number and count of a split file's part: `NAME-00001-of-00003.gguf`.
-fn split(name: &str) -> Option<(&str, u32, u32)> {
+pub(crate) fn split(name: &str) -> Option<(&str, u32, u32)> {
     let stem = name.strip_suffix(".gguf")?;
     let (stem, count) = stem.rsplit_once("-of-")?;
     let (stem, number) = stem.rsplit_once('-')?;

@@ -6,9 +6,10 @@
 
 use crate::address::{Address, Origin};
 use crate::error::HubError;
+use crate::name::steers;
 use crate::settings::Settings;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Method, Request, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, BodyReader};
@@ -21,6 +22,12 @@ const MAX_JSON: u64 = 32 << 20;
 
 /// How long a whole answer in JSON may take, however it trickles.
 const JSON_TIME: Duration = Duration::from_secs(120);
+
+/// Bytes of an answer that says what is wrong.
+const MAX_ERROR: usize = 4096;
+
+/// How long such an answer may take.
+const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// Attempts at anything that fails for reasons that pass.
 pub(crate) const ATTEMPTS: u32 = 5;
@@ -150,7 +157,7 @@ impl Client {
         let location = text(&answer.headers, "location").unwrap_or_default();
         let target = from.join(&location);
         // What follows a question mark may be a signature.
-        let shown = location.split('?').next().unwrap_or_default().to_owned();
+        let shown = location.split('?').next().unwrap_or_default().chars().take(crate::address::SHOWN).collect();
         let target = target.ok_or_else(|| wrong("a redirect has to lead to an http or https address, not", shown))?;
         if !from.origin().may_lead_to(&target.origin()) {
             return Err(wrong("a secure address must not lead to an insecure one such as", target.shown()));
@@ -208,7 +215,7 @@ impl Client {
     ) -> Result<(), HubError> {
         let doubled = self.back_off * 2_u32.saturating_pow(failed.saturating_sub(1)).min(MAX_BACK_OFF);
         // One second more than asked for: both clocks round.
-        let wait = asked.map_or(doubled, |asked| asked + self.back_off);
+        let wait = asked.map_or(doubled, |asked| asked.saturating_add(self.back_off));
         if wait > MAX_PATIENCE {
             let hint = if self.has_token() { "" } else { ", or set HF_TOKEN, which raises the limit" };
             return Err(HubError::RateLimited { host: self.host(), seconds: wait.as_secs(), hint });
@@ -226,7 +233,7 @@ impl Client {
             return Err(self.refusal(answer));
         }
         let headers = answer.headers.clone();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (mut reader, mut bytes) = (answer.reader().take(MAX_JSON + 1), Vec::new());
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -325,13 +332,26 @@ fn message(answer: Answer, code: &str) -> String {
     let quoted = text(&answer.headers, "x-error-message");
     let id = text(&answer.headers, "x-request-id").map(|id| format!(" (request {id})")).unwrap_or_default();
     let words = quoted.or_else(|| {
-        let mut body = Vec::new();
-        answer.reader().take(4096).read_to_end(&mut body).ok()?;
+        let body = beginning(answer.reader(), MAX_ERROR, ERROR_TIME);
         serde_json::from_slice::<Error>(&body).ok().map(|error| error.error)
     });
-    let words: String = words.unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();
+    let words: String = words.unwrap_or_default().chars().filter(|c| !steers(*c)).take(300).collect();
     let code = if code.is_empty() { String::new() } else { format!(" {code}") };
     if words.is_empty() { format!("{code}{id}") } else { format!("{code}: {words}{id}") }
+}
+
+/// What of a body comes in some time, up to some bytes.
+fn beginning(mut reader: impl Read, most: usize, time: Duration) -> Vec<u8> {
+    let (started, mut bytes, mut buffer) = (Instant::now(), Vec::new(), vec![0; most]);
+    while bytes.len() < most && started.elapsed() < time {
+        match reader.read(&mut buffer) {
+            Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+            // What has come may be enough, and the error that is told is the hub's.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    bytes.truncate(most);
+    bytes
 }
 
 /// A request that got no answer.

@@ -28,6 +28,21 @@ impl Origin {
             Origin::LmStudio => "LM Studio",
         }
     }
+
+    /// What the names of its models begin with; those of the hub's cache have nothing before the repository.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Origin::HuggingFace => "",
+            Origin::LlamaCpp => "llama.cpp/",
+            Origin::Ollama => "ollama/",
+            Origin::LmStudio => "lmstudio/",
+        }
+    }
+
+    /// Whether a text begins as the names of other programs' models do, so that it is none of the hub's.
+    pub fn begins_foreign_name(text: &str) -> bool {
+        [Origin::LlamaCpp, Origin::Ollama, Origin::LmStudio].iter().any(|origin| text.starts_with(origin.prefix()))
+    }
 }
 
 /// A model that is here.

@@ -16,6 +16,9 @@ const MAX_FILE_PART: usize = 255;
 /// Bytes of a file's whole name; with a cache's folder in front of it a path stays below the 4096 of Linux.
 const MAX_FILE_NAME: usize = 1024;
 
+/// Folders inside one another below a snapshot; what lies deeper would not be found again.
+pub(crate) const MAX_FOLDERS: usize = 16;
+
 /// A repository: `ORG/NAME`, or a bare `NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepoId(String);
@@ -179,8 +182,11 @@ pub(crate) fn relative_path(name: &str) -> Result<PathBuf, HubError> {
     if name.is_empty() || name.len() > MAX_FILE_NAME {
         return wrong("a name has 1 to 1024 bytes");
     }
-    if name.chars().any(char::is_control) {
+    if name.chars().any(steers) {
         return wrong("it has control characters");
+    }
+    if name.matches('/').count() > MAX_FOLDERS {
+        return wrong("it has more than 16 folders inside one another");
     }
     if name.contains(['\\', ':', '<', '>', '"', '|', '?', '*']) {
         return wrong("it has one of \\ : < > \" | ? *");
@@ -199,6 +205,13 @@ pub(crate) fn relative_path(name: &str) -> Result<PathBuf, HubError> {
         }
     }
     Ok(path)
+}
+
+/// Whether a character moves what stands around it on a screen instead of being seen: control characters, and those that
+/// turn the direction of writing, with which a name shows another ending than it has.
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether Windows takes the name for a device, whatever follows its first dot.
@@ -267,7 +280,8 @@ mod tests {
         for good in ["m.gguf", "a/b/c.json", "..a", "console.txt", "com10", ".gitattributes", "名.gguf"] {
             assert!(relative_path(good).is_ok(), "{good:?}");
         }
-        let (long, part) = ("a/".repeat(600), "a".repeat(256));
+        let (long, part, deep) = ("a/".repeat(600), "a".repeat(256), format!("{}a", "a/".repeat(17)));
+        assert!(relative_path(&deep[2..]).is_ok());
         let bad = [
             "",
             "/etc/passwd",
@@ -282,6 +296,8 @@ mod tests {
             "a\0b",
             "a\nb",
             "\u{9b}a",
+            "a\u{202e}fugg.exe",
+            &deep,
             "a.",
             "a ",
             " a",

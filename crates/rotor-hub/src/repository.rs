@@ -234,7 +234,8 @@ pub(crate) fn explained(client: &Client, error: HubError, repo: &RepoId, revisio
         return HubError::Gated { repo: repo.to_string(), page: format!("{endpoint}/{repo}"), hint };
     }
     if *status == 401 || says("RepoNotFound") {
-        let hint = if has { "" } else { ", or set HF_TOKEN to a token that may read it" };
+        let hint =
+            if has { ", and whether the token may read it" } else { ", or set HF_TOKEN to a token that may read it" };
         return HubError::NoSuchRepo { repo: repo.to_string(), endpoint: endpoint.into(), hint };
     }
     if *status == 404 && says("RevisionNotFound") {

@@ -1,5 +1,6 @@
 //! The settings that the hub's own tools read from the environment, with the same meaning.
 
+use crate::address::Address;
 use crate::error::HubError;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -128,9 +129,7 @@ impl Environment<'_> {
     fn endpoint(&self) -> Result<String, HubError> {
         let endpoint = self.text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.into());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let uri = endpoint.parse::<ureq::http::Uri>().ok();
-        let usable = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-        match usable {
+        match Address::parse(&endpoint) {
             Some(_) => Ok(endpoint),
             None => Err(HubError::Setting {
                 name: "HF_ENDPOINT",
@@ -211,7 +210,7 @@ mod tests {
     fn an_endpoint_is_an_address() {
         assert_eq!(settings(&[]).unwrap().endpoint, DEFAULT_ENDPOINT);
         assert_eq!(settings(&[("HF_ENDPOINT", "http://127.0.0.1:80/")]).unwrap().endpoint, "http://127.0.0.1:80");
-        for wrong in ["hub", "ftp://hub", "file:///etc"] {
+        for wrong in ["hub", "ftp://hub", "file:///etc", "http://hub:99999"] {
             let error = settings(&[("HF_ENDPOINT", wrong)]).unwrap_err().to_string();
             assert!(error.starts_with("HF_ENDPOINT is "), "{error}");
         }

@@ -1,5 +1,6 @@
 //! Models that other programs have stored, found by their own manifests and read in place. Nothing here writes.
 
+use crate::choose::split;
 use crate::model::{LocalModel, Origin};
 use crate::name::relative_path;
 use crate::settings::Environment;
@@ -84,7 +85,7 @@ impl Stores {
 /// How the program that owns a model removes it.
 pub(crate) fn removal_command(model: &LocalModel) -> String {
     match model.origin {
-        Origin::Ollama => format!("ollama rm {}", model.name.trim_start_matches("ollama/")),
+        Origin::Ollama => format!("ollama rm {}", model.name.trim_start_matches(model.origin.prefix())),
         Origin::LmStudio => "lms".to_owned(),
         Origin::LlamaCpp | Origin::HuggingFace => format!("rm {}", model.path.display()),
     }
@@ -101,7 +102,7 @@ fn llama_cpp(folder: &Path) -> Vec<LocalModel> {
         let file = manifest.gguf_file.rfilename.replace(['/', '\\'], "_");
         let stored = folder.join(format!("{org}_{repo}_{file}"));
         if relative_path(&file).is_ok() {
-            models.extend(model(format!("llama.cpp/{org}/{repo}:{tag}"), stored, Origin::LlamaCpp));
+            models.extend(model(&format!("{org}/{repo}:{tag}"), stored, Origin::LlamaCpp));
         }
     }
     models
@@ -141,7 +142,7 @@ fn ollama_model(folder: &Path, parts: &[String; 4], manifest: &Path) -> Option<L
         ("registry.ollama.ai" | "ollama.com", namespace) => format!("{namespace}/"),
         (host, namespace) => format!("{host}/{namespace}/"),
     };
-    model(format!("ollama/{place}{name}:{tag}"), folder.join("blobs").join(format!("sha256-{digest}")), Origin::Ollama)
+    model(&format!("{place}{name}:{tag}"), folder.join("blobs").join(format!("sha256-{digest}")), Origin::Ollama)
 }
 
 /// A path's last part, as Ollama writes names into file systems.
@@ -156,10 +157,10 @@ fn lm_studio(folder: &Path) -> Vec<LocalModel> {
         for repo in entries(&publisher) {
             for file in entries(&repo) {
                 let name = part(&file);
-                let later_part = name.contains("-of-") && !name.contains("-00001-of-");
+                let later_part = split(&name).is_some_and(|(_, number, _)| number > 1);
                 if name.to_ascii_lowercase().ends_with(".gguf") && !name.contains("mmproj") && !later_part {
-                    let name = format!("lmstudio/{}/{}/{name}", part(&publisher), part(&repo));
-                    models.extend(model(name, file, Origin::LmStudio));
+                    let name = format!("{}/{}/{name}", part(&publisher), part(&repo));
+                    models.extend(model(&name, file, Origin::LmStudio));
                 }
             }
         }
@@ -167,19 +168,32 @@ fn lm_studio(folder: &Path) -> Vec<LocalModel> {
     models
 }
 
-fn model(name: String, path: PathBuf, origin: Origin) -> Option<LocalModel> {
-    let found = fs::metadata(&path).ok().filter(|found| found.is_file())?;
-    let (size, modified) = (found.len(), found.modified().ok());
+fn model(name: &str, path: PathBuf, origin: Origin) -> Option<LocalModel> {
+    let files = parts(&path);
+    let found: Vec<fs::Metadata> = files.iter().filter_map(|file| fs::metadata(file).ok()).collect();
+    if found.len() < files.len() || !found.iter().all(fs::Metadata::is_file) {
+        return None;
+    }
     Some(LocalModel {
-        name,
-        size,
-        modified,
+        name: format!("{}{name}", origin.prefix()),
+        size: found.iter().map(fs::Metadata::len).sum(),
+        modified: found.iter().filter_map(|file| file.modified().ok()).max(),
         origin,
         commit: None,
         revisions: Vec::new(),
-        files: vec![path.clone()],
+        files,
         path,
     })
+}
+
+/// All the files of a model whose first is `NAME-00001-of-N.gguf`, and of any other the one there is.
+fn parts(first: &Path) -> Vec<PathBuf> {
+    match first.file_name().and_then(|name| split(name.to_str()?)) {
+        Some((stem, 1, count @ 1..)) => {
+            (1..=count).map(|index| first.with_file_name(format!("{stem}-{index:05}-of-{count:05}.gguf"))).collect()
+        }
+        _ => vec![first.to_path_buf()],
+    }
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -234,6 +248,9 @@ mod tests {
         write(&at(".ollama/models/manifests/registry.ollama.ai/library/broken/1"), "{");
         write(&at(".lmstudio/models/pub/repo/m-Q2_0.gguf"), "lm");
         write(&at(".lmstudio/models/pub/repo/mmproj-m.gguf"), "lm");
+        write(&at(".lmstudio/models/pub/split/s-00001-of-00002.gguf"), "one");
+        write(&at(".lmstudio/models/pub/split/s-00002-of-00002.gguf"), "two");
+        write(&at(".lmstudio/models/pub/half/h-00001-of-00002.gguf"), "one");
         write(&at(".lmstudio/models/too-shallow.gguf"), "lm");
         write(&at(".cache/llama.cpp/org_repo_sub_m.gguf"), "llama");
         write(
@@ -250,6 +267,7 @@ mod tests {
             ("ollama/hf.co/org/repo:Q2_0", Origin::Ollama, 6),
             ("ollama/llama3:8b", Origin::Ollama, 6),
             ("lmstudio/pub/repo/m-Q2_0.gguf", Origin::LmStudio, 2),
+            ("lmstudio/pub/split/s-00001-of-00002.gguf", Origin::LmStudio, 6),
         ];
         if !cfg!(target_os = "macos") {
             expected.insert(0, ("llama.cpp/org/repo:latest", Origin::LlamaCpp, 5));

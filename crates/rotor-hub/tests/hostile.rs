@@ -105,8 +105,10 @@ fn names_that_lead_out_of_the_cache() {
         "",
         "evil.gguf:stream.gguf",
         "./evil.gguf",
+        "model\u{202e}fugg.exe",
     ];
-    for name in names {
+    let deep = format!("{}evil.gguf", "a/".repeat(17));
+    for name in names.into_iter().chain([deep.as_str()]) {
         let world = World::new();
         world.siblings(json!([file(name)]));
         let error = world.error();
@@ -180,15 +182,33 @@ fn answers_without_end() {
 }
 
 #[test]
+fn an_error_that_does_not_end() {
+    let world = World::new();
+    let start = b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: identity\r\n\r\n".to_vec();
+    let started = Instant::now();
+    // Eight bytes a moment: never silent, and far from the bytes of an error within the test.
+    world.hub.fault(Place::Info, Kind::Trickle(start, vec![b'x'; 8], Duration::from_millis(100)));
+    assert!(world.error().contains("answered 403"));
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    // What turns a line around on a screen is left out of what is quoted.
+    world.hub.fault(Place::Info, Kind::Status(403, vec![], json!({"error": "a\u{1b}[2J\u{202e}b"})));
+    assert!(world.error().contains("answered 403: a[2Jb"));
+}
+
+#[test]
 fn redirects_that_lead_nowhere() {
     let world = World::new();
     let again = format!("{}/org/model/resolve/main/m-i2_s.gguf", world.hub.url());
+    let (long, longer) = (format!("/{}", "a".repeat(50_000)), format!("file:///{}", "a".repeat(50_000)));
     for (to, words) in [
         (again.as_str(), "10 times from one address to the next"),
         ("file:///etc/passwd", "http or https address, not file:///etc/passwd"),
         ("gopher://127.0.0.1/", "http or https"),
         ("http://", "http or https"),
         ("http:///x", "http or https"),
+        ("http://127.0.0.1:99999/", "http or https"),
+        (long.as_str(), "answered 404"),
+        (longer.as_str(), "http or https"),
     ] {
         let world = World::new();
         let kind = Kind::Redirect(to.replace(again.as_str(), "/org/model/resolve/main/m-i2_s.gguf"));

@@ -262,6 +262,8 @@ fn what_does_not_pass_is_a_clear_error() {
     world.hub.reset();
     world.hub.fault(Place::Info, status(429, vec![("Retry-After", "7200".into())]));
     is(world.pull().unwrap_err(), &["limits how much", "7200 s", "HF_TOKEN"]);
+    world.hub.fault(Place::Info, status(429, vec![("Retry-After", u64::MAX.to_string())]));
+    is(world.pull().unwrap_err(), &["limits how much"]);
     world.hub.faults(times(Place::Storage, status(503, vec![]), 9));
     is(world.pull().unwrap_err(), &["0 of 3000000 bytes are kept", "answered 503"]);
     world.hub.reset();

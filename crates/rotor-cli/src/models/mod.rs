@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use progress::Progress;
 use rotor::formats::{Beginning, check_beginning};
 use rotor::machine::Memory;
-use rotor_hub::{Examined, Hub, HubError, Library, PullOptions, Reference, Settings, units};
+use rotor_hub::{Examined, Hub, HubError, Library, Origin, PullOptions, Reference, Settings, units};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,8 @@ fn is_path(text: &str) -> bool {
     let file = Path::new(text).extension().is_some_and(|suffix| suffix == "gguf" || suffix == "safetensors");
     let beginning = text.is_empty() || text.starts_with(['/', '.', '~', '\\']);
     // A colon is part of some names, and of every whole path on Windows.
-    beginning || (file && !text.contains(':')) || Path::new(text).is_absolute()
+    let foreign = Origin::begins_foreign_name(text);
+    beginning || (file && !foreign && !text.contains(':')) || Path::new(text).is_absolute()
 }
 
 fn not_here(name: &str, hint: String) -> anyhow::Error {
@@ -130,7 +131,7 @@ mod tests {
         for path in ["", "/a/b", "./a", "../a", "~/a", "a/b.gguf", "m.safetensors", "\\\\host\\a"] {
             assert!(is_path(path), "{path}");
         }
-        for name in ["a/b", "bitnet-2b", "a/b:m.gguf", "a/b-gguf", "ollama/llama3:8b"] {
+        for name in ["a/b", "bitnet-2b", "a/b:m.gguf", "a/b-gguf", "ollama/llama3:8b", "lmstudio/a/b/m.gguf"] {
             assert!(!is_path(name), "{name}");
         }
     }

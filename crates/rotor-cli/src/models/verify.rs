@@ -44,11 +44,16 @@ pub(crate) struct Args {
     open: OpenArgs,
 }
 
-/// Everything that was found.
+/// Everything that was found. What could not be computed, because the file cannot be read as a model, is absent.
 struct Report {
     model: String,
     checks: Vec<Check>,
     sha256: Option<String>,
+    computed: Option<Computed>,
+}
+
+/// What the model computes here.
+struct Computed {
     comparison: Comparison,
     fingerprint: Fingerprint,
     threads: usize,
@@ -56,25 +61,27 @@ struct Report {
 
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let path = resolve(args.model.path())?;
+    // What is not there is no model with a fault, and gets no report.
+    std::fs::metadata(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let recorded = args.compare.as_deref().map(read_fingerprint).transpose()?;
     let record = args.record.as_deref().map(AtomicFile::create).transpose()?;
+    let open = args.open.options()?;
     let (mut checks, sha256) = checksums(args.model.path(), &path)?;
-    let load = LoadOptions { dense_activations: DenseActivations::F32, read: Read::All, ..LoadOptions::default() };
-    let source = Source::open(&path, &OpenOptions { load, ..args.open.options()? })?;
-    checks.push(structure(&source));
-    let bar = Bar::steps("reading weights");
-    checks.extend(verify::weights(&source, &mut |done, total| bar.set(done, total))?);
-    drop(bar);
-    let (report, chat) = compute(args, &source, checks, sha256)?;
-    let mut report = report;
-    report.checks.push(chat);
-    if let Some(recorded) = recorded {
-        report.checks.push(compared(&report.fingerprint, &recorded));
-    }
-    if let Some(mut file) = record {
-        file.write(format!("{:#}\n", json!(report.fingerprint)).as_bytes())?;
-        file.commit()?;
-    }
+    let mut stage = "structure";
+    let examined = examine(args, &path, open, &mut checks, &mut stage);
+    // A file that cannot be read or computed with is what this command is there to report.
+    let computed = examined.map_err(|error| checks.push(Check::new(stage, Outcome::Failed, format!("{error:#}")))).ok();
+    let report = {
+        let fingerprint = computed.as_ref().map(|computed| &computed.fingerprint);
+        if let (Some(fingerprint), Some(recorded)) = (fingerprint, recorded) {
+            checks.push(compared(fingerprint, &recorded));
+        }
+        if let (Some(fingerprint), Some(mut file)) = (fingerprint, record) {
+            file.write(format!("{:#}\n", json!(fingerprint)).as_bytes())?;
+            file.commit()?;
+        }
+        Report { model: args.model.path().display().to_string(), checks, sha256, computed }
+    };
     if args.json {
         print_json(&report.json())?;
     } else {
@@ -85,8 +92,35 @@ pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn read_fingerprint(path: &Path) -> anyhow::Result<Fingerprint> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text)
-        .with_context(|| format!("{} is no fingerprint that rotor verify has recorded", path.display()))
+    let wrong = || format!("{} is no fingerprint that rotor verify has recorded", path.display());
+    let fingerprint: Fingerprint = serde_json::from_slice(&text).with_context(wrong)?;
+    let (tokens, margins) = (fingerprint.tokens.len(), fingerprint.margins.len());
+    anyhow::ensure!(
+        tokens == verify::FINGERPRINT_TOKENS && margins == tokens,
+        "{}: expected {} tokens with a margin each, found {tokens} tokens and {margins} margins",
+        wrong(),
+        verify::FINGERPRINT_TOKENS,
+    );
+    Ok(fingerprint)
+}
+
+/// Looks at everything behind the checksum; `stage` is the check that an error belongs to.
+fn examine(
+    args: &Args,
+    path: &Path,
+    open: OpenOptions,
+    checks: &mut Vec<Check>,
+    stage: &mut &'static str,
+) -> anyhow::Result<Computed> {
+    let load = LoadOptions { dense_activations: DenseActivations::F32, read: Read::All, ..LoadOptions::default() };
+    let source = Source::open(path, &OpenOptions { load, ..open })?;
+    checks.push(structure(&source));
+    *stage = "weights";
+    let bar = Bar::steps("reading weights");
+    checks.extend(verify::weights(&source, &mut |done, total| bar.set(done, total))?);
+    drop(bar);
+    *stage = "kernels";
+    compute(args, &source, checks)
 }
 
 /// The checksum of every file that there is a record for, and the SHA-256 of a single file.
@@ -104,7 +138,7 @@ fn checksums(model: &Path, path: &Path) -> anyhow::Result<(Vec<Check>, Option<St
     let (mut checks, mut single) = (Vec::new(), None);
     for file in &files {
         let expected = expected(&settings, found.as_ref(), file);
-        let (check, hash) = checksum(file, expected)?;
+        let (check, hash) = checksum(file, expected, found.as_ref())?;
         checks.push(check);
         single = (files.len() == 1 && hash.kind() == "SHA-256").then(|| hash.to_string());
     }
@@ -127,7 +161,11 @@ fn expected(settings: &Settings, found: Option<&LocalModel>, file: &Path) -> Opt
     Some((hash, "the hub's record"))
 }
 
-fn checksum(file: &Path, expected: Option<(Hash, &'static str)>) -> anyhow::Result<(Check, Hash)> {
+fn checksum(
+    file: &Path,
+    expected: Option<(Hash, &'static str)>,
+    found: Option<&LocalModel>,
+) -> anyhow::Result<(Check, Hash)> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let total = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
     let bar = Bar::bytes("hashing", total);
@@ -141,8 +179,13 @@ fn checksum(file: &Path, expected: Option<(Hash, &'static str)>) -> anyhow::Resu
             Check::new("checksum", Outcome::Ok, format!("{name}: {} as {who} has it", hash.kind()))
         }
         Some((wanted, who)) => {
-            let found = format!("{name}: {} is {hash}, but {who} has {wanted}: fetch it again", hash.kind());
-            Check::new("checksum", Outcome::Failed, found)
+            // What is here already, and of the right length, is not fetched before it is removed.
+            let how = match found.filter(|found| found.commit.is_some()) {
+                Some(model) => format!(" with `rotor rm {0}` and `rotor pull {0}`", model.name),
+                None => String::new(),
+            };
+            let told = format!("{name}: {} is {hash}, but {who} has {wanted}: fetch it again{how}", hash.kind());
+            Check::new("checksum", Outcome::Failed, told)
         }
         None => match known::all()
             .iter()
@@ -170,12 +213,7 @@ fn structure(source: &Source) -> Check {
 }
 
 /// Computes with the plain reference and then with the kernels in use; the two are not held in memory together.
-fn compute(
-    args: &Args,
-    source: &Source,
-    mut checks: Vec<Check>,
-    sha256: Option<String>,
-) -> anyhow::Result<(Report, Check)> {
+fn compute(args: &Args, source: &Source, checks: &mut Vec<Check>) -> anyhow::Result<Computed> {
     let scalar = Kernels::for_isa(Isa::Scalar).context("the plain kernels run everywhere")?;
     let runtime = Runtime::with_kernels(scalar, args.threads.threads());
     let bar = Bar::bytes("loading for the reference", 0);
@@ -191,15 +229,8 @@ fn compute(
     let engine = load::load(source, args.threads.threads())?;
     let comparison = Comparison::of(&reference, &Comparison::logits(&engine, &ids)?, source.config().vocab_size);
     checks.push(comparison.check());
-    let report = Report {
-        model: args.model.path().display().to_string(),
-        checks,
-        sha256,
-        comparison,
-        fingerprint,
-        threads: engine.model().runtime().pool.threads(),
-    };
-    Ok((report, verify::chat(&engine)))
+    checks.push(verify::chat(&engine));
+    Ok(Computed { comparison, fingerprint, threads: engine.model().runtime().pool.threads() })
 }
 
 fn compared(fingerprint: &Fingerprint, recorded: &Fingerprint) -> Check {
@@ -245,15 +276,20 @@ impl Report {
             self.checks.iter().filter(|check| check.outcome >= Outcome::Warning).map(|check| check.name).collect();
         let which = if failed.is_empty() { String::new() } else { format!(" ({})", failed.join(", ")) };
         let sha256 = self.sha256.as_ref().map(|digits| format!(" sha256 {}", &digits[..12])).unwrap_or_default();
+        let computed = self.computed.as_ref().map_or_else(String::new, |computed| {
+            format!(
+                " with {} threads; difference {:.1e}; fingerprint {}",
+                computed.threads,
+                computed.comparison.difference,
+                computed.fingerprint.digest(),
+            )
+        });
         format!(
-            "rotor {} verify: {verdict}{which}; {}{sha256}; {} {} with {} threads; difference {:.1e}; fingerprint {}",
+            "rotor {} verify: {verdict}{which}; {}{sha256}; {} {}{computed}",
             env!("CARGO_PKG_VERSION"),
             self.model,
             std::env::consts::ARCH,
             Kernels::from_env().map_or("unknown", |kernels| kernels.isa().name()),
-            self.threads,
-            self.comparison.difference,
-            self.fingerprint.digest(),
         )
     }
 
@@ -263,9 +299,9 @@ impl Report {
             "outcome": verify::worst(&self.checks),
             "checks": self.checks,
             "sha256": self.sha256,
-            "comparison": self.comparison,
-            "fingerprint": self.fingerprint,
-            "digest": self.fingerprint.digest(),
+            "comparison": self.computed.as_ref().map(|computed| &computed.comparison),
+            "fingerprint": self.computed.as_ref().map(|computed| &computed.fingerprint),
+            "digest": self.computed.as_ref().map(|computed| computed.fingerprint.digest()),
             "line": self.line(),
         })
     }

@@ -98,6 +98,8 @@ pub(crate) enum Kind {
     Raw(Vec<u8>),
     /// The first bytes, and then the second for ever.
     Endless(Vec<u8>, Vec<u8>),
+    /// The first bytes, and then the second for ever, with a pause before each time.
+    Trickle(Vec<u8>, Vec<u8>, Duration),
     /// Another list of files.
     Json(Value),
 }
@@ -428,6 +430,13 @@ impl Connection<'_> {
             Kind::Endless(first, then) => {
                 let _ = self.stream.write_all(first);
                 while self.stream.write_all(then).is_ok() {}
+                Some(None)
+            }
+            Kind::Trickle(first, then, pause) => {
+                let _ = self.stream.write_all(first);
+                while self.stream.write_all(then).is_ok() {
+                    std::thread::sleep(*pause);
+                }
                 Some(None)
             }
             Kind::Cut { after: 0 } => Some(None),
