@@ -311,7 +311,10 @@ fn verify_tells_a_sound_model_from_a_damaged_one() {
         let damaged = world.rotor(&["verify", NAME]);
         assert_eq!((damaged.code, damaged.stderr.contains("error: ")), (1, false), "{damaged:?}");
         let line = damaged.stdout.lines().last().unwrap();
-        assert!(line.starts_with("rotor ") && line.contains("FAILED (checksum, ") && line.contains(&format!("{failed})")), "{line}");
+        assert!(
+            line.starts_with("rotor ") && line.contains("FAILED (checksum, ") && line.contains(&format!("{failed})")),
+            "{line}"
+        );
         let report: Value = serde_json::from_str(&world.rotor(&["verify", NAME, "--json"]).stdout).unwrap();
         assert_eq!((&report["outcome"], &report["digest"]), (&"failed".into(), &Value::Null));
     }

@@ -86,8 +86,11 @@ impl Stores {
 pub(crate) fn removal_command(model: &LocalModel) -> String {
     match model.origin {
         Origin::Ollama => format!("ollama rm {}", model.name.trim_start_matches(model.origin.prefix())),
-        Origin::LmStudio => "lms".to_owned(),
-        Origin::LlamaCpp | Origin::HuggingFace => format!("rm {}", model.path.display()),
+        // Neither of these has a command for it.
+        Origin::LmStudio | Origin::LlamaCpp | Origin::HuggingFace => {
+            let files: Vec<String> = model.files.iter().map(|file| file.display().to_string()).collect();
+            format!("rm {}", files.join(" "))
+        }
     }
 }
 
@@ -275,5 +278,7 @@ mod tests {
         assert_eq!(shown(&models), expected);
         let named = |name: &str| models.iter().find(|model| model.name == name).unwrap();
         assert_eq!(removal_command(named("ollama/llama3:8b")), "ollama rm llama3:8b");
+        let split = removal_command(named("lmstudio/pub/split/s-00001-of-00002.gguf"));
+        assert!(split.starts_with("rm ") && split.ends_with("s-00002-of-00002.gguf"), "{split}");
     }
 }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -132,6 +133,9 @@ struct State {
     faults: Mutex<Vec<Fault>>,
     log: Mutex<Vec<Request>>,
     hashes: Mutex<HashMap<PathBuf, (u64, String, String)>>,
+    /// How often everything was forgotten. A client that was killed is missed only when the next bytes for it fail, and by then
+    /// its request may be one of an earlier time.
+    resets: AtomicUsize,
 }
 
 /// A hub that runs until its process ends.
@@ -142,8 +146,8 @@ impl TestHub {
     pub(crate) fn start(root: &Path, options: Options) -> TestHub {
         let listeners = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let urls = [0, 1].map(|index| format!("http://{}", listeners[index].local_addr().unwrap()));
-        let (faults, log, hashes) = Default::default();
-        let state = Arc::new(State { root: root.to_path_buf(), options, urls, faults, log, hashes });
+        let (faults, log, hashes, resets) = Default::default();
+        let state = Arc::new(State { root: root.to_path_buf(), options, urls, faults, log, hashes, resets });
         for (index, listener) in listeners.into_iter().enumerate() {
             let state = Arc::clone(&state);
             std::thread::spawn(move || {
@@ -176,7 +180,9 @@ impl TestHub {
     /// Forgets faults and requests.
     pub(crate) fn reset(&self) {
         self.0.faults.lock().unwrap().clear();
-        self.0.log.lock().unwrap().clear();
+        let mut log = self.0.log.lock().unwrap();
+        self.0.resets.fetch_add(1, Ordering::Relaxed);
+        log.clear();
     }
 
     pub(crate) fn log(&self) -> Vec<Request> {
@@ -275,6 +281,8 @@ struct Asked {
     query: String,
     range: Option<String>,
     token: Option<String>,
+    /// [`State::resets`] when it came.
+    resets: usize,
 }
 
 type Headers = Vec<(&'static str, String)>;
@@ -282,7 +290,8 @@ type Headers = Vec<(&'static str, String)>;
 impl Connection<'_> {
     fn serve(mut self) {
         let mut reader = BufReader::new(self.stream.try_clone().unwrap());
-        while let Some(asked) = read_request(&mut reader) {
+        while let Some(mut asked) = read_request(&mut reader) {
+            asked.resets = self.state.resets.load(Ordering::Relaxed);
             // A client that has gone is no fault of the hub's.
             if self.answer(&asked).is_none() {
                 let _ = self.stream.shutdown(std::net::Shutdown::Both);
@@ -538,7 +547,10 @@ impl Connection<'_> {
         let (method, path) = (asked.method.clone(), asked.path.clone());
         let (range, token) = (asked.range.clone(), asked.token.clone());
         let request = Request { storage: self.storage, method, path, range, token, status, sent };
-        self.state.log.lock().unwrap().push(request);
+        let mut log = self.state.log.lock().unwrap();
+        if self.state.resets.load(Ordering::Relaxed) == asked.resets {
+            log.push(request);
+        }
     }
 }
 
@@ -548,7 +560,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut asked = Asked { method, path: path.into(), query: query.into(), range: None, token: None };
+    let mut asked = Asked { method, path: path.into(), query: query.into(), range: None, token: None, resets: 0 };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
