@@ -1,5 +1,6 @@
 //! A model's file that is cut short while it is mapped: an error like any other, and not the death of the process.
 
+use crate::interrupt::leave;
 use crate::terminal::{message, printable};
 use std::convert::Infallible;
 use std::path::Path;
@@ -13,5 +14,5 @@ pub(crate) fn install() {
 fn end(file: &Path) -> Infallible {
     rotor::write::remove_temporaries();
     message(format_args!("error: {} changed while it was read", printable(&file.display().to_string())));
-    std::process::exit(1)
+    leave(1)
 }

@@ -3,7 +3,7 @@
 use crate::args::OpenArgs;
 use crate::load;
 use crate::progress::Bar;
-use crate::terminal::{print, print_json, printable};
+use crate::terminal::{message, print, print_json, printable};
 use crate::units;
 use clap::builder::FalseyValueParser;
 use rotor::compare::{Comparison, compare};
@@ -17,7 +17,8 @@ const SHOWN_TENSORS: usize = 50;
 
 /// Tell whether two files hold the same model.
 ///
-/// Hyper-parameters, every trit, every scale, every other number and the tokenizers are compared; names are not.
+/// Hyper-parameters, every trit, every scale, every other number and the tokenizers are compared; names are not. Keys that rotor
+/// does not know are named in a warning: whether they make a difference it cannot tell.
 /// The exit code is 0 where the models are the same and 1 where they differ. Both models stand alone: there is no -m.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +38,11 @@ pub(crate) struct Args {
 pub(crate) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let options = args.open.options()?;
     let (first, second) = (load::open(&args.first, &options)?, load::open(&args.second, &options)?);
+    for (path, source) in [(&args.first, &first), (&args.second, &second)] {
+        for warning in source.warnings() {
+            message(format_args!("warning: {}: {}", printable(&path.display().to_string()), printable(warning)));
+        }
+    }
     let bar = Bar::steps("comparing");
     let comparison = compare(&first, &second, &mut |done, total| bar.set(done, total))?;
     drop(bar);

@@ -43,8 +43,17 @@ fn interrupted() {
     };
     if STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, asked).is_err() {
         rotor::write::remove_temporaries();
-        std::process::exit(INTERRUPTED.into());
+        leave(INTERRUPTED.into());
     }
+}
+
+/// Ends the program from a thread that is not the first one, while others go on: without what runs at a usual end, which would take
+/// down what they still use.
+pub(crate) fn leave(code: i32) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code)
 }
 
 #[cfg(unix)]

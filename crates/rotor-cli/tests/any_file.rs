@@ -285,10 +285,13 @@ fn keys_that_change_the_numbers_are_refused_and_unknown_ones_are_named() {
     let run = rotor(["run", path_text(&unknown), "-p", "x", "-n", "1"]);
     assert_eq!(run.code, 0);
     assert!(run.stderr.contains("warning: metadata keys that rotor does not know") && run.stderr.contains("bold_idea"));
+    let run = rotor(["diff", path_text(&tiny()), path_text(&unknown)]);
+    let told = "unknown.gguf: metadata keys that rotor does not know and does not follow: bitnet-b1.58.bold_idea";
+    assert!(run.code == 0 && run.stderr.contains(told), "{run:?}");
     let folder = copied("bitnet-packed");
     edit_config(folder.path(), |config| config["bold_idea"] = json!(1));
     let run = rotor(["inspect", path_text(folder.path())]);
-    assert!(run.stdout.contains("fields of config.json that rotor does not know, and that have no effect: bold_idea"));
+    assert!(run.stdout.contains("fields of config.json that rotor does not know and does not follow: bold_idea"));
     edit_config(folder.path(), |config| config["scale_emb"] = json!(12));
     assert!(obstacle(folder.path()).0.contains("scale_emb = 12 in config.json is not supported"));
 }

@@ -296,7 +296,7 @@ fn json_number(value: &Json) -> Option<f32> {
 
 fn warning(kind: &str, unknown: &[&str]) -> Option<String> {
     let names = unknown.join(", ");
-    (!unknown.is_empty()).then(|| format!("{kind} that rotor does not know, and that have no effect: {names}"))
+    (!unknown.is_empty()).then(|| format!("{kind} that rotor does not know and does not follow: {names}"))
 }
 
 #[cfg(test)]
@@ -349,13 +349,13 @@ mod tests {
     fn a_key_that_nobody_knows_is_named() {
         for key in ["llama.attention.bold_idea", "strange.key"] {
             let warning = gguf(key, Value::U32(1)).unwrap().unwrap();
-            assert_eq!(warning, format!("metadata keys that rotor does not know, and that have no effect: {key}"));
+            assert_eq!(warning, format!("metadata keys that rotor does not know and does not follow: {key}"));
         }
         for key in ["llama.expert_used_count", "general.x", "tokenizer.ggml.x", "split.count", "rotor.hidden_act"] {
             assert_eq!(gguf(key, Value::U32(1)), Ok(None), "{key}");
         }
-        assert!(config("bold_idea", json!([1])).unwrap().unwrap().ends_with("no effect: bold_idea"));
+        assert!(config("bold_idea", json!([1])).unwrap().unwrap().ends_with("does not follow: bold_idea"));
         let nested = config("quantization_config", json!({ "quant_method": "bitnet", "group": 4 })).unwrap();
-        assert!(nested.unwrap().ends_with("no effect: quantization_config.group"));
+        assert!(nested.unwrap().ends_with("does not follow: quantization_config.group"));
     }
 }
