@@ -183,7 +183,7 @@ pub(crate) fn relative_path(name: &str) -> Result<PathBuf, HubError> {
         return wrong("a name has 1 to 1024 bytes");
     }
     if name.chars().any(steers) {
-        return wrong("it has control characters");
+        return wrong("it has control characters, or some that turn the direction of writing");
     }
     if name.matches('/').count() > MAX_FOLDERS {
         return wrong("it has more than 16 folders inside one another");

@@ -85,7 +85,10 @@ impl Stores {
 /// How the program that owns a model removes it.
 pub(crate) fn removal_command(model: &LocalModel) -> String {
     match model.origin {
-        Origin::Ollama => format!("ollama rm {}", model.name.trim_start_matches(model.origin.prefix())),
+        Origin::Ollama => {
+            let name = model.name.strip_prefix(model.origin.prefix()).unwrap_or(&model.name);
+            format!("ollama rm {name}")
+        }
         // Neither of these has a command for it.
         Origin::LmStudio | Origin::LlamaCpp | Origin::HuggingFace => {
             let files: Vec<String> = model.files.iter().map(|file| file.display().to_string()).collect();

@@ -92,7 +92,7 @@ fn dot_chunk(plus: __m256i, minus: __m256i, x: &[[i8; CHUNK]; 8], overlap: &mut 
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn horizontal_sum(sums: __m256i) -> i32 {
+pub(super) fn horizontal_sum(sums: __m256i) -> i32 {
     let half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
     let quarter = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
     _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<1>(quarter)))

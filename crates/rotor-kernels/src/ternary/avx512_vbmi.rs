@@ -94,7 +94,7 @@ pub(super) fn indices(lines: &[[u8; LINE]]) -> [__m512i; INDICES] {
 /// Of every byte the bits of `a` where `mask` is set, those of `b` elsewhere.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn select(mask: i8, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn select(mask: i8, a: __m512i, b: __m512i) -> __m512i {
     _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(mask), a, b)
 }
 

@@ -12,6 +12,7 @@ use super::{LINE, SkippingKernels, scalar};
 use crate::pool::SharedMut;
 use crate::ternary::avx2::{PLANES, load};
 use crate::ternary::avx2_lookup::write_codes;
+use crate::ternary::avx2_rows::horizontal_sum;
 use crate::ternary::kernel::TernaryKernel;
 use crate::ternary::lookup::{CHUNK_CODES, CHUNK_COLS};
 use crate::ternary::{TILE_ROWS, avx512, avx512_vnni};
@@ -122,18 +123,9 @@ fn rows_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, l
             }
         }
         for token in 0..N {
-            out[token * list.len() + i] = across(sums[token]);
+            out[token * list.len() + i] = horizontal_sum(sums[token]);
         }
     }
-}
-
-/// The sum of the lanes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn across(sums: __m256i) -> i32 {
-    let half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-    let two = _mm_add_epi32(half, _mm_shuffle_epi32::<0x4e>(half));
-    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
 }
 
 #[target_feature(enable = "avx2")]

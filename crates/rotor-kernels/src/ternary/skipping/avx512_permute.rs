@@ -12,7 +12,7 @@ use super::{BLOCK_ROWS, LINE};
 use crate::pool::SharedMut;
 use crate::ternary::TILE_ROWS;
 use crate::ternary::avx512_permute::{ROW_CODES, write_codes};
-use crate::ternary::avx512_vbmi::CODES_PERMUTE;
+use crate::ternary::avx512_vbmi::{CODES_PERMUTE, select};
 use crate::ternary::layout::TRIOS_COLS;
 use std::arch::x86_64::*;
 
@@ -43,16 +43,9 @@ static CODE: [u8; LINE] = {
 /// Bytes of zeros.
 const ZEROS: [u8; LINE] = [FIVES.zeros(); LINE];
 
-/// Of every byte the bits of `a` where `mask` is set, those of `b` elsewhere.
+/// The code of three fields: bits 0-1 of `a`, 2-3 of `b` and 4-5 of `c`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn select(mask: i8, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(mask), a, b)
-}
-
-/// Two fields of a byte and one that follow each other: bits 0-1 of `a`, 2-3 of `b`, 4-5 of `c`, as a code.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn code(a: __m512i, b: __m512i, c: __m512i, table: __m512i) -> __m512i {
     _mm512_permutexvar_epi8(select(3, a, select(12, b, c)), table)
 }

@@ -335,7 +335,7 @@ fn columns_of<const N: usize, const M: usize>(
 fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
     let (whole, rest) = places.as_chunks::<16>();
     active.places.reserve(places.len() + 16);
-    active.x.iter_mut().for_each(|x| x.reserve(places.len() + 16));
+    active.x.iter_mut().take(tokens.len()).for_each(|x| x.reserve(places.len() + 16));
     for (at, places) in whole.iter().enumerate() {
         let mut any = _mm512_setzero_si512();
         let mut x = [_mm512_setzero_si512(); MAX_TOKENS];

@@ -5,7 +5,8 @@ use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
 use crate::ternary::Activations;
 use crate::ternary::kernel::TernaryKernel;
-use crate::ternary::lookup::{Coded, QuantizedRows};
+use crate::ternary::layout::TRIOS_COLS;
+use crate::ternary::lookup::{CHUNK_COLS, Coded, QuantizedRows};
 
 /// What an ISA has to turn bytes of trits into codes for tables.
 pub(crate) struct SkippingTables {
@@ -33,7 +34,8 @@ pub(crate) struct ColumnOrder {
 }
 
 /// Columns of whole chunks of all tables.
-const WHOLE_CHUNKS: usize = 96;
+const WHOLE_CHUNKS: usize = TRIOS_COLS;
+const _: () = assert!(WHOLE_CHUNKS.is_multiple_of(CHUNK_COLS));
 
 /// A matrix whose weights become codes for tables.
 pub(super) struct CodedBytes<'a> {

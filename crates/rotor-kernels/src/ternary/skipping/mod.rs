@@ -15,9 +15,9 @@
 //!
 //! # Many tokens
 //!
-//! Up to [`MOST_FEW`] tokens are multiplied as packed, in passes. For more, the weights become codes for tables of sums
-//! ([`coded`]), where the ISA has such; or else they are packed anew, as a kernel for codes wants them, in memory that all matrices
-//! share. There is no second copy.
+//! A few tokens are multiplied as the weights are packed, in passes. From as many on as tables of sums pay for, the weights become
+//! codes for those ([`coded`]), where the ISA has such; or else, for more than [`MOST_FEW`], they are packed anew, as a kernel for
+//! codes wants them, in memory that all matrices share. There is no second copy.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -46,7 +46,7 @@ pub use products::{SkipCounts, SkippingLinear, gate_up};
 pub(crate) const LINE: usize = 64;
 /// Rows within which places are shuffled.
 pub(crate) const BLOCK_ROWS: usize = 64;
-/// The most tokens that are multiplied by the weights as they are packed.
+/// The most tokens that are multiplied by the weights as they are packed, where there are no tables.
 const MOST_FEW: usize = 21;
 /// The most tokens that a kernel takes at a time.
 pub(crate) const MAX_TOKENS: usize = 4;
@@ -61,8 +61,8 @@ pub(crate) struct SkippingKernels {
     pub layout: &'static ByteLayout,
     /// `out[token][i] = sum over columns of (weight + 1) * x` for the rows at the listed places, `row_lines` lines each.
     ///
-    /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of as many activations as the lines have weights, and
-    /// `out` is as long as the list for each.
+    /// The contract: the places are inside `bytes`; there are 1 to [`MAX_TOKENS`] tokens of as many activations as the lines
+    /// have weights, and `out` is as long as the list for each.
     pub rows: MultiplyRows,
     /// `sums[token][row] = sum over the listed columns of (weight + 1) * x` for the rows of a slice; what was in `sums` does
     /// not matter.
@@ -108,19 +108,20 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn clear(&mut self, columns: usize) {
+    /// Makes room for the columns of so many tokens.
+    fn begin(&mut self, columns: usize, tokens: usize) {
         self.places.clear();
         self.places.reserve(columns + LINE + AHEAD);
-        for x in &mut self.x {
+        for x in &mut self.x[..tokens] {
             x.clear();
             x.reserve(columns + LINE);
         }
     }
 
     /// Fills up to fours of columns with zeros, and lets places go on: what is fetched there has been read before.
-    fn complete(&mut self) {
+    fn complete(&mut self, tokens: usize) {
         let columns = self.places.len().next_multiple_of(4);
-        self.x.iter_mut().for_each(|x| x.resize(columns, 0));
+        self.x[..tokens].iter_mut().for_each(|x| x.resize(columns, 0));
         self.places.resize(columns + AHEAD, self.places.last().copied().unwrap_or(0));
     }
 }

@@ -8,7 +8,7 @@ use super::layout::{FIVES, FOURS};
 pub(crate) static BYTES: ColumnOrder =
     ColumnOrder { cols: |row_lines| row_lines * FOURS.line_weights(), reorder: reorder_bytes };
 
-/// Five codes for three bytes of five trits, of four rows' columns in turn: see [`ORDER`].
+/// Five codes for three bytes of five trits, as [`ORDER`] has them, for four neighbouring bytes in turn.
 pub(crate) static THREES: ColumnOrder = ColumnOrder { cols: coded_cols, reorder: reorder_threes };
 
 fn reorder_bytes(x: &[i8], row_lines: usize, out: &mut [i8]) {

@@ -75,6 +75,8 @@ pub(crate) struct SkippingScratch {
     x: Lines<i8>,
     /// `[pieces][tokens][MAX_LINE_WEIGHTS]`.
     sums: Lines<i32>,
+    /// For each slice how many of its units are done.
+    done: Vec<AtomicUsize>,
     /// A matrix as tiles of codes.
     tiles: Option<Buffer<u8>>,
     pub(crate) counts: SkipCounts,
@@ -150,9 +152,7 @@ pub fn gate_up(
     scratch.reserve(pool.threads());
     let width = copy_padded(x, 0..x.tokens(), up.matrix.layout(), &mut scratch.x);
     let (workers, input) = (SharedMut::new(&mut scratch.workers), scratch.x.chunks_exact(width));
-    let mut inputs = [&[][..]; MAX_TOKENS];
-    inputs.iter_mut().zip(input).for_each(|(input, x)| *input = x);
-    let job = GateUp { kernels, gate, up, x, inputs };
+    let job = GateUp { kernels, gate, up, x, inputs: of_tokens(input) };
     let shared = SharedMut::new(out);
     pool.run_ranges(rows.div_ceil(BLOCK_ROWS), |worker, blocks| {
         let part = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(rows);
@@ -244,7 +244,7 @@ impl SkippingMatrix {
         for block in (range.start as u32..range.end as u32).step_by(BLOCK_ROWS) {
             places.extend(self.places.of.iter().map(|within| block + within));
         }
-        active.clear(open.len());
+        active.begin(open.len(), 1);
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each row.
         unsafe { (self.kernel.kernels.active)(&[open], &places[..open.len()], active) };
         if active.places.len() as f64 > SPARSE * range.len() as f64 {
@@ -304,22 +304,14 @@ impl SkippingMatrix {
     ) {
         assert!(scales.fit(self.rows, self.cols), "scales for [{}, {}]", self.rows, self.cols);
         assert!(!matches!(scales, RowScales::Grouped(_)), "scales of rows");
-        if let Some((lookup, coded)) = self.kernel.dense.lookup(x.rows()).zip(self.coded()) {
-            let rows = coded.activations(pool, x, &mut scratch.skipping.x);
-            return multiply_by_lookup(&coded, lookup, pool, rows, &mut scratch.lookup, out, |sums, out| {
-                let scales = scales.of_rows(sums.row..sums.row + sums.sums.len());
-                kernels.finish(Finish { scales, factor: x.factors()[sums.token], epilogue }, sums.sums, out);
-            });
-        }
-        if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_tiles(pool, &mut scratch.skipping)
-        {
+        self.check(kernels, x, out.len());
+        if let Some(codes) = self.as_tiles(pool, x, &mut scratch.skipping) {
             codes.linear(kernels, pool, x, scales, scratch, (epilogue, out));
             scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
         let x = &*x;
-        self.products(kernels, pool, x, &mut scratch.skipping, out, |token, rows, sums, out| {
+        self.products(pool, x, scratch, out, |token, rows, sums, out| {
             let how = Finish { scales: scales.of_rows(rows), factor: x.factors()[token], epilogue };
             kernels.finish(how, sums, out);
         });
@@ -330,36 +322,38 @@ impl SkippingMatrix {
     /// # Panics
     /// If the shapes do not fit, or the activations are not int8.
     pub fn dot(&self, kernels: &Kernels, pool: &Pool, x: &mut Activations, scratch: &mut Scratch, out: &mut [i32]) {
-        if let Some((lookup, coded)) = self.kernel.dense.lookup(x.rows()).zip(self.coded()) {
-            let rows = coded.activations(pool, x, &mut scratch.skipping.x);
-            let scratch = &mut scratch.lookup;
-            return multiply_by_lookup(&coded, lookup, pool, rows, scratch, out, |sums, out| {
-                out.copy_from_slice(sums.sums)
-            });
-        }
-        if x.tokens() > MOST_FEW
-            && let Some(codes) = self.as_tiles(pool, &mut scratch.skipping)
-        {
+        self.check(kernels, x, out.len());
+        if let Some(codes) = self.as_tiles(pool, x, &mut scratch.skipping) {
             codes.dot(kernels, pool, x, scratch, out);
             scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
-        self.products(kernels, pool, x, &mut scratch.skipping, out, |_, _, sums, out| out.copy_from_slice(sums));
+        self.products(pool, x, scratch, out, |_, _, sums, out| out.copy_from_slice(sums));
     }
 
-    /// `finish(token, rows, their sums, their part of out)` for all rows of all tokens.
+    fn check(&self, kernels: &Kernels, x: &Activations, outputs: usize) {
+        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
+        assert_eq!(outputs, x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
+        assert!(kernels.isa == x.isa() && x.precision() == Precision::Int8, "int8 activations of these kernels");
+    }
+
+    /// `finish(token, rows, their sums, their part of out)` for all rows of all tokens: by tables where tokens are many enough for
+    /// them, as the weights are packed otherwise.
     fn products<T: Send>(
         &self,
-        kernels: &Kernels,
         pool: &Pool,
         x: &Activations,
-        scratch: &mut SkippingScratch,
+        scratch: &mut Scratch,
         out: &mut [T],
         finish: impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync,
     ) {
-        assert_eq!(x.cols(), self.cols, "columns of the matrix and the activations");
-        assert_eq!(out.len(), x.tokens() * self.rows, "outputs of {} tokens and {} rows", x.tokens(), self.rows);
-        assert!(kernels.isa == x.isa() && x.precision() == Precision::Int8, "int8 activations of these kernels");
+        if let Some((lookup, coded)) = self.kernel.dense.lookup(x.rows()).zip(self.coded()) {
+            let rows = coded.activations(pool, x, &mut scratch.skipping.x);
+            return multiply_by_lookup(&coded, lookup, pool, rows, &mut scratch.lookup, out, |sums, out| {
+                finish(sums.token, sums.row..sums.row + sums.sums.len(), sums.sums, out);
+            });
+        }
+        let scratch = &mut scratch.skipping;
         scratch.reserve(pool.threads());
         let out = SharedMut::new(out);
         for first in (0..x.tokens()).step_by(MAX_TOKENS) {
@@ -382,8 +376,7 @@ impl SkippingMatrix {
         finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
     ) {
         let width = copy_padded(x, tokens.clone(), self.layout(), &mut scratch.x);
-        let mut inputs = [&[][..]; MAX_TOKENS];
-        inputs.iter_mut().zip(scratch.x.chunks_exact(width)).for_each(|(input, x)| *input = x);
+        let inputs = of_tokens(scratch.x.chunks_exact(width));
         let (inputs, workers) = (&inputs[..tokens.len()], SharedMut::new(&mut scratch.workers));
         pool.run_ranges(self.rows.div_ceil(BLOCK_ROWS), |worker, blocks| {
             let rows = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(self.rows);
@@ -410,14 +403,16 @@ impl SkippingMatrix {
         out: &SharedMut<'_, T>,
         finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
     ) {
-        let SkippingScratch { workers, job, sums, counts, .. } = scratch;
+        let SkippingScratch { workers, job, sums, done, counts, .. } = scratch;
         *job += 1;
         let (job, count, read) = (*job, tokens.len(), AtomicUsize::new(0));
         let width = self.layout().line_weights();
         let pieces = Pieces { slices: self.rows.div_ceil(width), units: self.cols.div_ceil(UNIT).max(1) };
         let shares = pool.shares(pieces.slices * pieces.units);
         sums.resize((shares.count() + pieces.slices) * count * MAX_LINE_WEIGHTS);
-        let (sums, workers, done) = (sums.as_chunks_mut().0, SharedMut::new(workers), pieces.counters());
+        done.clear();
+        done.resize_with(pieces.slices, AtomicUsize::default);
+        let (sums, workers, done) = (sums.as_chunks_mut().0, SharedMut::new(workers), &*done);
         let sums: SharedMut<'_, [i32; MAX_LINE_WEIGHTS]> = SharedMut::new(sums);
         pool.run(shares.count(), |worker, share| {
             // SAFETY: a worker runs one task at a time.
@@ -429,7 +424,7 @@ impl SkippingMatrix {
             }
             for (slice, units) in pieces.of_range(shares.get(share)) {
                 let range = pieces.columns(units.start, active)..pieces.columns(units.end, active);
-                let inputs = active.x.each_ref().map(|x| &x[range.clone()]);
+                let inputs = of_tokens(active.x[..count].iter().map(|x| &x[range.clone()]));
                 // SAFETY: this piece's own sums, see `Pieces`.
                 let of_piece = unsafe { sums.slice((share + slice) * count, count) };
                 // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; places are of columns
@@ -466,29 +461,29 @@ impl SkippingMatrix {
     /// The columns that one of the tokens needs, or all of them in the order of their places where they need most; returns how
     /// many.
     fn choose_columns(&self, x: &Activations, tokens: Range<usize>, active: &mut Active) -> usize {
-        active.clear(self.cols);
-        let mut inputs = [&[][..]; MAX_TOKENS];
-        inputs.iter_mut().zip(tokens.clone()).for_each(|(input, token)| *input = x.row(token));
+        let inputs = of_tokens(tokens.clone().map(|token| x.row(token)));
         let inputs = &inputs[..tokens.len()];
+        active.begin(self.cols, inputs.len());
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each column.
         unsafe { (self.kernel.kernels.active)(inputs, &self.places.of, active) };
         if active.places.len() as f64 > SPARSE * self.cols as f64 {
-            active.clear(self.cols);
+            active.begin(self.cols, inputs.len());
             active.places.extend(0..self.cols as u32);
             for (x, active) in inputs.iter().zip(&mut active.x) {
                 active.extend(self.places.at.iter().map(|col| x[*col as usize]));
             }
         }
         let read = active.places.len();
-        active.complete();
+        active.complete(inputs.len());
         read
     }
 
-    /// The matrix packed as tiles of codes, where tables do not do with less and there is memory for it; the memory goes back to the
-    /// scratch afterwards.
-    fn as_tiles(&self, pool: &Pool, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
+    /// The matrix packed as tiles of codes, where tokens are many, tables do not do with less and there is memory for it; the memory
+    /// goes back to the scratch afterwards.
+    fn as_tiles(&self, pool: &Pool, x: &Activations, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
         let SkippingKernel { kernels, dense } = self.kernel;
-        let pack = kernels.tiles.as_ref().filter(|_| self.kernel.tables().is_none())?;
+        let is_wanted = x.tokens() > MOST_FEW && self.kernel.tables().is_none();
+        let pack = kernels.tiles.as_ref().filter(|_| is_wanted)?;
         let tile_bytes = dense.layout.tile_bytes(self.cols);
         let bytes = self.rows.div_ceil(TILE_ROWS) * tile_bytes;
         let known = scratch.tiles.take().filter(|tiles| tiles.len() >= bytes);
@@ -519,11 +514,6 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// For each slice how many of its units are done.
-    fn counters(self) -> Vec<AtomicUsize> {
-        (0..self.slices).map(|_| AtomicUsize::new(0)).collect()
-    }
-
     /// Where the columns of a unit begin, or where those of the last one end: at fours of columns.
     fn columns(self, unit: usize, active: &Active) -> usize {
         unit * (active.x[0].len() / 4) / self.units * 4
@@ -542,6 +532,13 @@ impl Pieces {
     fn meets(self, range: Range<usize>, slice: usize) -> bool {
         !range.is_empty() && range.start < (slice + 1) * self.units && range.end > slice * self.units
     }
+}
+
+/// A few tokens' activations, nothing for those that are not there.
+fn of_tokens<'a>(tokens: impl Iterator<Item = &'a [i8]>) -> [&'a [i8]; MAX_TOKENS] {
+    let mut of_tokens = [&[][..]; MAX_TOKENS];
+    of_tokens.iter_mut().zip(tokens).for_each(|(of_token, x)| *of_token = x);
+    of_tokens
 }
 
 /// Copies tokens' activations to rows of whole lines; returns the length of these rows.

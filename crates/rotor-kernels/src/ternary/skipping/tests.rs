@@ -267,6 +267,28 @@ fn many_tokens_are_multiplied_as_codes() {
     }
 }
 
+/// Shapes that do not fit are told before anything is written, for few tokens and for many.
+#[test]
+fn outputs_have_a_place_for_every_row_of_every_token() {
+    for kernels in kernels() {
+        for (skips, tokens) in [(Skips::Rows, 1), (Skips::Rows, 40), (Skips::Columns, 1), (Skips::Columns, 40)] {
+            let (rows, cols) = (70, 96);
+            let (pool, dense) = (Pool::new(1), *dense_kernels(kernels).last().unwrap());
+            let matrix = pack_for(kernels, dense, (rows, cols), skips, &vec![1; rows * cols], &pool);
+            let mut activations = Activations::new(kernels);
+            activations.set(kernels, &vec![1; tokens * cols], cols);
+            let mut out = vec![7; tokens * rows - 1];
+            let product = std::panic::AssertUnwindSafe(|| {
+                matrix.dot(kernels, &pool, &mut activations, &mut Scratch::default(), &mut out);
+            });
+            let told = std::panic::catch_unwind(product).unwrap_err();
+            let told = told.downcast_ref::<String>().unwrap();
+            assert!(told.contains(&format!("outputs of {tokens} tokens and {rows} rows")), "{told}");
+            assert!(out.iter().all(|out| *out == 7));
+        }
+    }
+}
+
 /// What the orders of a row's codes are, spelled out: every column has one place, and activations go there.
 #[test]
 fn activations_are_put_in_the_order_of_the_codes() {
