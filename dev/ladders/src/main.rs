@@ -10,11 +10,13 @@ mod ladder;
 #[cfg(target_arch = "x86_64")]
 mod prompt;
 #[cfg(target_arch = "x86_64")]
+mod skipping;
+#[cfg(target_arch = "x86_64")]
 mod tables;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const USAGE: &str = "usage: rotor-ladders [decode|prompt|tables] [--rounds N]";
+const USAGE: &str = "usage: rotor-ladders [decode|prompt|tables|skipping] [--rounds N]";
 /// The fewest rounds whose median says something.
 const MIN_ROUNDS: usize = 7;
 const DEFAULT_ROUNDS: usize = 31;
@@ -28,7 +30,11 @@ enum Name {
     Prompt,
     /// Many tokens, many rows.
     Tables,
+    /// One token, weights from memory that need not all be read.
+    Skipping,
 }
+
+const ALL: [Name; 4] = [Name::Decode, Name::Prompt, Name::Tables, Name::Skipping];
 
 fn main() -> Result<()> {
     let (names, rounds) = parse(std::env::args().skip(1))?;
@@ -43,6 +49,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Vec<Name>, usize)> 
             "decode" => names.push(Name::Decode),
             "prompt" => names.push(Name::Prompt),
             "tables" => names.push(Name::Tables),
+            "skipping" => names.push(Name::Skipping),
             "--rounds" => {
                 let number =
                     words.next().with_context(|| format!("--rounds: expected a number, found nothing\n{USAGE}"))?;
@@ -51,11 +58,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Vec<Name>, usize)> 
                     .with_context(|| format!("--rounds: expected a number, found {number:?}\n{USAGE}"))?;
                 ensure!(rounds >= MIN_ROUNDS, "--rounds: expected at least {MIN_ROUNDS}, found {rounds}");
             }
-            _ => bail!("expected decode, prompt, tables or --rounds, found {word:?}\n{USAGE}"),
+            _ => bail!("expected decode, prompt, tables, skipping or --rounds, found {word:?}\n{USAGE}"),
         }
     }
     if names.is_empty() {
-        names = vec![Name::Decode, Name::Prompt, Name::Tables];
+        names = ALL.to_vec();
     }
     Ok((names, rounds))
 }
@@ -69,6 +76,7 @@ fn run(names: &[Name], rounds: usize) -> Result<()> {
             Name::Decode => decode::climb(rounds)?,
             Name::Prompt => prompt::climb(rounds)?,
             Name::Tables => tables::climb(rounds)?,
+            Name::Skipping => skipping::climb(rounds)?,
         }
     }
     Ok(())
@@ -90,12 +98,13 @@ mod tests {
         decode::check().unwrap();
         prompt::check().unwrap();
         tables::check().unwrap();
+        skipping::check().unwrap();
     }
 
     #[test]
     fn an_unknown_word_is_an_error_that_names_it() {
         let parse = |words: &[&str]| parse(words.iter().map(|word| String::from(*word)));
-        assert_eq!(parse(&[]).unwrap(), (vec![Name::Decode, Name::Prompt, Name::Tables], DEFAULT_ROUNDS));
+        assert_eq!(parse(&[]).unwrap(), (ALL.to_vec(), DEFAULT_ROUNDS));
         assert_eq!(parse(&["prompt", "--rounds", "9"]).unwrap(), (vec![Name::Prompt], 9));
         for (words, named) in [(&["decoed"][..], "decoed"), (&["--rounds", "many"], "many"), (&["--rounds", "3"], "3")]
         {

@@ -3,9 +3,9 @@
 //! As [`super::avx512_vnni`], which has the idea and the bounds, with half the width and half the registers: a quarter of a
 //! tile and up to three tokens at a time, or a panel's half and six tokens.
 
-use super::TILE_ROWS;
 use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
+use super::{TILE_ROWS, skipping};
 use std::arch::x86_64::*;
 
 pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
@@ -14,10 +14,10 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: super::avx2::sum,
     planes: &super::avx2::PLANES,
     kernels: &[&CODES, &super::avx2::PLANES],
-    skipping: None,
+    skipping: Some(&skipping::avx_vnni::KERNELS),
 };
 
-static CODES: TernaryKernel = TernaryKernel {
+pub(super) static CODES: TernaryKernel = TernaryKernel {
     name: "codes",
     layout: &layout::CODES,
     preparation: None,

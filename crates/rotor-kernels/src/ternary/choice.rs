@@ -134,7 +134,8 @@ impl Choice {
     pub fn skipping_kernel_for(&self, shape: (usize, usize), skips: Skips) -> Option<SkippingKernel> {
         let (usual, all) = (self.kernel_for(shape, None), self.kernels.ternary_kernels().iter().copied());
         let alike = all.clone().filter(|dense| dense.way() == usual.way());
-        let mut kernels = alike.chain(all).filter_map(|dense| SkippingKernel::new(self.kernels, dense));
+        let in_turn = std::iter::once(usual).chain(alike).chain(all);
+        let mut kernels = in_turn.filter_map(|dense| SkippingKernel::new(self.kernels, dense));
         kernels.next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())
     }
 

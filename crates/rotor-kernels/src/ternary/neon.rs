@@ -22,7 +22,7 @@
 use super::kernel::{Many, Preparation, TernaryFamily, TernaryKernel, Token};
 use super::layout;
 use super::lookup::{CHUNK_CODES, CHUNK_COLS, ENTRIES, LookupKernels, SUMS_81, TokenTile};
-use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols};
+use super::{TILE_ROWS, UNIT_BYTES, UNIT_COLS, padded_cols, skipping};
 use crate::pool::SharedMut;
 use std::arch::aarch64::*;
 
@@ -32,7 +32,7 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum,
     planes: &PLANES,
     kernels: &[&PLANES],
-    skipping: None,
+    skipping: Some(&skipping::neon::KERNELS),
 };
 
 // By count of instructions, lookups for 16 tokens do 16 products each where the few-token kernel does 7.
@@ -70,7 +70,7 @@ const PAIRS_PER_FLUSH: usize = 15;
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load(bytes: &[u8; 16]) -> uint8x16_t {
+pub(super) fn load(bytes: &[u8; 16]) -> uint8x16_t {
     // SAFETY: 16 readable bytes; the load needs no alignment.
     unsafe { vld1q_u8(bytes.as_ptr()) }
 }

@@ -19,10 +19,9 @@
 //! 2 vectors of weights, and 2 with four activations of four tokens each, a token in each lane; 4 loads feed 16 dot products.
 //! (A load that fills all lanes takes the place of a dot product on many processors.)
 
-use super::TILE_ROWS;
 use super::kernel::{Arrangement, Many, PanelKernels, PanelTokens, TernaryFamily, TernaryKernel, Token};
 use super::layout::{self, CODES_BYTES, CODES_COLS};
-use super::neon;
+use super::{TILE_ROWS, neon, skipping};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -32,11 +31,11 @@ pub(crate) static FAMILY: TernaryFamily = TernaryFamily {
     sum: neon::sum,
     planes: &neon::PLANES,
     kernels: &[&CODES, &neon::PLANES],
-    skipping: None,
+    skipping: Some(&skipping::neon_dotprod::KERNELS),
 };
 
 // By count of instructions: unpacking a panel is 80, and saves 64 of the few-token kernel's for every 4 tokens.
-static CODES: TernaryKernel = TernaryKernel {
+pub(super) static CODES: TernaryKernel = TernaryKernel {
     name: "codes",
     layout: &layout::CODES,
     preparation: None,
@@ -69,7 +68,7 @@ const SEGMENT: usize = 1 << 14;
 /// The intrinsic for this instruction is not stable in the Rust version this crate asks for.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot<const F: i32>(sums: &mut int32x4_t, codes: uint8x16_t, x: int8x16_t) {
+pub(super) fn sdot<const F: i32>(sums: &mut int32x4_t, codes: uint8x16_t, x: int8x16_t) {
     // SAFETY: the instruction is there (target feature) and touches nothing but the registers named.
     unsafe {
         asm!(

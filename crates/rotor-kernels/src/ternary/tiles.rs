@@ -56,14 +56,13 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
     ) {
         match self.kernel.panel(x.rows()) {
             Some(panel) if x.passes(self.kernel) == 1 => self.chunk_by_chunk(panel, pool, x, scratch, task),
-            Some(panel) => self.unpacked(panel, pool, x, scratch, task),
+            Some(panel) => self.panels(panel).multiply(pool, x, scratch, task),
             None => self.as_packed(pool, x, task),
         }
     }
 
-    fn weights<'a>(&self, packed: &'a [u8]) -> Weights<'a> {
-        let cols = self.kernel.layout.padded(self.cols);
-        Weights { kernel: self.kernel, tile: packed, cols, unpacked: Unpacked::Nothing }
+    fn weights<'a>(&self, form: Form<'a>) -> Weights<'a> {
+        Weights { kernel: self.kernel, cols: self.kernel.layout.padded(self.cols), form }
     }
 
     fn as_packed(
@@ -81,7 +80,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
                     let pass = x.pass(pass, self.kernel);
                     for tile in start..(start + run).min(tiles.end) {
                         let Some(packed) = (self.packed)(step, tile) else { continue };
-                        task(step, tile, &self.weights(packed), &pass, &mut memory);
+                        task(step, tile, &self.weights(Form::Packed(packed)), &pass, &mut memory);
                     }
                 }
             }
@@ -105,25 +104,50 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
             let mut memory = PassMemory::new();
             for (tile, step) in tiles.flat_map(|tile| (0..self.steps).map(move |step| (tile, step))) {
                 let Some(packed) = (self.packed)(step, tile) else { continue };
-                let unpacked = Unpacked::ChunkByChunk(panel, RefCell::new(&mut *buffer));
-                task(step, tile, &Weights { unpacked, ..self.weights(packed) }, pass, &mut memory);
+                let form = Form::ChunkByChunk(panel, packed, RefCell::new(&mut *buffer));
+                task(step, tile, &self.weights(form), pass, &mut memory);
             }
         });
     }
 
-    fn unpacked(
+    fn panels(&self, panel: &'static PanelKernels) -> Panels<impl Fn(usize, usize, &mut [u8]) -> bool + Sync> {
+        let cols = self.kernel.layout.padded(self.cols);
+        let unpack = move |step: usize, tile: usize, bytes: &mut [u8]| {
+            let packed = (self.packed)(step, tile);
+            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
+            packed.inspect(|packed| unsafe { (panel.unpack)(packed, cols, bytes) }).is_some()
+        };
+        Panels { kernel: self.kernel, panel, cols, count: self.count, steps: self.steps, unpack }
+    }
+}
+
+/// Tiles that are unpacked to panels, each once for some passes of the tokens.
+pub(super) struct Panels<U> {
+    pub kernel: &'static TernaryKernel,
+    pub panel: &'static PanelKernels,
+    /// Columns, in whole blocks of the kernel's layout.
+    pub cols: usize,
+    /// Tiles.
+    pub count: usize,
+    pub steps: usize,
+    /// `unpack(step, tile, panel)` fills the panel; `false` where there are no such weights.
+    pub unpack: U,
+}
+
+impl<U: Fn(usize, usize, &mut [u8]) -> bool + Sync> Panels<U> {
+    /// As [`Tiles::multiply`].
+    pub(super) fn multiply(
         &self,
-        panel: &PanelKernels,
         pool: &Pool,
         x: &Activations,
         scratch: &mut Scratch,
         task: impl Fn(usize, usize, &Weights<'_>, &Pass<'_>, &mut PassMemory) + Sync,
     ) {
-        let bytes = self.kernel.layout.padded(self.cols) * TILE_ROWS;
+        let bytes = self.cols * TILE_ROWS;
         let run = (PANEL_BYTES / bytes.max(1)).clamp(1, RUN);
         let panels = panels(pool, scratch);
         let passes = x.passes(self.kernel);
-        let passes_per_part = (panel.input_bytes / (self.cols * panel.tokens).max(1)).max(1);
+        let passes_per_part = (self.panel.input_bytes / (self.cols * self.panel.tokens).max(1)).max(1);
         for part in (0..passes).step_by(passes_per_part) {
             let passes = part..(part + passes_per_part).min(passes);
             pool.run_ranges(self.count, |worker, tiles| {
@@ -134,7 +158,7 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
                 for (start, step) in tiles.clone().step_by(run).flat_map(|s| (0..self.steps).map(move |step| (s, step)))
                 {
                     let tiles = start..(start + run).min(tiles.end);
-                    let unpacked = self.unpack(panel, step, tiles.clone(), buffer);
+                    let unpacked = self.unpacked(step, tiles.clone(), buffer);
                     for pass in passes.clone() {
                         let pass = x.pass(pass, self.kernel);
                         for (tile, weights) in tiles.clone().zip(&unpacked) {
@@ -148,25 +172,15 @@ impl<'k, P: Fn(usize, usize) -> Option<&'k [u8]> + Sync> Tiles<P> {
         }
     }
 
-    /// The tiles, at most [`RUN`], unpacked to panels.
-    fn unpack<'a>(
-        &'a self,
-        panel: &'a PanelKernels,
-        step: usize,
-        tiles: Range<usize>,
-        buffer: &'a mut [u8],
-    ) -> [Option<Weights<'a>>; RUN]
-    where
-        'k: 'a,
-    {
-        let cols = self.kernel.layout.padded(self.cols);
+    /// The tiles, at most [`RUN`], as panels.
+    fn unpacked<'a>(&self, step: usize, tiles: Range<usize>, buffer: &'a mut [u8]) -> [Option<Weights<'a>>; RUN] {
         let mut unpacked = [const { None }; RUN];
-        let places = unpacked.iter_mut().zip(buffer.chunks_exact_mut((cols * TILE_ROWS).max(1)));
-        for ((unpacked, buffer), tile) in places.zip(tiles) {
-            let Some(packed) = (self.packed)(step, tile) else { continue };
-            // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); tile and panel of the same columns.
-            unsafe { (panel.unpack)(packed, cols, buffer) };
-            *unpacked = Some(Weights { unpacked: Unpacked::Panel(panel, &*buffer), ..self.weights(packed) });
+        let places = unpacked.iter_mut().zip(buffer.chunks_exact_mut((self.cols * TILE_ROWS).max(1)));
+        for ((unpacked, panel), tile) in places.zip(tiles) {
+            if (self.unpack)(step, tile, panel) {
+                let form = Form::Panel(self.panel, panel);
+                *unpacked = Some(Weights { kernel: self.kernel, cols: self.cols, form });
+            }
         }
         unpacked
     }
@@ -178,21 +192,21 @@ fn panels<'s>(pool: &Pool, scratch: &'s mut Scratch) -> SharedMut<'s, Lines<u8>>
     SharedMut::new(&mut scratch.panels)
 }
 
-/// The weights of a tile: packed, and unpacked where that was worth it.
+/// The weights of a tile.
 pub(super) struct Weights<'a> {
     kernel: &'static TernaryKernel,
-    tile: &'a [u8],
     /// Columns, in whole blocks.
     cols: usize,
-    unpacked: Unpacked<'a>,
+    form: Form<'a>,
 }
 
-enum Unpacked<'a> {
-    Nothing,
-    /// All columns.
-    Panel(&'a PanelKernels, &'a [u8]),
-    /// Some columns at a time, in this memory, when they are multiplied.
-    ChunkByChunk(&'a PanelKernels, RefCell<&'a mut [u8]>),
+enum Form<'a> {
+    /// As they lie in memory.
+    Packed(&'a [u8]),
+    /// All columns unpacked.
+    Panel(&'static PanelKernels, &'a [u8]),
+    /// As they lie in memory, and a place for some columns at a time, which are unpacked when they are multiplied.
+    ChunkByChunk(&'a PanelKernels, &'a [u8], RefCell<&'a mut [u8]>),
 }
 
 impl Weights<'_> {
@@ -212,42 +226,41 @@ impl Weights<'_> {
         pass: &Pass<'_>,
         totals: &mut [[f32; TILE_ROWS]],
     ) -> bool {
-        let (Unpacked::Nothing, Some(few_groups)) = (&self.unpacked, self.kernel.few_groups) else { return false };
+        let (Form::Packed(tile), Some(few_groups)) = (&self.form, self.kernel.few_groups) else { return false };
         let Some(groups) = groups.of_tile(rows, &pass.rows) else { return false };
         // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a pass has at most `few_tokens` rows of all columns, and
         // `totals` has a place for each token.
-        unsafe { few_groups(self.tile, &groups, pass.one_by_one(), totals) };
+        unsafe { few_groups(tile, &groups, pass.one_by_one(), totals) };
         true
     }
 
     /// Products of some columns, whole blocks, with a pass that holds these columns.
     pub(super) fn multiply(&self, columns: Range<usize>, pass: &Pass<'_>, out: &mut [[i32; TILE_ROWS]]) {
-        let packed = |columns: Range<usize>| {
-            &self.tile[self.kernel.layout.tile_bytes(columns.start)..self.kernel.layout.tile_bytes(columns.end)]
-        };
-        match &self.unpacked {
-            Unpacked::Nothing => {
+        let layout = self.kernel.layout;
+        let bytes = |columns: &Range<usize>| layout.tile_bytes(columns.start)..layout.tile_bytes(columns.end);
+        match &self.form {
+            Form::Packed(tile) => {
                 // SAFETY: the CPU has the ISA of the kernel (`TernaryKernel`); a pass has at most `few_tokens` tokens of
                 // these columns, and `out` has a place for each.
-                unsafe { (self.kernel.few)(packed(columns.clone()), columns.len(), pass.one_by_one(), out) };
+                unsafe { (self.kernel.few)(&tile[bytes(&columns)], columns.len(), pass.one_by_one(), out) };
             }
-            Unpacked::Panel(panel, bytes) => {
+            Form::Panel(panel, unpacked) => {
                 let input = begin(pass, out);
-                let bytes = &bytes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
+                let unpacked = &unpacked[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
                 // SAFETY: as above; panel and tokens hold the same columns.
-                unsafe { (panel.multiply)(bytes, input, out) };
+                unsafe { (panel.multiply)(unpacked, input, out) };
             }
-            Unpacked::ChunkByChunk(panel, buffer) => {
+            Form::ChunkByChunk(panel, tile, buffer) => {
                 let input = begin(pass, out);
                 let buffer = &mut **buffer.borrow_mut();
                 for start in columns.clone().step_by(CHUNK_COLS) {
                     let chunk = start..(start + CHUNK_COLS).min(columns.end);
-                    let bytes = &mut buffer[..chunk.len() * TILE_ROWS];
+                    let unpacked = &mut buffer[..chunk.len() * TILE_ROWS];
                     let input = input.columns(start - columns.start..chunk.end - columns.start);
                     // SAFETY: as above; a chunk is whole blocks.
                     unsafe {
-                        (panel.unpack)(packed(chunk.clone()), chunk.len(), bytes);
-                        (panel.multiply)(bytes, input, out);
+                        (panel.unpack)(&tile[bytes(&chunk)], chunk.len(), unpacked);
+                        (panel.multiply)(unpacked, input, out);
                     }
                 }
             }

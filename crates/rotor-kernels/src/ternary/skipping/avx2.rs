@@ -30,7 +30,15 @@ pub(crate) static AVX512_VNNI: SkippingKernels = kernels(&AVX512_VNNI_TABLES);
 static AVX512_VNNI_TABLES: SkippingTables = tables(&avx512_vnni::CODES_LOOKUP);
 
 const fn kernels(tables: &'static SkippingTables) -> SkippingKernels {
-    SkippingKernels { layout: &FOURS, rows, columns, active: scalar::active, tiles: None, tables: Some(tables) }
+    SkippingKernels {
+        layout: &FOURS,
+        rows,
+        columns,
+        active: scalar::active,
+        tiles: None,
+        tables: Some(tables),
+        panels: None,
+    }
 }
 
 const fn tables(kernel: &'static TernaryKernel) -> SkippingTables {
@@ -52,7 +60,7 @@ const _: () = assert!(COLUMNS <= super::AHEAD);
 /// Fetches a line; any address may be asked for.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fetch(line: *const u8) {
+pub(super) fn fetch(line: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(line.cast());
 }
 
@@ -70,7 +78,7 @@ fn field(bytes: __m256i, digit: usize) -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
-fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
+pub(super) fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mut [i32]) {
     match tokens {
         [a] => rows_of([a], bytes, row_lines, list, out),
         [a, b] => rows_of([a, b], bytes, row_lines, list, out),
@@ -129,7 +137,7 @@ fn rows_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, l
 }
 
 #[target_feature(enable = "avx2")]
-fn columns(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; MAX_LINE_WEIGHTS]]) {
+pub(super) fn columns(slice: &[u8], places: &[u32], tokens: &[&[i8]], sums: &mut [[i32; MAX_LINE_WEIGHTS]]) {
     match (tokens, sums) {
         // The registers hold the sums of one token for 32 rows of each digit, or of two tokens for 16.
         ([a], [s, ..]) => columns_of::<1, 2>([a], slice, places, [s]),

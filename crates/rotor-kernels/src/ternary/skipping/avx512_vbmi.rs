@@ -20,6 +20,7 @@ pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
     active,
     tiles: Some(TilesOfCodes { of_rows: codes_of_rows, of_columns: codes_of_columns }),
     tables: Some(&super::avx512_permute::TABLES),
+    panels: None,
 };
 
 /// How far ahead rows are fetched, in bytes.

@@ -3,7 +3,7 @@
 use super::coded::SkippingTables;
 use super::layout::{ByteLayout, MAX_DIGITS};
 use super::places::Places;
-use super::{BLOCK_ROWS, LINE, MAX_SIDE, SkippingKernels};
+use super::{BLOCK_ROWS, LINE, MAX_SIDE, SkippingKernels, SkippingPanels};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::pool::{Pool, SharedMut};
@@ -38,7 +38,7 @@ impl SkippingKernel {
         assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, dense)), "a kernel of {}", kernels.isa);
         let own = SkippingKernel { kernels: kernels.ternary.skipping?, dense };
         let by_tiles = dense.packs_codes() && own.kernels.tiles.is_some();
-        (by_tiles || own.tables().is_some()).then_some(own)
+        (by_tiles || own.is_direct()).then_some(own)
     }
 
     /// What it is called.
@@ -46,15 +46,24 @@ impl SkippingKernel {
         self.kernels.layout.name
     }
 
-    /// How weights become codes for the tables of `dense`, where they do without a detour, so that many tokens are multiplied about
-    /// as fast as by `dense` alone.
+    /// How weights become codes for the tables of `dense`, where they do without a detour.
     pub(super) fn tables(self) -> Option<&'static SkippingTables> {
         self.kernels.tables.filter(|tables| std::ptr::eq(tables.kernel, self.dense))
     }
 
+    /// How weights become panels for `dense`, where they do without a detour.
+    pub(super) fn panels(self) -> Option<&'static SkippingPanels> {
+        self.kernels.panels.filter(|panels| std::ptr::eq(panels.kernel, self.dense))
+    }
+
+    /// Whether there is no detour, so that many tokens are multiplied about as fast as by `dense` alone.
+    pub(super) fn is_direct(self) -> bool {
+        self.tables().is_some() || self.panels().is_some()
+    }
+
     /// Whether many tokens are multiplied as `usual` multiplies them, and about as fast.
     pub(crate) fn goes_as(self, usual: &TernaryKernel) -> bool {
-        self.tables().is_some() && self.dense.way() == usual.way()
+        self.is_direct() && self.dense.way() == usual.way()
     }
 
     /// Bytes of a packed matrix `[rows, cols]`; `None` where sums of such a matrix could overflow.

@@ -15,9 +15,9 @@
 //!
 //! # Many tokens
 //!
-//! A few tokens are multiplied as the weights are packed, in passes. From as many on as tables of sums pay for, the weights become
-//! codes for those ([`coded`]), where the ISA has such; or else, for more than [`MOST_FEW`], they are packed anew, as a kernel for
-//! codes wants them, in memory that all matrices share. There is no second copy.
+//! A few tokens are multiplied as the weights are packed, in passes. From as many on as tables of sums or panels pay for, the weights
+//! become codes for those tables ([`coded`]) or such panels, where the ISA has either; or else, for more than [`MOST_FEW`], they are
+//! packed anew, as a kernel for codes wants them, in memory that all matrices share. There is no second copy.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -25,10 +25,16 @@ pub(crate) mod avx2;
 mod avx512_permute;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vbmi;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx_vnni;
 mod coded;
 pub(crate) mod layout;
 mod matrix;
-#[cfg(any(target_arch = "x86_64", test))]
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_dotprod;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 mod order;
 mod places;
 mod products;
@@ -36,6 +42,7 @@ pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
 
+use crate::ternary::kernel::TernaryKernel;
 use coded::SkippingTables;
 use layout::{ByteLayout, MAX_LINE_WEIGHTS};
 pub use matrix::{SkippingKernel, SkippingMatrix, Skips};
@@ -78,6 +85,22 @@ pub(crate) struct SkippingKernels {
     pub tiles: Option<TilesOfCodes>,
     /// What turns them into codes for tables of sums, where the ISA has such.
     pub tables: Option<&'static SkippingTables>,
+    /// What unpacks them to panels, where the ISA has such.
+    pub panels: Option<&'static SkippingPanels>,
+}
+
+/// What an ISA has to unpack them to panels, as [`crate::ternary::kernel::PanelKernels`] has them, with the rows in their order.
+pub(crate) struct SkippingPanels {
+    /// The kernel that multiplies such panels.
+    pub kernel: &'static TernaryKernel,
+    /// Unpacks the first or second 32 of a block's 64 rows.
+    ///
+    /// The contract: `block` is the rows' bytes, and the panel has at most as many columns as these, a multiple of 16.
+    pub of_rows: unsafe fn(block: &[u8], tile: usize, panel: &mut [u8]),
+    /// Unpacks the 32 rows of a slice with the number `tile`; columns of the panel that have no place are zero weights.
+    ///
+    /// The contract: the places are inside the slice; the panel has as many columns or up to 15 more, a multiple of 16.
+    pub of_columns: unsafe fn(slice: &[u8], places: &[u32], tile: usize, panel: &mut [u8]),
 }
 
 /// Packs as tiles of codes, as [`crate::ternary::layout`] has them.

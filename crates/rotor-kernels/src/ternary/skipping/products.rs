@@ -1,14 +1,17 @@
 //! Products of matrices of which something can be left unread, shared out over the threads.
 
 use super::layout::{ByteLayout, MAX_LINE_WEIGHTS};
-use super::{AHEAD, Active, BLOCK_ROWS, LINE, MAX_TOKENS, MOST_FEW, SkippingKernel, SkippingMatrix, Skips};
+use super::{
+    AHEAD, Active, BLOCK_ROWS, LINE, MAX_TOKENS, MOST_FEW, SkippingKernel, SkippingMatrix, SkippingPanels, Skips,
+};
 use crate::buffer::Buffer;
 use crate::dispatch::Kernels;
 use crate::epilogue::{Epilogue, Finish};
 use crate::lines::Lines;
 use crate::pool::{Pool, SharedMut};
-use crate::ternary::kernel::TernaryKernel;
+use crate::ternary::kernel::{PanelKernels, TernaryKernel};
 use crate::ternary::lookup::multiply_by_lookup;
+use crate::ternary::tiles::Panels;
 use crate::ternary::{Activations, Precision, RowScales, Scratch, TILE_ROWS, TernaryLinear, TernaryMatrix};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -310,6 +313,7 @@ impl SkippingMatrix {
             scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
+        self.prepare(pool, x);
         let x = &*x;
         self.products(pool, x, scratch, out, |token, rows, sums, out| {
             let how = Finish { scales: scales.of_rows(rows), factor: x.factors()[token], epilogue };
@@ -328,6 +332,7 @@ impl SkippingMatrix {
             scratch.skipping.tiles = Some(codes.into_tiles());
             return;
         }
+        self.prepare(pool, x);
         self.products(pool, x, scratch, out, |_, _, sums, out| out.copy_from_slice(sums));
     }
 
@@ -337,8 +342,20 @@ impl SkippingMatrix {
         assert!(kernels.isa == x.isa() && x.precision() == Precision::Int8, "int8 activations of these kernels");
     }
 
-    /// `finish(token, rows, their sums, their part of out)` for all rows of all tokens: by tables where tokens are many enough for
-    /// them, as the weights are packed otherwise.
+    /// How panels are made and multiplied, where these tokens are enough for them.
+    fn panels(&self, x: &Activations) -> Option<(&'static SkippingPanels, &'static PanelKernels)> {
+        self.kernel.panels().zip(self.kernel.dense.panel(x.rows()))
+    }
+
+    /// Makes of the activations what panels want.
+    fn prepare(&self, pool: &Pool, x: &mut Activations) {
+        if self.panels(x).is_some() {
+            x.prepare(self.kernel.dense, None, pool);
+        }
+    }
+
+    /// `finish(token, rows, their sums, their part of out)` for all rows of all tokens: by tables or panels where tokens are many
+    /// enough for them, as the weights are packed otherwise.
     fn products<T: Send>(
         &self,
         pool: &Pool,
@@ -353,9 +370,19 @@ impl SkippingMatrix {
                 finish(sums.token, sums.row..sums.row + sums.sums.len(), sums.sums, out);
             });
         }
+        let out = SharedMut::new(out);
+        if let Some((panels, multiply)) = self.panels(x) {
+            return self.unpacked(panels, multiply).multiply(pool, x, scratch, |_, tile, weights, pass, memory| {
+                let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.rows);
+                for (sums, token) in weights.products(pass, &mut memory.sums).iter().zip(pass.tokens.clone()) {
+                    // SAFETY: each task owns its rows of its tokens.
+                    let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
+                    finish(token, rows.clone(), &sums[..rows.len()], out);
+                }
+            });
+        }
         let scratch = &mut scratch.skipping;
         scratch.reserve(pool.threads());
-        let out = SharedMut::new(out);
         for first in (0..x.tokens()).step_by(MAX_TOKENS) {
             let tokens = first..(first + MAX_TOKENS).min(x.tokens());
             match self.skips {
@@ -363,6 +390,29 @@ impl SkippingMatrix {
                 Skips::Columns => self.active_columns(pool, x, tokens, scratch, &out, &finish),
             }
         }
+    }
+
+    /// The tiles, unpacked to panels.
+    fn unpacked(
+        &self,
+        panels: &'static SkippingPanels,
+        panel: &'static PanelKernels,
+    ) -> Panels<impl Fn(usize, usize, &mut [u8]) -> bool + Sync> {
+        let (kernel, of_part) = (self.kernel.dense, self.kernel.part_rows(self.skips) / TILE_ROWS);
+        let cols = kernel.layout.padded(self.cols);
+        let unpack = move |_: usize, tile: usize, bytes: &mut [u8]| {
+            let (part, tile, bytes) = (self.part(tile / of_part), tile % of_part, &mut bytes[..cols * TILE_ROWS]);
+            // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a block or a slice, the
+            // places of its columns, and a panel of as many, in whole blocks of codes.
+            unsafe {
+                match self.skips {
+                    Skips::Rows => (panels.of_rows)(part, tile, bytes),
+                    Skips::Columns => (panels.of_columns)(part, &self.places.of, tile, bytes),
+                }
+            }
+            true
+        };
+        Panels { kernel, panel, cols, count: self.rows.div_ceil(TILE_ROWS), steps: 1, unpack }
     }
 
     /// All rows, in the order of their places.
@@ -478,11 +528,11 @@ impl SkippingMatrix {
         read
     }
 
-    /// The matrix packed as tiles of codes, where tokens are many, tables do not do with less and there is memory for it; the memory
-    /// goes back to the scratch afterwards.
+    /// The matrix packed as tiles of codes, where tokens are many, neither tables nor panels do with less and there is memory for it;
+    /// the memory goes back to the scratch afterwards.
     fn as_tiles(&self, pool: &Pool, x: &Activations, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
         let SkippingKernel { kernels, dense } = self.kernel;
-        let is_wanted = x.tokens() > MOST_FEW && self.kernel.tables().is_none();
+        let is_wanted = x.tokens() > MOST_FEW && !self.kernel.is_direct();
         let pack = kernels.tiles.as_ref().filter(|_| is_wanted)?;
         let tile_bytes = dense.layout.tile_bytes(self.cols);
         let bytes = self.rows.div_ceil(TILE_ROWS) * tile_bytes;

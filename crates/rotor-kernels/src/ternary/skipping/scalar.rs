@@ -12,6 +12,7 @@ pub(crate) static KERNELS: SkippingKernels = SkippingKernels {
     active,
     tiles: Some(TilesOfCodes { of_rows: codes_of_rows, of_columns: codes_of_columns }),
     tables: None,
+    panels: None,
 };
 
 /// The layout with so many trits in a byte.
@@ -112,6 +113,39 @@ fn codes_of_columns(slice: &[u8], places: &[u32], tiles: &mut [u8]) {
     // What is left of the last block is zero weights.
     for col in cols..cols.next_multiple_of(CODES_COLS) {
         (0..FIVES.line_weights()).for_each(|row| put_code(tiles, cols, (row, col), 1));
+    }
+}
+
+/// The plain twin of [`super::SkippingPanels::of_rows`].
+#[cfg(test)]
+pub(super) fn panel_of_rows<const DIGITS: usize>(block: &[u8], tile: usize, panel: &mut [u8]) {
+    let (places, row_bytes) = (super::places::Places::of_block(), block.len() / super::BLOCK_ROWS);
+    for (row, place) in places.of[tile * TILE_ROWS..][..TILE_ROWS].iter().enumerate() {
+        let bytes = &block[*place as usize * row_bytes..][..row_bytes];
+        for (at, byte) in bytes.iter().enumerate() {
+            for (digit, code) in codes::<DIGITS>(*byte).iter().enumerate() {
+                let col = layout::<DIGITS>().column_of(at, digit);
+                if let Some(out) = panel.get_mut((col / 4 * TILE_ROWS + row) * 4 + col % 4) {
+                    *out = *code;
+                }
+            }
+        }
+    }
+}
+
+/// The plain twin of [`super::SkippingPanels::of_columns`].
+#[cfg(test)]
+pub(super) fn panel_of_columns<const DIGITS: usize>(slice: &[u8], places: &[u32], tile: usize, panel: &mut [u8]) {
+    panel.fill(1);
+    for (col, place) in places.iter().enumerate() {
+        for (byte, value) in slice[*place as usize * LINE..][..LINE].iter().enumerate() {
+            for (digit, code) in codes::<DIGITS>(*value).iter().enumerate() {
+                let row = layout::<DIGITS>().row_of(byte, digit);
+                if row / TILE_ROWS == tile {
+                    panel[(col / 4 * TILE_ROWS + row % TILE_ROWS) * 4 + col % 4] = *code;
+                }
+            }
+        }
     }
 }
 

@@ -3,9 +3,12 @@
 use super::layout::{FIVES, FOURS, MAX_LINE_WEIGHTS};
 use super::order::{BYTES, ORDER, THREES};
 use super::{
-    AHEAD, LINE, MultiplyColumns, MultiplyRows, SkippingKernel, SkippingLinear, SkippingMatrix, Skips, gate_up, scalar,
+    AHEAD, BLOCK_ROWS, LINE, MultiplyColumns, MultiplyRows, SkippingKernel, SkippingLinear, SkippingMatrix,
+    SkippingPanels, Skips, gate_up, scalar,
 };
-use crate::ternary::{Activations, Precision, RowScales, Scratch, TernaryKernel, TernaryLinear, TernaryMatrix};
+use crate::ternary::{
+    Activations, Precision, RowScales, Scratch, TILE_ROWS, TernaryKernel, TernaryLinear, TernaryMatrix,
+};
 use crate::{Epilogue, Isa, Kernels, Pool};
 use proptest::prelude::*;
 
@@ -152,6 +155,46 @@ fn kernels_equal_their_plain_twins() {
                 sums.into_iter().map(|sums| sums[..layout.line_weights()].to_vec()).collect::<Vec<_>>()
             };
             assert_eq!(product(skipping.columns), product(plain.1), "columns on {}", kernels.isa());
+        }
+    }
+}
+
+/// Panels of rows and of columns beside the plain ones, on bytes that no matrix made.
+#[test]
+fn panels_equal_their_plain_twins() {
+    let all = Isa::available().filter_map(Kernels::for_isa).filter_map(|kernels| kernels.ternary.skipping?.panels);
+    let mut all: Vec<&SkippingPanels> = all.collect();
+    // These have no instruction that AVX2 lacks.
+    #[cfg(target_arch = "x86_64")]
+    if Isa::available().any(|isa| isa == Isa::Avx2) {
+        all.push(&super::avx_vnni::PANELS);
+    }
+    println!("panels of rows and of columns: {}", all.len());
+    let mut rng = fastrand::Rng::with_seed(9);
+    for panels in all {
+        for cols in [1usize, 16, 17, 63, 64, 100, 256, 257, 300, 1024, 1033] {
+            let bytes = |lines: usize, rng: &mut fastrand::Rng| -> Vec<u8> {
+                (0..lines * LINE).map(|_| FOURS.encode[rng.usize(0..81)]).collect()
+            };
+            let len = cols.next_multiple_of(16) * TILE_ROWS;
+            let block = bytes(BLOCK_ROWS * FOURS.row_lines(cols), &mut rng);
+            for tile in 0..BLOCK_ROWS / TILE_ROWS {
+                let (mut expected, mut found) = (vec![7; len], vec![9; len]);
+                scalar::panel_of_rows::<4>(&block, tile, &mut expected);
+                // SAFETY: the CPU has the instructions; a block of rows of at least as many columns.
+                unsafe { (panels.of_rows)(&block, tile, &mut found) };
+                assert!(found == expected, "rows of {cols} columns, tile {tile}");
+            }
+            let slice = bytes(cols, &mut rng);
+            let mut places: Vec<u32> = (0..cols as u32).collect();
+            rng.shuffle(&mut places);
+            for tile in 0..FOURS.line_weights() / TILE_ROWS {
+                let (mut expected, mut found) = (vec![7; len], vec![9; len]);
+                scalar::panel_of_columns::<4>(&slice, &places, tile, &mut expected);
+                // SAFETY: the CPU has the instructions; places are lines of the slice, one for each column.
+                unsafe { (panels.of_columns)(&slice, &places, tile, &mut found) };
+                assert!(found == expected, "{cols} columns, tile {tile}");
+            }
         }
     }
 }
