@@ -274,7 +274,9 @@ fn verify_tells_a_sound_model_from_a_damaged_one() {
     assert!(again.code == 0 && again.stdout.contains("all 64 tokens as recorded"), "{}", again.stdout);
     let checks = report["checks"].as_array().unwrap();
     let outcome = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["outcome"].clone();
-    assert_eq!((outcome("checksum"), outcome("kernels")), ("skipped".into(), "ok".into()));
+    assert_eq!(outcome("checksum"), "skipped");
+    // Where an activation falls on the other side of a rounding tie, as on some CPUs, it is a warning.
+    assert!(["ok", "warning"].map(Value::from).contains(&outcome("kernels")), "{}", again.stdout);
 
     // A fingerprint of something else, and one that is none.
     let mut recorded: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();

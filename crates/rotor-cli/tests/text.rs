@@ -214,15 +214,16 @@ fn every_command_has_a_line_that_says_what_it_does() {
     }
 }
 
-/// What the README shows a newcomer is what the newcomer sees.
+/// What the README shows a newcomer is how what the newcomer sees begins, whatever the CPU.
 #[test]
 fn the_first_text_is_the_one_in_the_readme() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
     let command = "$ rotor run -p \"Once upon a time\"\n";
     let shown = readme.split_once(command).unwrap().1.split_once("```").unwrap().0;
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let run = rotor(["run", "-p", "Once upon a time"]);
-    assert_eq!(words(&run.stdout), words(shown), "{}", run.stderr);
+    let (run, shown) = (rotor(["run", "-p", "Once upon a time"]), words(shown));
+    let beginning = shown.strip_suffix(" ...").unwrap();
+    assert!(beginning.len() > 500 && words(&run.stdout).starts_with(beginning), "{}{}", run.stdout, run.stderr);
     assert_eq!(rotor(["run", "-p", "Once upon a time"]).stdout, run.stdout);
 }
 

@@ -4,6 +4,9 @@ use rotor_kernels::ternary::{Choice, Precision, UnknownKernel};
 use rotor_kernels::{IsaError, Kernels, Pool};
 use std::sync::Arc;
 
+pub use crate::tune::Remembered;
+pub use rotor_kernels::ternary::Skips;
+
 /// Kernels and threads.
 #[derive(Clone, Debug)]
 pub struct Runtime {

@@ -27,13 +27,15 @@ impl Packing {
         let skipping = || {
             let (shape, skips) = ((tensor.rows, tensor.cols), skips(source, role)?);
             let kernel = choice.skipping_kernel_for(shape, skips)?;
-            let is_wanted = match source.load_options().read {
-                Read::Auto => choice.skips_well(shape, kernel) && tensor.rows * tensor.cols >= WORTH_SKIPPING,
-                Read::All => false,
-                Read::Least => true,
+            let kernel = match source.load_options().read {
+                Read::Auto => {
+                    Some(kernel).filter(|kernel| is_worth_skipping(shape) && choice.skips_well(shape, *kernel))
+                }
+                Read::All => None,
+                Read::Least => Some(kernel.reading_least()),
             };
             let has_groups = matches!(tensor.scales, Scales::Groups { .. });
-            (is_wanted && !has_groups).then_some(Packing::Skipping(skips, kernel))
+            kernel.filter(|_| !has_groups).map(|kernel| Packing::Skipping(skips, kernel))
         };
         skipping().unwrap_or_else(|| Packing::whole(tensor, choice))
     }
@@ -65,6 +67,24 @@ impl Packing {
             Packing::Skipping(skips, kernel) => kernel.packed_bytes((rows, cols), skips).unwrap_or_default(),
         }
     }
+}
+
+fn is_worth_skipping((rows, cols): (usize, usize)) -> bool {
+    rows * cols >= WORTH_SKIPPING
+}
+
+/// The shapes of matrices of which something might be left unread if that pays, each once.
+pub(crate) fn shapes(source: &Source) -> Vec<((usize, usize), Skips)> {
+    let mut shapes = Vec::new();
+    if source.load_options().read == Read::Auto {
+        for (role, shape) in source.ternary_shapes() {
+            let skips = skips(source, role).filter(|_| is_worth_skipping(shape));
+            if let Some(skips) = skips.filter(|skips| !shapes.contains(&(shape, *skips))) {
+                shapes.push((shape, skips));
+            }
+        }
+    }
+    shapes
 }
 
 /// What need not be read of the linear with this role, where a kernel can leave it out. The linears around a gate have to be

@@ -1,4 +1,4 @@
-//! Which kernels suit a model on this machine: measured once, then remembered.
+//! Which kernels suit a model on this machine, and whether leaving weights unread pays: measured once, then remembered.
 //!
 //! All kernels give the same bits, so what is remembered can be wrong without harm: a cache file that is lost, stale, hostile
 //! or cannot be written costs a trial or some speed, never a result. Small models do not repay a trial and go without.
@@ -6,9 +6,10 @@
 use crate::error::FormatError;
 use crate::formats::Source;
 use crate::runtime::Runtime;
+use crate::skipping;
 use crate::write::AtomicFile;
 use rotor_kernels::cpu_name;
-use rotor_kernels::ternary::Choice;
+use rotor_kernels::ternary::{Choice, Skips};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -22,23 +23,41 @@ const MAX_CACHE: u64 = 1 << 20;
 struct Cache {
     /// Entries of another version of the kernels mean nothing.
     version: String,
-    entries: Vec<Entry>,
+    /// The fastest kernel for each shape.
+    entries: Vec<Entry<Fastest>>,
+    /// From which share of the rows or columns on all are read.
+    #[serde(default)]
+    skipping: Vec<Entry<DenseFrom>>,
 }
 
-/// The fastest kernel for a shape on a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+/// What was found out about a shape on a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Entry<T> {
     cpu: String,
     isa: String,
     threads: usize,
     rows: usize,
     cols: usize,
+    #[serde(flatten)]
+    found: T,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fastest {
     kernel: String,
+}
+
+/// From which share of the rows or columns on all are read; 0 where that is always best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct DenseFrom {
+    #[serde(with = "SkipsName")]
+    skips: Skips,
+    dense_from: f64,
 }
 
 impl Runtime {
     /// This runtime with the kernels that are fastest for the shapes of `source`: measured where the model is large, at most
-    /// once on a machine. Where `ROTOR_KERNEL` names a kernel, or the ISA has only one, that stays. No weight is read for it.
+    /// once on a machine. Where `ROTOR_KERNEL` names a kernel, that stays. No weight is read for it.
     pub fn tuned(&self, source: &Source) -> Runtime {
         self.tuned_with(source, cache_file().as_deref(), true)
     }
@@ -48,41 +67,59 @@ impl Runtime {
         self.tuned_with(source, cache_file().as_deref(), false)
     }
 
-    /// The kernel that was found fastest for each shape of matrix, `[rows, cols]`, by earlier trials with this ISA and as many
-    /// threads on this machine.
-    pub fn remembered(&self) -> Vec<((usize, usize), String)> {
+    /// What earlier trials with this ISA and as many threads found on this machine.
+    pub fn remembered(&self) -> Remembered {
         let cache = cache_file().map(|path| Cache::read(&path)).unwrap_or_default();
-        cache.of(self).into_iter().map(|(shape, kernel)| (shape, kernel.to_owned())).collect()
+        let kernels = cache.kernels(self).map(|(shape, kernel)| (shape, kernel.to_owned())).collect();
+        Remembered { kernels, skipping: cache.skipping(self).collect() }
     }
 
     fn tuned_with(&self, source: &Source, cache: Option<&Path>, may_measure: bool) -> Runtime {
         let mut tuned = self.clone();
-        if self.choice.is_fixed() {
-            return tuned;
-        }
         let (shapes, weights) = shapes(source);
-        if weights / 4 < TRIAL_FROM {
+        if self.choice.is_named() || weights / 4 < TRIAL_FROM {
             return tuned;
         }
         let remembered = cache.map(Cache::read).unwrap_or_default();
-        let known = remembered.of(self);
+        let mut is_new = false;
+        let known: Vec<_> = remembered.kernels(self).collect();
         if shapes.iter().all(|shape| known.iter().any(|(known, _)| known == shape)) {
             tuned.choice = Choice::remembered(self.kernels, known);
         } else if may_measure && let Ok(choice) = Choice::measure(self.kernels, &self.pool, &shapes) {
-            if let Some(path) = cache {
-                // A cache that cannot be written is tried again next time.
-                let _ = remembered.with(self, &choice).write(path);
+            (tuned.choice, is_new) = (choice, true);
+        }
+        for (shape, skips) in skipping::shapes(source) {
+            let known = remembered.skipping(self).find(|(of, skipped, _)| (*of, *skipped) == (shape, skips));
+            match known {
+                Some(known) => tuned.choice.remember_skipping([known]),
+                None if may_measure => {
+                    is_new |= tuned.choice.measure_skipping(&self.pool, shape, skips).is_ok();
+                }
+                None => {}
             }
-            tuned.choice = choice;
+        }
+        if let Some(path) = cache.filter(|_| is_new) {
+            // A cache that cannot be written is tried again next time.
+            let _ = remembered.with(self, &tuned.choice).write(path);
         }
         tuned
     }
 }
 
+/// What earlier trials found.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The fastest kernel for each shape of matrix, `[rows, cols]`.
+    pub kernels: Vec<((usize, usize), String)>,
+    /// Of which shapes rows or columns that do not matter are left unread, and from which share of those that matter on all are
+    /// read: 0 where that is always best.
+    pub skipping: Vec<((usize, usize), Skips, f64)>,
+}
+
 /// The shapes of a model's ternary linears, each once, and the number of their weights.
 fn shapes(source: &Source) -> (Vec<(usize, usize)>, u64) {
     let (mut shapes, mut weights) = (Vec::new(), 0);
-    for (rows, cols) in source.ternary_shapes() {
+    for (_, (rows, cols)) in source.ternary_shapes() {
         weights += rows as u64 * cols as u64;
         if !shapes.contains(&(rows, cols)) {
             shapes.push((rows, cols));
@@ -100,23 +137,27 @@ impl Cache {
         cache.filter(|cache| cache.version == env!("CARGO_PKG_VERSION")).unwrap_or_default()
     }
 
-    fn of(&self, runtime: &Runtime) -> Vec<((usize, usize), &str)> {
+    /// The fastest kernels.
+    fn kernels(&self, runtime: &Runtime) -> impl Iterator<Item = ((usize, usize), &str)> {
         let own = self.entries.iter().filter(|entry| entry.is_of(runtime));
-        own.map(|entry| ((entry.rows, entry.cols), entry.kernel.as_str())).collect()
+        own.map(|entry| (entry.shape(), entry.found.kernel.as_str()))
+    }
+
+    fn skipping(&self, runtime: &Runtime) -> impl Iterator<Item = ((usize, usize), Skips, f64)> {
+        let own = self.skipping.iter().filter(|entry| entry.is_of(runtime));
+        own.map(|entry| (entry.shape(), entry.found.skips, entry.found.dense_from))
     }
 
     fn with(mut self, runtime: &Runtime, choice: &Choice) -> Cache {
-        let measured: Vec<_> = choice.measured().collect();
-        let again = |entry: &Entry| measured.iter().any(|(shape, _)| *shape == (entry.rows, entry.cols));
-        self.entries.retain(|entry| !(entry.is_of(runtime) && again(entry)));
-        self.entries.extend(measured.iter().map(|((rows, cols), kernel)| Entry {
-            cpu: cpu_name().unwrap_or_default(),
-            isa: runtime.kernels.isa().name().into(),
-            threads: runtime.pool.threads(),
-            rows: *rows,
-            cols: *cols,
-            kernel: (*kernel).into(),
-        }));
+        for (shape, kernel) in choice.measured() {
+            self.entries.retain(|entry| !(entry.is_of(runtime) && entry.shape() == shape));
+            self.entries.push(Entry::of(runtime, shape, Fastest { kernel: kernel.into() }));
+        }
+        for (shape, skips, dense_from) in choice.measured_skipping() {
+            let again = |entry: &Entry<DenseFrom>| entry.shape() == shape && entry.found.skips == skips;
+            self.skipping.retain(|entry| !(entry.is_of(runtime) && again(entry)));
+            self.skipping.push(Entry::of(runtime, shape, DenseFrom { skips, dense_from }));
+        }
         self.version = env!("CARGO_PKG_VERSION").into();
         self
     }
@@ -133,12 +174,29 @@ impl Cache {
     }
 }
 
-impl Entry {
+impl<T> Entry<T> {
+    fn of(runtime: &Runtime, (rows, cols): (usize, usize), found: T) -> Entry<T> {
+        let (isa, threads) = (runtime.kernels.isa().name().into(), runtime.pool.threads());
+        Entry { cpu: cpu_name().unwrap_or_default(), isa, threads, rows, cols, found }
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
     fn is_of(&self, runtime: &Runtime) -> bool {
         self.threads == runtime.pool.threads()
             && self.isa == runtime.kernels.isa().name()
             && self.cpu == cpu_name().unwrap_or_default()
     }
+}
+
+/// How the cache spells what is left unread.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", remote = "Skips")]
+enum SkipsName {
+    Rows,
+    Columns,
 }
 
 /// `rotor/kernels.json` in the user's cache folder: `XDG_CACHE_HOME` wherever it is set, else what the system uses.
@@ -171,9 +229,17 @@ mod tests {
         let told = |kernel| Choice::remembered(runtime.kernels, [((64, 96), kernel)]);
         Cache::read(&path).with(&runtime, &told("codes")).write(&path).unwrap();
         Cache::read(&path).with(&runtime, &told("trios")).write(&path).unwrap();
-        assert_eq!(Cache::read(&path).of(&runtime), [((64, 96), "trios")]);
+        assert!(Cache::read(&path).kernels(&runtime).eq([((64, 96), "trios")]));
+        for dense_from in [0.5, 0.25] {
+            let mut choice = told("trios");
+            choice.remember_skipping([((64, 96), Skips::Rows, dense_from), ((64, 96), Skips::Columns, 0.0)]);
+            Cache::read(&path).with(&runtime, &choice).write(&path).unwrap();
+        }
+        let cache = Cache::read(&path);
+        assert!(cache.kernels(&runtime).eq([((64, 96), "trios")]));
+        assert!(cache.skipping(&runtime).eq([((64, 96), Skips::Rows, 0.25), ((64, 96), Skips::Columns, 0.0)]));
         let more_threads = Runtime::with_kernels(runtime.kernels, 3);
-        assert!(Cache::read(&path).of(&more_threads).is_empty());
+        assert!(cache.kernels(&more_threads).next().is_none() && cache.skipping(&more_threads).next().is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 #[cfg(not(all(feature = "mmap", unix)))]
 use crate::lines::Lines as Memory;
 use crate::plain::Plain;
+use crate::pool::Pool;
 #[cfg(all(feature = "mmap", unix))]
 use memmap2::MmapMut as Memory;
 use std::marker::PhantomData;
@@ -28,6 +29,18 @@ impl<T: Plain> Buffer<T> {
     pub fn zeroed(len: usize) -> std::io::Result<Buffer<T>> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Buffer { memory: zeroed_bytes(bytes.max(1))?, len, element: PhantomData })
+    }
+}
+
+impl Buffer<u8> {
+    /// `len` zeros whose pages were written, for trials: others are not read from memory.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory.
+    pub(crate) fn written(len: usize, pool: &Pool) -> std::io::Result<Buffer<u8>> {
+        let mut bytes = Buffer::zeroed(len)?;
+        pool.for_each_chunk(&mut bytes, 1 << 20, |_, bytes| bytes.fill(0));
+        Ok(bytes)
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use child::Outcome;
 use clap::builder::FalseyValueParser;
 use rotor::machine::{Cpu, HugePages, Isa, Kernels, Limit, Memory, RoofMeter, Roofs, limits};
-use rotor::runtime::Runtime;
+use rotor::runtime::{Remembered, Runtime};
 use std::process::ExitCode;
 
 /// Check this machine: CPU features, self-tests of all kernels, memory, limits, and what it can do at most.
@@ -42,8 +42,8 @@ struct Report {
     chosen: Isa,
     why: String,
     kernels: Vec<String>,
-    /// The fastest of them for shapes of matrices that a trial was made with.
-    remembered: Vec<((usize, usize), String)>,
+    /// What trials with shapes of matrices found.
+    remembered: Remembered,
     memory: Memory,
     huge_pages: HugePages,
     limits: Vec<Limit>,

@@ -3,6 +3,7 @@
 use super::{IsaReport, Report};
 use crate::units::bytes;
 use rotor::machine::{Limit, Memory, Roofs};
+use rotor::runtime::Skips;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -24,7 +25,8 @@ pub(super) fn json(report: &Report) -> Value {
         "isa": report.chosen.name(),
         "why": report.why,
         "kernels": report.kernels,
-        "fastest": report.remembered.iter().map(fastest_json).collect::<Vec<_>>(),
+        "fastest": report.remembered.kernels.iter().map(fastest_json).collect::<Vec<_>>(),
+        "skipping": report.remembered.skipping.iter().map(skipping_json).collect::<Vec<_>>(),
         "isas": report.isas.iter().map(isa_json).collect::<Vec<_>>(),
         "memory": {
             "total_bytes": report.memory.total,
@@ -57,6 +59,26 @@ fn isa_json(report: &IsaReport) -> Value {
 
 fn fastest_json(((rows, cols), kernel): &((usize, usize), String)) -> Value {
     json!({"rows": rows, "cols": cols, "kernel": kernel})
+}
+
+fn skipping_json((shape, skips, dense_from): &((usize, usize), Skips, f64)) -> Value {
+    json!({"rows": shape.0, "cols": shape.1, "skips": skips_name(*skips), "dense_from": dense_from})
+}
+
+/// What is left unread of matrices of a shape, and up to which share that pays.
+fn skipping_words(((rows, cols), skips, dense_from): &((usize, usize), Skips, f64)) -> String {
+    let what = skips_name(*skips);
+    match dense_from {
+        0.0 => format!("no {what} of {rows}x{cols}: that would be slower"),
+        _ => format!("{what} of {rows}x{cols} while at most {:.0} % matter", 100.0 * dense_from),
+    }
+}
+
+fn skips_name(skips: Skips) -> &'static str {
+    match skips {
+        Skips::Rows => "rows",
+        Skips::Columns => "columns",
+    }
 }
 
 fn limit_json(limit: &Limit) -> Value {
@@ -123,10 +145,14 @@ fn kernels(page: &mut Page, report: &Report) {
     page.line("tests", format!("{tests}, each ISA's in a process of its own, against the scalar reference"));
     page.line("ternary", report.kernels.join(", "));
     let fastest: Vec<_> =
-        report.remembered.iter().map(|((rows, cols), kernel)| format!("{kernel} for {rows}x{cols}")).collect();
+        report.remembered.kernels.iter().map(|((rows, cols), kernel)| format!("{kernel} for {rows}x{cols}")).collect();
     match fastest.is_empty() {
         true => page.line("fastest", "not measured yet: loading a model above 256 MB does, once"),
         false => page.line("fastest", format!("{}, as measured when a model was loaded", fastest.join(", "))),
+    }
+    let skipping: Vec<_> = report.remembered.skipping.iter().map(skipping_words).collect();
+    if !skipping.is_empty() {
+        page.line("unread", skipping.join(", "));
     }
 }
 

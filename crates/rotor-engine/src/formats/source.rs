@@ -228,9 +228,10 @@ impl Source {
     }
 
     /// Rows and columns of every ternary projection, which nothing is read for.
-    pub(crate) fn ternary_shapes(&self) -> impl Iterator<Item = (usize, usize)> {
-        let matrices = self.graph.linears.values().map(|linear| &linear.matrix);
-        matrices.filter(|matrix| matches!(matrix.form, Form::Ternary { .. })).map(|matrix| (matrix.rows, matrix.cols))
+    pub(crate) fn ternary_shapes(&self) -> impl Iterator<Item = (Role, (usize, usize))> {
+        let matrices = self.graph.linears.iter().map(|(role, linear)| (*role, &linear.matrix));
+        let ternary = matrices.filter(|(_, matrix)| matches!(matrix.form, Form::Ternary { .. }));
+        ternary.map(|(role, matrix)| (role, (matrix.rows, matrix.cols)))
     }
 
     /// Whether a linear is ternary and has no norm of its own in front.

@@ -3,11 +3,12 @@
 //! What is best depends on how many bytes a second a core gets from memory and on how fast it multiplies: a denser packing
 //! costs instructions and saves bytes. So for large models the kernels of an ISA are tried, once, on matrices like the
 //! model's: first the packed layouts by one token, then, where kernels of the winner's layout differ in what they do with
-//! many tokens, those by a prompt. All of them give the same bits; a trial that chooses badly costs time and nothing else.
+//! many tokens, those by a prompt. Whether it pays to leave rows or columns unread is tried too. All ways give the same bits; a
+//! trial that chooses badly costs time and nothing else.
 
 use super::kernel::TernaryKernel;
 use super::matrix::{Scratch, TernaryMatrix};
-use super::skipping::{SkippingKernel, Skips};
+use super::skipping::{SkippingKernel, Skips, dense_from};
 use super::{Activations, TILE_ROWS};
 use crate::buffer::Buffer;
 use crate::clock::Instant;
@@ -35,12 +36,15 @@ pub struct Choice {
     /// Whether somebody asked for just this kernel.
     named: bool,
     measured: Vec<((usize, usize), &'static TernaryKernel)>,
+    /// The share of rows or columns from which on all are read; 0 where nothing is gained by leaving any unread.
+    skipping: Vec<((usize, usize), Skips, f64)>,
 }
 
 impl Choice {
     /// What is best on most CPUs of this ISA.
     pub fn unmeasured(kernels: &'static Kernels) -> Choice {
-        Choice { kernels, general: kernels.ternary_kernels()[0], named: false, measured: Vec::new() }
+        let (general, measured, skipping) = (kernels.ternary_kernels()[0], Vec::new(), Vec::new());
+        Choice { kernels, general, named: false, measured, skipping }
     }
 
     /// The kernel named by `ROTOR_KERNEL` for every shape; `None` where the variable is not set.
@@ -50,16 +54,16 @@ impl Choice {
     pub fn from_env(kernels: &'static Kernels) -> Result<Option<Choice>, UnknownKernel> {
         match std::env::var("ROTOR_KERNEL") {
             Ok(name) if !name.is_empty() => match kernels.ternary_kernel(&name) {
-                Some(general) => Ok(Some(Choice { kernels, general, named: true, measured: Vec::new() })),
+                Some(general) => Ok(Some(Choice { general, named: true, ..Choice::unmeasured(kernels) })),
                 None => Err(UnknownKernel { name, kernels }),
             },
             _ => Ok(None),
         }
     }
 
-    /// Whether there is nothing to choose: a kernel was asked for by name, or the ISA has only one.
-    pub fn is_fixed(&self) -> bool {
-        self.named || self.kernels.ternary_kernels().len() == 1
+    /// Whether a kernel was asked for by name, so that there is nothing to choose.
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// Takes for each of `shapes` (`[rows, cols]`) a kernel of the layout that is multiplied by one token fastest, the weights
@@ -79,9 +83,11 @@ impl Choice {
         shapes: &[(usize, usize)],
     ) -> std::io::Result<Choice> {
         let mut choice = Choice::unmeasured(kernels);
-        let mut tiles = Buffer::zeroed(bytes)?;
-        // Pages that were never written are not read from memory.
-        pool.for_each_chunk(&mut tiles, 1 << 20, |_, bytes| bytes.fill(0));
+        if kernels.ternary_kernels().len() == 1 {
+            choice.measured.extend(shapes.iter().map(|shape| (*shape, choice.general)));
+            return Ok(choice);
+        }
+        let mut tiles = Buffer::written(bytes, pool)?;
         for &shape in shapes {
             // Rows are only multiplied one after the other, so shapes of the same width give the same answer, or nearly.
             let known = choice.measured.iter().find(|((_, cols), _)| *cols == shape.1);
@@ -112,6 +118,42 @@ impl Choice {
         self.measured.iter().map(|(shape, kernel)| (*shape, kernel.name()))
     }
 
+    /// Finds out whether it pays to leave rows or columns of matrices of this shape unread, and from which share of those that
+    /// matter on it does not. It takes some tenths of a second; nothing is done where no kernel can leave anything unread.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory for the trial.
+    pub fn measure_skipping(&mut self, pool: &Pool, shape: (usize, usize), skips: Skips) -> std::io::Result<()> {
+        self.measure_skipping_with(TRIAL_BYTES, pool, shape, skips)
+    }
+
+    fn measure_skipping_with(
+        &mut self,
+        bytes: usize,
+        pool: &Pool,
+        shape: (usize, usize),
+        skips: Skips,
+    ) -> std::io::Result<()> {
+        if let Some(kernel) = self.skipping_kernel_for(shape, skips) {
+            let ways = (kernel, self.kernel_for(shape, None));
+            let share = dense_from(self.kernels, pool, ways, (shape, skips), bytes)?;
+            self.remember_skipping([(shape, skips, share)]);
+        }
+        Ok(())
+    }
+
+    /// Takes what [`Choice::measured_skipping`] told; what is no share is passed over.
+    pub fn remember_skipping(&mut self, measured: impl IntoIterator<Item = ((usize, usize), Skips, f64)>) {
+        let fits = |(_, _, share): &(_, _, f64)| (0.0..=1.0).contains(share);
+        self.skipping.extend(measured.into_iter().filter(fits));
+    }
+
+    /// The shapes of which it was measured whether rows or columns should be left unread, and the share of those that matter from
+    /// which on all are read: 0 where it never pays.
+    pub fn measured_skipping(&self) -> impl Iterator<Item = ((usize, usize), Skips, f64)> {
+        self.skipping.iter().copied()
+    }
+
     /// The kernel for a matrix `[rows, cols]`, with scales for groups of so many of its columns or without.
     ///
     /// # Panics
@@ -136,13 +178,15 @@ impl Choice {
         let alike = all.clone().filter(|dense| dense.way() == usual.way());
         let in_turn = std::iter::once(usual).chain(alike).chain(all);
         let mut kernels = in_turn.filter_map(|dense| SkippingKernel::new(self.kernels, dense));
-        kernels.next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())
+        let kernel = kernels.next().filter(|kernel| kernel.packed_bytes(shape, skips).is_some())?;
+        let measured = self.skipping.iter().rfind(|(of, skipped, _)| (*of, *skipped) == (shape, skips));
+        Some(measured.map_or(kernel, |(_, _, share)| kernel.with_dense_from(*share)))
     }
 
-    /// Whether many tokens are multiplied by a matrix of this shape that is packed so in the way of its usual kernel, and about as
+    /// Whether that kernel is faster for one token, as far as is known, and multiplies many in the way of the usual kernel, about as
     /// fast.
     pub fn skips_well(&self, shape: (usize, usize), kernel: SkippingKernel) -> bool {
-        kernel.goes_as(self.kernel_for(shape, None))
+        kernel.pays() && kernel.goes_as(self.kernel_for(shape, None))
     }
 }
 
@@ -294,5 +338,34 @@ mod tests {
         for (_, name) in choice.measured() {
             assert!(kernels.ternary_kernel(name).is_some());
         }
+    }
+
+    #[test]
+    fn a_trial_says_from_which_share_on_all_is_read() {
+        for kernels in Isa::available().filter_map(Kernels::for_isa).filter(|kernels| kernels.can_skip()) {
+            let mut choice = Choice::unmeasured(kernels);
+            for (shape, skips) in [((640, 256), Skips::Rows), ((256, 640), Skips::Columns)] {
+                choice.measure_skipping_with(1 << 18, &Pool::new(2), shape, skips).unwrap();
+                let (known, of, share) = choice.measured_skipping().last().unwrap();
+                assert!((known, of) == (shape, skips) && (0.0..=1.0).contains(&share), "{share}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_pay_is_not_taken_and_what_is_no_share_is_passed_over() {
+        let isa = Isa::available().filter(|isa| Kernels::for_isa(*isa).is_some_and(Kernels::can_skip)).last().unwrap();
+        let mut choice = Choice::unmeasured(Kernels::for_isa(isa).unwrap());
+        let (shape, skips) = ((640, 256), Skips::Rows);
+        let pays = |choice: &Choice| choice.skipping_kernel_for(shape, skips).unwrap().pays();
+        assert!(pays(&choice));
+        choice.remember_skipping([(shape, skips, f64::NAN), (shape, skips, -1.0), (shape, skips, 1.5)]);
+        assert_eq!(choice.measured_skipping().count(), 0);
+        choice.remember_skipping([(shape, Skips::Columns, 0.0)]);
+        assert!(pays(&choice));
+        choice.remember_skipping([(shape, skips, 0.0)]);
+        assert!(!pays(&choice));
+        choice.remember_skipping([(shape, skips, 0.6)]);
+        assert!(pays(&choice));
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Three trits whose fields lie together in a byte are one permutation away from their code. So in *rows* a code is of the first
 //! three digits of a byte, and the other two of three bytes are two more: its columns are not neighbours, and activations are put in
-//! that order instead ([`super::order`]). In *columns* a code is of one digit of three lines, whose fields are brought together.
+//! that order instead ([`super::threes`]). In *columns* a code is of one digit of three lines, whose fields are brought together.
 
 use super::avx512_vbmi::{Decoder, fetch, load, side_by_side};
 use super::coded::SkippingTables;
 use super::layout::{FIVES, MAX_DIGITS as DIGITS};
-use super::order::{CODES_OF_THREE, THREES};
+use super::threes::{CODES_OF_THREE, THREES};
 use super::{BLOCK_ROWS, LINE};
 use crate::pool::SharedMut;
 use crate::ternary::TILE_ROWS;
@@ -115,7 +115,7 @@ fn turned(block: &[u8], row_lines: usize, line: usize, places: &[u32; 16]) -> [_
     fours
 }
 
-/// The five codes of three bytes of each lane's byte, in the order of [`super::order::ORDER`].
+/// The five codes of three bytes of each lane's byte, in the order of [`super::threes::ORDER`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn codes_of_three([a, b, c]: [__m512i; 3]) -> [__m512i; CODES_OF_THREE] {

@@ -74,7 +74,7 @@ impl ByteLayout {
     }
 
     /// The byte of zero weights.
-    #[cfg(any(target_arch = "x86_64", test))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
     pub(super) const fn zeros(&self) -> u8 {
         self.encode[(3usize.pow(self.digits as u32) - 1) / 2]
     }

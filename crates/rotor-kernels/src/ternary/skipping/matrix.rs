@@ -26,7 +26,12 @@ pub struct SkippingKernel {
     pub(super) kernels: &'static SkippingKernels,
     /// What multiplies many tokens.
     pub(super) dense: &'static TernaryKernel,
+    /// The share of rows or columns from which on all are read, in the order of their places; both ways give the same integers.
+    pub(super) dense_from: f64,
 }
+
+/// [`SkippingKernel::dense_from`] where nothing was measured.
+const DENSE_FROM: f64 = 0.7;
 
 impl SkippingKernel {
     /// Of these kernels, where they can leave anything unread; many tokens are multiplied by `dense` or as `dense` would: one for
@@ -36,7 +41,7 @@ impl SkippingKernel {
     /// If `dense` is not one of theirs.
     pub(crate) fn new(kernels: &Kernels, dense: &'static TernaryKernel) -> Option<SkippingKernel> {
         assert!(kernels.ternary_kernels().iter().any(|own| std::ptr::eq(*own, dense)), "a kernel of {}", kernels.isa);
-        let own = SkippingKernel { kernels: kernels.ternary.skipping?, dense };
+        let own = SkippingKernel { kernels: kernels.ternary.skipping?, dense, dense_from: DENSE_FROM };
         let by_tiles = dense.packs_codes() && own.kernels.tiles.is_some();
         (by_tiles || own.is_direct()).then_some(own)
     }
@@ -66,6 +71,21 @@ impl SkippingKernel {
         self.is_direct() && self.dense.way() == usual.way()
     }
 
+    /// The same for a matrix of which all is read where more than this share matters.
+    pub(crate) fn with_dense_from(self, dense_from: f64) -> SkippingKernel {
+        SkippingKernel { dense_from, ..self }
+    }
+
+    /// Whether anything is ever left unread.
+    pub(crate) fn pays(self) -> bool {
+        self.dense_from > 0.0
+    }
+
+    /// The same for a matrix of which nothing is read that does not matter, however slow that is.
+    pub fn reading_least(self) -> SkippingKernel {
+        self.with_dense_from(1.0)
+    }
+
     /// Bytes of a packed matrix `[rows, cols]`; `None` where sums of such a matrix could overflow.
     pub fn packed_bytes(self, (rows, cols): (usize, usize), skips: Skips) -> Option<usize> {
         if rows > MAX_SIDE || cols > MAX_SIDE {
@@ -76,7 +96,7 @@ impl SkippingKernel {
     }
 
     /// Blocks of rows or slices, and bytes of each.
-    fn pack_sizes(self, (rows, cols): (usize, usize), skips: Skips) -> (usize, usize) {
+    pub(super) fn pack_sizes(self, (rows, cols): (usize, usize), skips: Skips) -> (usize, usize) {
         let parts = rows.div_ceil(self.part_rows(skips));
         match skips {
             Skips::Rows => (parts, BLOCK_ROWS * self.kernels.layout.row_lines(cols) * LINE),
@@ -134,10 +154,7 @@ impl SkippingMatrix {
         read_row: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
     ) -> Result<SkippingMatrix, E> {
         let size = kernel.packed_bytes((rows, cols), skips).expect("a matrix whose sums fit");
-        let places = match skips {
-            Skips::Rows => Places::of_block(),
-            Skips::Columns => Places::shared(cols),
-        };
+        let places = places(cols, skips);
         let mut bytes = match Buffer::zeroed(size) {
             Ok(bytes) => bytes,
             Err(error) => return Err(memory(error)),
@@ -167,6 +184,23 @@ impl SkippingMatrix {
             Some((_, error)) => Err(error),
             None => Ok(SkippingMatrix { rows, cols, skips, kernel, places, bytes }),
         }
+    }
+
+    /// A matrix of what `bytes` holds, for trials.
+    pub(super) fn of_bytes(
+        (rows, cols): (usize, usize),
+        skips: Skips,
+        kernel: SkippingKernel,
+        bytes: Buffer<u8>,
+    ) -> SkippingMatrix {
+        let (parts, part_bytes) = kernel.pack_sizes((rows, cols), skips);
+        assert!(parts * part_bytes <= bytes.len(), "memory for [{rows}, {cols}]");
+        SkippingMatrix { rows, cols, skips, kernel, places: places(cols, skips), bytes }
+    }
+
+    /// The memory of a matrix that is not needed any more.
+    pub(super) fn into_bytes(self) -> Buffer<u8> {
+        self.bytes
     }
 
     /// Rows (output features).
@@ -300,6 +334,14 @@ impl Packing {
             }
         }
         Ok(())
+    }
+}
+
+/// Where the rows of a block or the columns lie.
+fn places(cols: usize, skips: Skips) -> Arc<Places> {
+    match skips {
+        Skips::Rows => Places::of_block(),
+        Skips::Columns => Places::shared(cols),
     }
 }
 

@@ -11,7 +11,7 @@
 //! Rows and columns do not lie in their order. Read in order with gaps, they look like a stream to the hardware, which fetches
 //! what was to be passed over: at 42 % of the lines nothing would be gained. So places are shuffled once, rows within blocks of
 //! [`BLOCK_ROWS`], columns all over a slice. Where most of a matrix is needed, it is read in the order of its places, from end
-//! to end.
+//! to end; from which share on, [`trial`] finds out.
 //!
 //! # Many tokens
 //!
@@ -41,6 +41,9 @@ mod products;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(any(target_arch = "x86_64", test))]
+mod threes;
+mod trial;
 
 use crate::ternary::kernel::TernaryKernel;
 use coded::SkippingTables;
@@ -48,6 +51,7 @@ use layout::{ByteLayout, MAX_LINE_WEIGHTS};
 pub use matrix::{SkippingKernel, SkippingMatrix, Skips};
 pub(crate) use products::SkippingScratch;
 pub use products::{SkipCounts, SkippingLinear, gate_up};
+pub(crate) use trial::dense_from;
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;

@@ -16,10 +16,6 @@ use crate::ternary::{Activations, Precision, RowScales, Scratch, TILE_ROWS, Tern
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where more of the rows or columns than this are needed, all are read, in the order of their places. Memory in order is
-/// faster by some, whatever the machine; both ways give the same integers.
-const SPARSE: f64 = 0.7;
-
 /// Columns that are not shared out among threads, where all are read.
 const UNIT: usize = 128;
 
@@ -250,7 +246,7 @@ impl SkippingMatrix {
         active.begin(open.len(), 1);
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each row.
         unsafe { (self.kernel.kernels.active)(&[open], &places[..open.len()], active) };
-        if active.places.len() as f64 > SPARSE * range.len() as f64 {
+        if active.places.len() as f64 > self.kernel.dense_from * range.len() as f64 {
             self.all_places(range, &mut active.places);
         }
     }
@@ -386,7 +382,11 @@ impl SkippingMatrix {
         for first in (0..x.tokens()).step_by(MAX_TOKENS) {
             let tokens = first..(first + MAX_TOKENS).min(x.tokens());
             match self.skips {
-                Skips::Rows => self.all_rows(pool, x, tokens, scratch, &out, &finish),
+                Skips::Rows => {
+                    let all =
+                        |rows: Range<usize>, worker: &mut Worker| self.all_places(rows, &mut worker.active.places);
+                    self.chosen_rows(pool, (x, tokens), scratch, &out, all, &finish);
+                }
                 Skips::Columns => self.active_columns(pool, x, tokens, scratch, &out, &finish),
             }
         }
@@ -415,15 +415,15 @@ impl SkippingMatrix {
         Panels { kernel, panel, cols, count: self.rows.div_ceil(TILE_ROWS), steps: 1, unpack }
     }
 
-    /// All rows, in the order of their places.
-    fn all_rows<T: Send>(
+    /// The rows of every range of whole blocks that `choose(rows, worker)` has listed.
+    fn chosen_rows<T: Send>(
         &self,
         pool: &Pool,
-        x: &Activations,
-        tokens: Range<usize>,
+        (x, tokens): (&Activations, Range<usize>),
         scratch: &mut SkippingScratch,
         out: &SharedMut<'_, T>,
-        finish: &(impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync),
+        choose: impl Fn(Range<usize>, &mut Worker) + Sync,
+        finish: impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync,
     ) {
         let width = copy_padded(x, tokens.clone(), self.layout(), &mut scratch.x);
         let inputs = of_tokens(scratch.x.chunks_exact(width));
@@ -432,7 +432,7 @@ impl SkippingMatrix {
             let rows = blocks.start * BLOCK_ROWS..(blocks.end * BLOCK_ROWS).min(self.rows);
             // SAFETY: a worker runs one task at a time.
             let worker = unsafe { &mut workers.slice(worker, 1)[0] };
-            self.all_places(rows.clone(), &mut worker.active.places);
+            choose(rows.clone(), worker);
             self.listed_rows(inputs, worker);
             for token in tokens.clone() {
                 let sums = self.sums_of_rows(rows.clone(), (token - tokens.start, x.sum(token)), worker);
@@ -440,6 +440,20 @@ impl SkippingMatrix {
                 let out = unsafe { out.slice(token * self.rows + rows.start, rows.len()) };
                 finish(token, rows.clone(), sums, out);
             }
+        });
+    }
+
+    /// The products of a token with the rows that are open, zeros for others, for trials.
+    pub(super) fn open_rows(&self, pool: &Pool, x: &Activations, open: &[i8], scratch: &mut Scratch, out: &mut [i32]) {
+        let scratch = &mut scratch.skipping;
+        scratch.reserve(pool.threads());
+        let choose = |rows: Range<usize>, worker: &mut Worker| {
+            worker.open.clear();
+            worker.open.extend_from_slice(&open[rows.clone()]);
+            self.choose_rows(rows, worker);
+        };
+        self.chosen_rows(pool, (x, 0..1), scratch, &SharedMut::new(out), choose, |_, _, sums, out| {
+            out.copy_from_slice(sums);
         });
     }
 
@@ -516,7 +530,7 @@ impl SkippingMatrix {
         active.begin(self.cols, inputs.len());
         // SAFETY: the CPU has the ISA of the matrix's kernels, which come from a `Kernels` value; a place for each column.
         unsafe { (self.kernel.kernels.active)(inputs, &self.places.of, active) };
-        if active.places.len() as f64 > SPARSE * self.cols as f64 {
+        if active.places.len() as f64 > self.kernel.dense_from * self.cols as f64 {
             active.begin(self.cols, inputs.len());
             active.places.extend(0..self.cols as u32);
             for (x, active) in inputs.iter().zip(&mut active.x) {
@@ -531,7 +545,7 @@ impl SkippingMatrix {
     /// The matrix packed as tiles of codes, where tokens are many, neither tables nor panels do with less and there is memory for it;
     /// the memory goes back to the scratch afterwards.
     fn as_tiles(&self, pool: &Pool, x: &Activations, scratch: &mut SkippingScratch) -> Option<TernaryMatrix> {
-        let SkippingKernel { kernels, dense } = self.kernel;
+        let SkippingKernel { kernels, dense, .. } = self.kernel;
         let is_wanted = x.tokens() > MOST_FEW && !self.kernel.is_direct();
         let pack = kernels.tiles.as_ref().filter(|_| is_wanted)?;
         let tile_bytes = dense.layout.tile_bytes(self.cols);

@@ -1,7 +1,8 @@
 //! Every ISA's kernels against the plain product, integers bit for bit.
 
 use super::layout::{FIVES, FOURS, MAX_LINE_WEIGHTS};
-use super::order::{BYTES, ORDER, THREES};
+use super::order::BYTES;
+use super::threes::{ORDER, THREES};
 use super::{
     AHEAD, BLOCK_ROWS, LINE, MultiplyColumns, MultiplyRows, SkippingKernel, SkippingLinear, SkippingMatrix,
     SkippingPanels, Skips, gate_up, scalar,

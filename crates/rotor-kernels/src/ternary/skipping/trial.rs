@@ -1,0 +1,78 @@
+//! Whether it pays to leave anything unread.
+//!
+//! Lines in no order come slower than lines in order. How much slower depends on how many lines a core can wait for and on how long
+//! each takes: on a Zen 5 with memory of its own they come nearly as fast, on a Zen 3 whose memory others use at a third of the rate.
+//! So the ways are timed on matrices like the model's.
+
+use super::matrix::{SkippingKernel, SkippingMatrix, Skips};
+use crate::buffer::Buffer;
+use crate::clock::Instant;
+use crate::dispatch::Kernels;
+use crate::noise::Noise;
+use crate::pool::Pool;
+use crate::ternary::{Activations, Scratch, TernaryKernel, TernaryMatrix};
+
+/// How many in a hundred rows or columns matter in the trial: BitNet b1.58 2B4T has as many gates above zero.
+const SHARE: u32 = 42;
+/// Rounds, in each of which every way has its turn.
+const ROUNDS: usize = 7;
+/// How many times as fast as all weights in their usual packing it has to be: measured times differ by as much.
+const GAIN: f64 = 1.02;
+
+/// The share of rows or columns from which on all are read, and zero where `usual` is best for all shares that are likely. There are
+/// as many matrices of this shape as `bytes` hold: what one product does at its ends counts too.
+///
+/// # Errors
+/// Where the system refuses the memory.
+pub(crate) fn dense_from(
+    kernels: &'static Kernels,
+    pool: &Pool,
+    (kernel, usual): (SkippingKernel, &'static TernaryKernel),
+    ((rows, cols), skips): ((usize, usize), Skips),
+    bytes: usize,
+) -> std::io::Result<f64> {
+    let (parts, part_bytes) = kernel.pack_sizes((rows, cols), skips);
+    let each = (parts * part_bytes).max(usual.packed_bytes(rows, cols));
+    let memory = (0..(bytes / each.max(1)).max(1)).map(|_| Buffer::written(each, pool));
+    let mut memory = memory.collect::<std::io::Result<Vec<_>>>()?;
+    let mut noise = Noise::new(5);
+    let matters: Vec<i8> = (0..rows.max(cols)).map(|_| i8::from(noise.next() % 100 < SHARE)).collect();
+    let mut x = Activations::new(kernels);
+    let (mut scratch, mut out) = (Scratch::default(), vec![0; rows]);
+    let (mut gains, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        x.set(kernels, &vec![1; cols], cols);
+        let matrices = memory.drain(..).map(|bytes| TernaryMatrix::of_tiles((rows, cols), usual, bytes));
+        let matrices: Vec<_> = matrices.collect();
+        let usually = seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out));
+        let kernel = kernel.reading_least();
+        let bytes = matrices.into_iter().map(TernaryMatrix::into_tiles);
+        let matrices: Vec<_> =
+            bytes.map(|bytes| SkippingMatrix::of_bytes((rows, cols), skips, kernel, bytes)).collect();
+        let [all, some] = match skips {
+            Skips::Rows => [&vec![1; rows][..], &matters[..rows]]
+                .map(|open| seconds(&matrices, |matrix| matrix.open_rows(pool, &x, open, &mut scratch, &mut out))),
+            Skips::Columns => [&vec![1; cols][..], &matters[..cols]].map(|q| {
+                x.set(kernels, q, cols);
+                seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out))
+            }),
+        };
+        gains.push(usually / some);
+        shares.push(f64::from(SHARE) / 100.0 * all / some);
+        memory.extend(matrices.into_iter().map(SkippingMatrix::into_bytes));
+    }
+    let (gain, share) = (median(gains), median(shares));
+    Ok(if gain > GAIN { share.min(1.0) } else { 0.0 })
+}
+
+/// Seconds of a task for all of the matrices.
+fn seconds<M>(matrices: &[M], mut task: impl FnMut(&M)) -> f64 {
+    let start = Instant::now();
+    matrices.iter().for_each(|matrix| task(matrix));
+    start.elapsed().as_secs_f64()
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
