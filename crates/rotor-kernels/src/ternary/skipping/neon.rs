@@ -180,7 +180,8 @@ fn columns_of<const N: usize, const M: usize>(
     for_each_part(tokens, slice, places, M, |from, places, x| {
         let mut narrow = [[[[vdupq_n_s16(0); 2]; DIGITS]; M]; N];
         for (number, place) in places.iter().enumerate() {
-            let line: &[u8; LINE] = slice[*place as usize * LINE..].first_chunk().expect("a column's line");
+            // SAFETY: a place of the slice (the kernel's contract).
+            let line = unsafe { line(slice, *place) };
             for m in 0..M {
                 let bytes = load(&line.as_chunks().0[from + m]);
                 for digit in 0..DIGITS {
@@ -204,6 +205,17 @@ fn columns_of<const N: usize, const M: usize>(
             }
         }
     });
+}
+
+/// The line at a place.
+///
+/// # Safety
+/// The place is inside the slice.
+#[inline(always)]
+pub(super) unsafe fn line(slice: &[u8], place: u32) -> &[u8; LINE] {
+    debug_assert!((place as usize) < slice.len() / LINE, "place {place} of {}", slice.len() / LINE);
+    // SAFETY: the caller's promise: a whole line from there on; bytes have no alignment.
+    unsafe { &*slice.as_ptr().add(place as usize * LINE).cast() }
 }
 
 /// `task(from, places, x)` for at most [`COLUMNS`] columns in turn, and every `m` quarters of their lines, from a quarter on: the

@@ -6,11 +6,10 @@
 //! the end; the highest has to be shifted down, since bytes are signed.
 //!
 //! Bounds. A dot product is `4 * 2 * 4^2 * 128 = 2^14` in size at most. An accumulator takes one for every four columns: `2^14` of
-//! them from the most columns there are ([`MAX_SIDE`](super::MAX_SIDE)). In a row one of them takes the lowest and the highest field
-//! of a line's quarter, which are shifted into place: less again.
+//! them from the most columns there are ([`MAX_SIDE`](super::MAX_SIDE)), and a fourth of them in a row, whose digits have one each.
 
 use super::layout::{FOURS, MAX_LINE_WEIGHTS};
-use super::neon::{COLUMNS, DIGITS, QUARTER, TABLES, add_rows, fetch, for_each_part, for_each_row, load_x};
+use super::neon::{COLUMNS, DIGITS, QUARTER, TABLES, add_rows, fetch, for_each_part, for_each_row, line, load_x};
 use super::places::Places;
 use super::{BLOCK_ROWS, LINE, SkippingKernels, SkippingPanels, scalar};
 use crate::ternary::TILE_ROWS;
@@ -80,20 +79,21 @@ fn rows(bytes: &[u8], row_lines: usize, list: &[u32], tokens: &[&[i8]], out: &mu
 fn rows_of<const N: usize>(tokens: [&[i8]; N], bytes: &[u8], row_lines: usize, list: &[u32], out: &mut [i32]) {
     let tokens = tokens.map(|x| &x.as_chunks::<{ DIGITS * LINE }>().0[..row_lines]);
     for_each_row(bytes, row_lines, list, |i, row, next| {
-        let mut sums = [[vdupq_n_s32(0); DIGITS - 1]; N];
+        let mut sums = [[vdupq_n_s32(0); DIGITS]; N];
         for (line, bytes) in row.iter().enumerate() {
             fetch(next.wrapping_add(line * LINE));
             for (quarter, bytes) in bytes.as_chunks::<QUARTER>().0.iter().enumerate() {
                 for (digit, codes) in fields(load(bytes)).into_iter().enumerate() {
                     for (sums, x) in sums.iter_mut().zip(tokens) {
                         let x = load_x(&x[line].as_chunks().0[digit * LINE / QUARTER + quarter]);
-                        dot(&mut sums[digit % (DIGITS - 1)], codes, x);
+                        dot(&mut sums[digit], codes, x);
                     }
                 }
             }
         }
-        for (token, [ends, second, third]) in sums.into_iter().enumerate() {
-            out[token * list.len() + i] = vaddvq_s32(vsraq_n_s32::<4>(vsraq_n_s32::<2>(ends, second), third));
+        for (token, [first, second, third, last]) in sums.into_iter().enumerate() {
+            let sums = vsraq_n_s32::<4>(vsraq_n_s32::<2>(vaddq_s32(first, last), second), third);
+            out[token * list.len() + i] = vaddvq_s32(sums);
         }
     });
 }
@@ -163,7 +163,8 @@ fn columns_of<const N: usize, const H: usize>(
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn side_by_side(slice: &[u8], places: &[u32; 4], quarter: usize) -> [uint8x16_t; 4] {
-    zipped(places.map(|place| load(&slice[place as usize * LINE..][..LINE].as_chunks().0[quarter])))
+    // SAFETY: places of the slice (the kernel's contract).
+    zipped(places.map(|place| load(&unsafe { line(slice, place) }.as_chunks().0[quarter])))
 }
 
 #[inline]
