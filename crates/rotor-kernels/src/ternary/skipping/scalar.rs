@@ -68,24 +68,37 @@ pub(super) fn columns<const DIGITS: usize>(
     }
 }
 
-/// Without a branch for each column: which are zero cannot be guessed.
 pub(super) fn active(tokens: &[&[i8]], places: &[u32], active: &mut Active) {
+    match tokens {
+        [a] => active_of([a], places, active),
+        [a, b] => active_of([a, b], places, active),
+        [a, b, c] => active_of([a, b, c], places, active),
+        [a, b, c, d] => active_of([a, b, c, d], places, active),
+        _ => unreachable!("one to four tokens"),
+    }
+}
+
+/// Without a branch for each column: which are zero cannot be guessed.
+fn active_of<const N: usize>(tokens: [&[i8]; N], places: &[u32], active: &mut Active) {
     let first = active.places.len();
     let end = first + places.len();
     active.places.resize(end, 0);
-    active.x.iter_mut().zip(tokens).for_each(|(x, _)| x.resize(end, 0));
-    let mut count = first;
+    let Some(values) = active.x.first_chunk_mut::<N>() else { unreachable!("room for four tokens") };
+    values.iter_mut().for_each(|values| values.resize(end, 0));
+    let values = values.each_mut().map(|values| &mut values[first..end]);
+    let (listed, tokens) = (&mut active.places[first..end], tokens.map(|x| &x[..places.len()]));
+    let mut count = 0;
     for (col, place) in places.iter().enumerate() {
-        active.places[count] = *place;
+        listed[count] = *place;
         let mut any = 0;
-        for (x, active) in tokens.iter().zip(&mut active.x) {
-            active[count] = x[col];
-            any |= x[col];
+        for token in 0..N {
+            values[token][count] = tokens[token][col];
+            any |= tokens[token][col];
         }
         count += usize::from(any != 0);
     }
-    active.places.truncate(count);
-    active.x.iter_mut().for_each(|x| x.truncate(count));
+    active.places.truncate(first + count);
+    active.x[..N].iter_mut().for_each(|values| values.truncate(first + count));
 }
 
 fn codes_of_rows(block: &[u8], cols: usize, tiles: &mut [u8]) {

@@ -66,9 +66,9 @@ pub(crate) fn dense_from(
 }
 
 /// Seconds of a task for all of the matrices.
-fn seconds<M>(matrices: &[M], mut task: impl FnMut(&M)) -> f64 {
+fn seconds<M>(matrices: &[M], task: impl FnMut(&M)) -> f64 {
     let start = Instant::now();
-    matrices.iter().for_each(|matrix| task(matrix));
+    matrices.iter().for_each(task);
     start.elapsed().as_secs_f64()
 }
 
