@@ -45,21 +45,26 @@ pub(crate) fn dense_from(
         let matrices = memory.drain(..).map(|bytes| TernaryMatrix::of_tiles((rows, cols), usual, bytes));
         let matrices: Vec<_> = matrices.collect();
         let usually = seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out));
-        let kernel = kernel.reading_least();
-        let bytes = matrices.into_iter().map(TernaryMatrix::into_tiles);
-        let matrices: Vec<_> =
-            bytes.map(|bytes| SkippingMatrix::of_bytes((rows, cols), skips, kernel, bytes)).collect();
-        let [all, some] = match skips {
-            Skips::Rows => [&vec![1; rows][..], &matters[..rows]]
-                .map(|open| seconds(&matrices, |matrix| matrix.open_rows(pool, &x, open, &mut scratch, &mut out))),
-            Skips::Columns => [&vec![1; cols][..], &matters[..cols]].map(|q| {
-                x.set(kernels, q, cols);
-                seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out))
-            }),
-        };
+        memory.extend(matrices.into_iter().map(TernaryMatrix::into_tiles));
+        // All in the order of their places, and some in no order.
+        let [all, some] = [0.0, 1.0].map(|dense_from| {
+            let kernel = kernel.with_dense_from(dense_from);
+            let matrices = memory.drain(..).map(|bytes| SkippingMatrix::of_bytes((rows, cols), skips, kernel, bytes));
+            let matrices: Vec<_> = matrices.collect();
+            let seconds = match skips {
+                Skips::Rows => seconds(&matrices, |matrix| {
+                    matrix.open_rows(pool, &x, &matters[..rows], &mut scratch, &mut out);
+                }),
+                Skips::Columns => {
+                    x.set(kernels, &matters[..cols], cols);
+                    seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out))
+                }
+            };
+            memory.extend(matrices.into_iter().map(SkippingMatrix::into_bytes));
+            seconds
+        });
         gains.push(usually / some);
         shares.push(f64::from(SHARE) / 100.0 * all / some);
-        memory.extend(matrices.into_iter().map(SkippingMatrix::into_bytes));
     }
     let (gain, share) = (median(gains), median(shares));
     Ok(if gain > GAIN { share.min(1.0) } else { 0.0 })
