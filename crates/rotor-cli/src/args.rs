@@ -86,7 +86,7 @@ pub(crate) struct ReadArgs {
     /// How much of the weights is read for a token: all of them, less where that is faster (auto), or as little as can be (least).
     ///
     /// Of a head of f16, bf16 or f32 a quantised copy tells which rows the choice can depend on. Around a gate that is a squared ReLU
-    /// (BitNet b1.58 2B4T) rows and columns that meet zeros are left out, on x86-64 with AVX2 or AVX-512. The tokens are the same.
+    /// (BitNet b1.58 2B4T) rows and columns that meet zeros are left out, where a trial finds that faster. The tokens are the same.
     #[arg(long, value_name = "HOW", default_value = "auto", env = "ROTOR_READ", hide_env = true)]
     read: ReadName,
 }

@@ -21,7 +21,7 @@
 //!   bytes by four and adds the products to an int32. With the weight plus one as the byte (unsigned on x86) the sum is too
 //!   large by the sum of the activations, which is known. Two-bit fields need not be shifted into place: a field at bit `2f` gives `4^f` times
 //!   the product, in an accumulator of its own that is shifted right once at the end.
-//! - *Fives*, which can leave rows and columns unread: a type of its own, [`SkippingMatrix`].
+//! - *Fives* and *fours*, which can leave rows and columns unread: a type of their own, [`SkippingMatrix`].
 
 mod activations;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
