@@ -118,12 +118,12 @@ fn bits(number: f32) -> i32 {
 
 fn columns<'a>(kernels: &'static Kernels, case: &'a Case, copies: usize) -> Result<Vec<Step<'a>>> {
     let (usual, isa) = (Choice::unmeasured(kernels).kernel_for((case.rows, case.cols), None), kernels.isa());
-    let dense = ladder::product((isa, usual.name()), (&case.weights, &case.x, case.cols), copies, Prepared::Once)?;
+    let dense = ladder::product((isa, usual.name()), (&case.weights, &case.x, case.cols), copies, Prepared::ForEach)?;
     let matrices = (0..copies).map(|_| Ok(case.skipping(kernels, Skips::Columns)?.1)).collect::<Result<Vec<_>>>()?;
     let (pool, mut scratch, mut x) = (Pool::new(1), Scratch::default(), Activations::new(kernels));
-    x.set(kernels, &case.x, case.cols);
     let some = Work::new(copies, move |out| {
         for (matrix, out) in matrices.iter().zip(out.chunks_exact_mut(case.rows)) {
+            x.set(kernels, &case.x, case.cols);
             matrix.dot(kernels, &pool, &mut x, &mut scratch, out);
         }
     });

@@ -41,10 +41,16 @@ pub(crate) fn dense_from(
     let (mut scratch, mut out) = (Scratch::default(), vec![0; rows]);
     let (mut gains, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        x.set(kernels, &vec![1; cols], cols);
         let matrices = memory.drain(..).map(|bytes| TernaryMatrix::of_tiles((rows, cols), usual, bytes));
         let matrices: Vec<_> = matrices.collect();
-        let usually = seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out));
+        x.set(kernels, &matters[..cols], cols);
+        let usually = seconds(&matrices, |matrix| {
+            // Rows share their input with a gate, which has been prepared; that of columns is new to each matrix.
+            if skips == Skips::Columns {
+                x.set(kernels, &matters[..cols], cols);
+            }
+            matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out);
+        });
         memory.extend(matrices.into_iter().map(TernaryMatrix::into_tiles));
         // All in the order of their places, and some in no order.
         let [all, some] = [0.0, 1.0].map(|dense_from| {
@@ -55,10 +61,10 @@ pub(crate) fn dense_from(
                 Skips::Rows => seconds(&matrices, |matrix| {
                     matrix.open_rows(pool, &x, &matters[..rows], &mut scratch, &mut out);
                 }),
-                Skips::Columns => {
+                Skips::Columns => seconds(&matrices, |matrix| {
                     x.set(kernels, &matters[..cols], cols);
-                    seconds(&matrices, |matrix| matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out))
-                }
+                    matrix.dot(kernels, pool, &mut x, &mut scratch, &mut out);
+                }),
             };
             memory.extend(matrices.into_iter().map(SkippingMatrix::into_bytes));
             seconds
