@@ -93,7 +93,7 @@ impl Runtime {
             match known {
                 Some(known) => tuned.choice.remember_skipping([known]),
                 None if may_measure => {
-                    is_new |= tuned.choice.measure_skipping(&self.pool, shape, skips).is_ok();
+                    is_new |= tuned.choice.measure_skipping(&self.pool, shape, skips).unwrap_or(false);
                 }
                 None => {}
             }

@@ -71,7 +71,7 @@ impl SkippingKernel {
         self.is_direct() && self.dense.way() == usual.way()
     }
 
-    /// The same for a matrix of which all is read where more than this share matters.
+    /// Replaces the share of needed rows or columns above which a product reads all of them.
     pub(crate) fn with_dense_from(self, dense_from: f64) -> SkippingKernel {
         SkippingKernel { dense_from, ..self }
     }
@@ -81,7 +81,7 @@ impl SkippingKernel {
         self.dense_from > 0.0
     }
 
-    /// The same for a matrix of which nothing is read that does not matter, however slow that is.
+    /// Returns a kernel that never reads a row or column that a product does not need, however slow that is.
     pub fn reading_least(self) -> SkippingKernel {
         self.with_dense_from(1.0)
     }

@@ -57,7 +57,7 @@ pub(crate) use trial::dense_from;
 pub(crate) const LINE: usize = 64;
 /// Rows within which places are shuffled.
 pub(crate) const BLOCK_ROWS: usize = 64;
-/// The most tokens that are multiplied by the weights as they are packed, where there are no tables.
+/// The most tokens that are multiplied by the weights as they are packed, where there are neither tables nor panels.
 const MOST_FEW: usize = 21;
 /// The most tokens that a kernel takes at a time.
 pub(crate) const MAX_TOKENS: usize = 4;
